@@ -1,0 +1,284 @@
+"""Validation of Arrow batches: the whole batch is stored, or nothing of it.
+
+All violations are collected before answering, up to a limit, each naming row and column. After validation the
+columns are plain numpy arrays without nulls (but for feature columns, where null means missing).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from control_plane.core.errors import Invalid, Reason, Violation
+from control_plane.core.ground_truth.ids import ID_BYTES, IdColumns, Int64s, id_columns
+from control_plane.core.ground_truth.labels import LabelSpec
+
+Float64s = npt.NDArray[np.float64]
+
+ROWS_MAX = 1_048_576
+"""Rows of one batch. 64 Ki rows already amortise everything; 1 Mi bounds the memory of one message (32 MB)."""
+COLUMNS_MAX = 2_048
+"""Columns of one batch: ten times the widest fleet we were asked for (200 features)."""
+VIOLATIONS_MAX = 20
+"""Violations reported per batch: enough to see the pattern, short enough for one error message."""
+FEATURE_PREFIX = "feature."
+INSTANT_US_MAX = 7_258_118_400_000_000
+"""2200-01-01: later instants are unit mistakes (nanoseconds sent as microseconds), and sums with windows must not overflow."""
+
+_TIMESTAMP = pa.timestamp("us", tz="UTC")
+_UTC_NAMES = ("UTC", "+00:00", "Etc/UTC")
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionBatch:
+    """A valid batch of predictions; n rows."""
+
+    ids: IdColumns
+    predicted_us: Int64s
+    score: Float64s
+    features: dict[str, pa.Array]
+    """By feature name without prefix: float64, or string for categories; null is missing."""
+    table: pa.Table
+    """The same, as it came: what is stored."""
+
+    @property
+    def rows(self) -> int:
+        """Number of predictions."""
+        return len(self.score)
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeBatch:
+    """A valid batch of outcomes; n rows."""
+
+    ids: IdColumns
+    observed_us: Int64s
+    value: Float64s
+    revision: npt.NDArray[np.int32]
+    table: pa.Table
+
+    @property
+    def rows(self) -> int:
+        """Number of outcomes."""
+        return len(self.value)
+
+
+class _Checks:
+    """Collects violations of one batch."""
+
+    def __init__(self) -> None:
+        self.found: list[Violation] = []
+
+    def add(self, column: str, rule: str, message: str) -> None:
+        """Note a violation unless there are enough already."""
+        if len(self.found) < VIOLATIONS_MAX:
+            self.found.append(Violation(field=column, rule=rule, message=message))
+
+    def rows(self, column: str, bad: npt.NDArray[np.bool_], rule: str, says: str) -> None:
+        """Note a violation for each row where `bad`."""
+        for row in np.flatnonzero(bad)[:VIOLATIONS_MAX]:
+            self.add(column, rule, f"row {row}: {says}")
+
+    def raise_if_any(self) -> None:
+        """Refuse the batch if anything was noted."""
+        if self.found:
+            raise Invalid(Reason.INVALID_BATCH, *self.found)
+
+
+def read_predictions(ipc: bytes, spec: LabelSpec | None = None) -> PredictionBatch:
+    """Parse and validate a batch of predictions.
+
+    Args:
+        ipc: one Arrow IPC stream.
+        spec: the model's label, if it was declared; a binary model's scores must then be probabilities.
+    Raises:
+        Invalid: `INVALID_BATCH` with all violations found, at most `VIOLATIONS_MAX`.
+    """
+    table = _table(ipc)
+    checks = _Checks()
+    _check_columns(checks, table, ("prediction_id", "predicted_at", "score"), optional=(), features=True)
+    checks.raise_if_any()
+    ids = _ids(checks, table)
+    predicted_us = _instants(checks, table, "predicted_at")
+    score = _numbers(checks, table, "score")
+    if spec is not None and spec.task == "binary":
+        outside = np.isfinite(score) & ((score < 0) | (score > 1))
+        checks.rows("score", outside, "probability", "a binary model's score must lie in [0, 1]")
+    features = {
+        name.removeprefix(FEATURE_PREFIX): _feature(checks, table, name)
+        for name in table.column_names
+        if name.startswith(FEATURE_PREFIX)
+    }
+    checks.raise_if_any()
+    return PredictionBatch(ids, predicted_us, score, features, table)
+
+
+def read_outcomes(ipc: bytes, spec: LabelSpec | None = None) -> OutcomeBatch:
+    """Parse and validate a batch of outcomes; see `read_predictions`. A binary label's values must be 0 or 1."""
+    table = _table(ipc)
+    checks = _Checks()
+    _check_columns(checks, table, ("prediction_id", "observed_at", "value"), optional=("revision",), features=False)
+    checks.raise_if_any()
+    ids = _ids(checks, table)
+    observed_us = _instants(checks, table, "observed_at")
+    value = _numbers(checks, table, "value")
+    if spec is not None and spec.task == "binary":
+        checks.rows("value", np.isfinite(value) & (value != 0) & (value != 1), "binary", "a binary outcome is 0 or 1")
+    revision = _revisions(checks, table)
+    checks.raise_if_any()
+    return OutcomeBatch(ids, observed_us, value, revision, table)
+
+
+def _table(ipc: bytes) -> pa.Table:
+    """Read one IPC stream whole. Every way in which bytes can fail to be Arrow becomes one answer."""
+    try:
+        with pa.ipc.open_stream(pa.py_buffer(ipc)) as reader:
+            batches = []
+            rows = 0
+            for batch in reader:
+                rows += batch.num_rows
+                if rows > ROWS_MAX:
+                    break
+                batches.append(batch)
+            table = pa.Table.from_batches(batches, reader.schema)
+        if rows <= ROWS_MAX:
+            table.validate(full=True)
+    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, EOFError) as error:
+        text = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise _refused("arrow_ipc", "arrow", f"not one Arrow IPC stream: {text}") from error
+    if rows > ROWS_MAX:
+        raise _refused("arrow_ipc", "rows_max", f"more than {ROWS_MAX:,} rows: send smaller batches")
+    if rows == 0:
+        raise _refused("arrow_ipc", "rows_min", "the batch has no rows")
+    if table.num_columns > COLUMNS_MAX:
+        raise _refused("arrow_ipc", "columns_max", f"more than {COLUMNS_MAX:,} columns")
+    return table.combine_chunks()
+
+
+def _refused(field: str, rule: str, message: str) -> Invalid:
+    return Invalid(Reason.INVALID_BATCH, Violation(field=field, rule=rule, message=message))
+
+
+def _check_columns(
+    checks: _Checks, table: pa.Table, required: tuple[str, ...], *, optional: tuple[str, ...], features: bool
+) -> None:
+    """Which columns there are, and their types."""
+    names = table.column_names
+    for name in sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else ():
+        checks.add(name, "duplicate_column", "the column is there more than once")
+    for name in required:
+        if name not in names:
+            checks.add(name, "required_column", "the column is missing")
+    for field in table.schema:
+        if field.name in required or field.name in optional:
+            wanted = _wanted_type(field.name)
+            if not _is_type(field.name, field.type):
+                checks.add(field.name, "type", f"the type is {field.type}, send {wanted}")
+        elif not (features and field.name.startswith(FEATURE_PREFIX) and len(field.name) > len(FEATURE_PREFIX)):
+            known = (*required, *optional, *(("feature.<name>",) if features else ()))
+            checks.add(field.name, "unknown_column", f"unknown column, known are {', '.join(known)}")
+        elif not _is_feature_type(field.type):
+            checks.add(field.name, "type", f"the type is {field.type}, send float64 or string")
+
+
+def _wanted_type(name: str) -> str:
+    return {
+        "prediction_id": "fixed_size_binary[16]",
+        "predicted_at": "timestamp[us, tz=UTC]",
+        "observed_at": "timestamp[us, tz=UTC]",
+        "revision": "int32",
+    }.get(name, "float64")
+
+
+def _is_type(name: str, kind: pa.DataType) -> bool:
+    match name:
+        case "prediction_id":
+            storage = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
+            return bool(pa.types.is_fixed_size_binary(storage) and storage.byte_width == ID_BYTES)
+        case "predicted_at" | "observed_at":
+            return bool(pa.types.is_timestamp(kind) and kind.unit == "us" and kind.tz in _UTC_NAMES)
+        case "revision":
+            return bool(kind == pa.int32())
+        case _:
+            return bool(kind == pa.float64())
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _is_feature_type(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        return _is_text(kind.value_type)
+    return bool(_is_text(kind) or pa.types.is_integer(kind) or kind in (pa.float64(), pa.float32()))
+
+
+def _column(table: pa.Table, name: str) -> pa.Array:
+    """The one chunk of a column."""
+    column = table.column(name)
+    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
+
+
+def _check_nulls(checks: _Checks, column: pa.Array, name: str) -> bool:
+    """True if there are none."""
+    if column.null_count == 0:
+        return True
+    checks.rows(name, column.is_null().to_numpy(zero_copy_only=False), "null", "null is not allowed here")
+    return False
+
+
+def _ids(checks: _Checks, table: pa.Table) -> IdColumns:
+    column = _column(table, "prediction_id")
+    if isinstance(column, pa.ExtensionArray):
+        column = column.storage
+    if not _check_nulls(checks, column, "prediction_id"):
+        return id_columns(np.zeros((len(column), ID_BYTES), np.uint8))
+    raw = np.frombuffer(column.buffers()[1], np.uint8)
+    start = column.offset * ID_BYTES
+    return id_columns(raw[start : start + len(column) * ID_BYTES].reshape(-1, ID_BYTES))
+
+
+def _instants(checks: _Checks, table: pa.Table, name: str) -> Int64s:
+    column = _column(table, name)
+    if not _check_nulls(checks, column, name):
+        return np.zeros(len(column), np.int64)
+    instants: Int64s = column.view(pa.int64()).to_numpy()
+    checks.rows(name, (instants < 0) | (instants > INSTANT_US_MAX), "instant", "not between 1970 and 2200")
+    return instants
+
+
+def _numbers(checks: _Checks, table: pa.Table, name: str) -> Float64s:
+    column = _column(table, name)
+    if not _check_nulls(checks, column, name):
+        return np.zeros(len(column), np.float64)
+    numbers: Float64s = column.to_numpy()
+    checks.rows(name, ~np.isfinite(numbers), "finite", "NaN or infinite")
+    return numbers
+
+
+def _revisions(checks: _Checks, table: pa.Table) -> npt.NDArray[np.int32]:
+    if "revision" not in table.column_names:
+        return np.zeros(table.num_rows, np.int32)
+    column = _column(table, "revision")
+    if not _check_nulls(checks, column, "revision"):
+        return np.zeros(len(column), np.int32)
+    revisions: npt.NDArray[np.int32] = column.to_numpy()
+    checks.rows("revision", revisions < 0, "revision", "a revision is 0 or more")
+    return revisions
+
+
+def _feature(checks: _Checks, table: pa.Table, name: str) -> pa.Array:
+    """A feature as float64 or string. Null is missing; NaN is a mistake of the sender, not a missing value."""
+    column = _column(table, name)
+    kind = column.type
+    if pa.types.is_dictionary(kind) or pa.types.is_large_string(kind):
+        return column.cast(pa.string())
+    if pa.types.is_string(kind):
+        return column
+    numbers = column.cast(pa.float64(), safe=False)
+    bad = pc.invert(pc.fill_null(pc.is_finite(numbers), True))
+    if pc.any(bad).as_py():
+        checks.rows(name, bad.to_numpy(zero_copy_only=False), "finite", "NaN or infinite; a missing value is null")
+    return numbers
