@@ -358,14 +358,16 @@ class EmbeddedPostgres:
                 return True
             if time.monotonic() > deadline:
                 raise EmbeddedPostgresError(
-                    f"A Postgres runs on {self.data_dir} (process {self.pid}) but does not answer. `make down` "
+                    f"A Postgres runs on {self.data_dir} (process {self.pid}) but does not answer. "
+                    f"`make down` "
                     f"stops it; the log is {self.log_path}."
                 )
             time.sleep(POLL_S)
         return False
 
     def _accepts(self) -> bool:
-        """Whether the server says `ready` in its pid file (8th line, what pg_ctl reads) and its socket answers."""
+        """Whether the server says `ready` in its pid file (8th line, what pg_ctl reads) and its "
+        "socket answers."""
         try:
             lines = (self.cluster_dir / "postmaster.pid").read_text().splitlines()
             if len(lines) < READY_LINE or lines[READY_LINE - 1].strip() != "ready":
