@@ -84,15 +84,17 @@ def check_dependencies(graph: DependencyGraph, dependencies: Sequence[Dependency
     raise Refused(Reason.DEPENDENCY_CYCLE, message, fields=", ".join(p.field for p in problems), **cycles)
 
 
-def check_retractions(graph: DependencyGraph, pairs: Sequence[tuple[NodeId, NodeId]]) -> None:
-    """Raise if any of these (upstream, downstream) pairs has no dependency to retract.
+def check_retractions(graph: DependencyGraph, dependencies: Sequence[Dependency]) -> None:
+    """Raise if any of these keys is not there to retract; notes do not matter.
 
     Raises:
         NotFound: DEPENDENCY_NOT_FOUND, naming the missing ones.
     """
-    missing = [pair for pair in pairs if not graph.between(*pair)]
+    missing = [
+        d for d in dependencies if d.key not in {e.key for e in graph.between(d.upstream, d.downstream)}
+    ]
     if missing:
-        names = [f"{downstream} does not depend on {upstream}" for upstream, downstream in missing]
+        names = [f"{d.downstream} does not depend on {d.upstream} as {d.edge_type}" for d in missing]
         message = "; ".join(names[:PROBLEMS_IN_MESSAGE_MAX])
         if len(names) > PROBLEMS_IN_MESSAGE_MAX:
             message += f"; and {len(names) - PROBLEMS_IN_MESSAGE_MAX} more"
