@@ -54,6 +54,11 @@ class OperationsServiceStub:
                 request_serializer=runway_dot_v1_dot_operations__pb2.AdvanceClockRequest.SerializeToString,
                 response_deserializer=runway_dot_v1_dot_operations__pb2.AdvanceClockResponse.FromString,
                 _registered_method=True)
+        self.SetLimits = channel.unary_unary(
+                '/runway.v1.OperationsService/SetLimits',
+                request_serializer=runway_dot_v1_dot_operations__pb2.SetLimitsRequest.SerializeToString,
+                response_deserializer=runway_dot_v1_dot_operations__pb2.SetLimitsResponse.FromString,
+                _registered_method=True)
         self.HoldRetraining = channel.unary_unary(
                 '/runway.v1.OperationsService/HoldRetraining',
                 request_serializer=runway_dot_v1_dot_operations__pb2.HoldRetrainingRequest.SerializeToString,
@@ -101,6 +106,13 @@ class OperationsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetLimits(self, request, context):
+        """Change how many retrains may run at once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def HoldRetraining(self, request, context):
         """Lease nothing new until released. Running attempts go on.
         """
@@ -143,6 +155,11 @@ def add_OperationsServiceServicer_to_server(servicer, server):
                     servicer.AdvanceClock,
                     request_deserializer=runway_dot_v1_dot_operations__pb2.AdvanceClockRequest.FromString,
                     response_serializer=runway_dot_v1_dot_operations__pb2.AdvanceClockResponse.SerializeToString,
+            ),
+            'SetLimits': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetLimits,
+                    request_deserializer=runway_dot_v1_dot_operations__pb2.SetLimitsRequest.FromString,
+                    response_serializer=runway_dot_v1_dot_operations__pb2.SetLimitsResponse.SerializeToString,
             ),
             'HoldRetraining': grpc.unary_unary_rpc_method_handler(
                     servicer.HoldRetraining,
@@ -268,6 +285,33 @@ class OperationsService:
             '/runway.v1.OperationsService/AdvanceClock',
             runway_dot_v1_dot_operations__pb2.AdvanceClockRequest.SerializeToString,
             runway_dot_v1_dot_operations__pb2.AdvanceClockResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetLimits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runway.v1.OperationsService/SetLimits',
+            runway_dot_v1_dot_operations__pb2.SetLimitsRequest.SerializeToString,
+            runway_dot_v1_dot_operations__pb2.SetLimitsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -38,6 +38,8 @@ class OperationsServiceStub:
     """The audit log."""
     AdvanceClock: _grpc.UnaryUnaryMultiCallable[_operations_pb2.AdvanceClockRequest, _operations_pb2.AdvanceClockResponse]
     """Move a driven clock forward (demo and backtests); refused on a wall clock."""
+    SetLimits: _grpc.UnaryUnaryMultiCallable[_operations_pb2.SetLimitsRequest, _operations_pb2.SetLimitsResponse]
+    """Change how many retrains may run at once."""
     HoldRetraining: _grpc.UnaryUnaryMultiCallable[_operations_pb2.HoldRetrainingRequest, _operations_pb2.HoldRetrainingResponse]
     """Lease nothing new until released. Running attempts go on."""
     ReleaseRetraining: _grpc.UnaryUnaryMultiCallable[_operations_pb2.ReleaseRetrainingRequest, _operations_pb2.ReleaseRetrainingResponse]
@@ -54,6 +56,8 @@ class OperationsServiceAsyncStub(OperationsServiceStub):
     """The audit log."""
     AdvanceClock: _aio.UnaryUnaryMultiCallable[_operations_pb2.AdvanceClockRequest, _operations_pb2.AdvanceClockResponse]  # type: ignore[assignment]
     """Move a driven clock forward (demo and backtests); refused on a wall clock."""
+    SetLimits: _aio.UnaryUnaryMultiCallable[_operations_pb2.SetLimitsRequest, _operations_pb2.SetLimitsResponse]  # type: ignore[assignment]
+    """Change how many retrains may run at once."""
     HoldRetraining: _aio.UnaryUnaryMultiCallable[_operations_pb2.HoldRetrainingRequest, _operations_pb2.HoldRetrainingResponse]  # type: ignore[assignment]
     """Lease nothing new until released. Running attempts go on."""
     ReleaseRetraining: _aio.UnaryUnaryMultiCallable[_operations_pb2.ReleaseRetrainingRequest, _operations_pb2.ReleaseRetrainingResponse]  # type: ignore[assignment]
@@ -91,6 +95,14 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_operations_pb2.AdvanceClockResponse, _abc.Awaitable[_operations_pb2.AdvanceClockResponse]]:
         """Move a driven clock forward (demo and backtests); refused on a wall clock."""
+
+    @_abc_1.abstractmethod
+    def SetLimits(
+        self,
+        request: _operations_pb2.SetLimitsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operations_pb2.SetLimitsResponse, _abc.Awaitable[_operations_pb2.SetLimitsResponse]]:
+        """Change how many retrains may run at once."""
 
     @_abc_1.abstractmethod
     def HoldRetraining(

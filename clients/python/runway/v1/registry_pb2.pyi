@@ -378,7 +378,9 @@ class UpdateModelRequest(_message.Message):
     @_builtins.property
     def mutation(self) -> _common_pb2.Mutation: ...
     @_builtins.property
-    def model(self) -> Global___Model: ...
+    def model(self) -> Global___Model:
+        """Only the masked fields are read; the model they lead to is validated."""
+
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """Fields of Model to change; empty means every field that is set."""

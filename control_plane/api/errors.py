@@ -1,0 +1,90 @@
+"""Errors on the wire: google.rpc.Status with exactly one ErrorInfo, and BadRequest with all violations.
+
+`CODES` maps every reason to a status code; a test proves it complete.
+"""
+
+import grpc
+from google.protobuf import any_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from control_plane.core.errors import Invalid, Reason, RunwayError, Violation
+
+DOMAIN = "runway"
+
+CODES: dict[Reason, grpc.StatusCode] = {
+    Reason.INVALID_ID: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.INVALID_ARGUMENT: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.INVALID_SAMPLE: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.INVALID_BATCH: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.MESSAGE_TOO_LARGE: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Reason.MODEL_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Reason.VERSION_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Reason.NODE_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Reason.DEPENDENCY_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Reason.RETRAIN_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Reason.ATTEMPT_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Reason.ROLLOUT_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Reason.ALIAS_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Reason.MODEL_ALREADY_EXISTS: grpc.StatusCode.ALREADY_EXISTS,
+    Reason.VERSION_ALREADY_EXISTS: grpc.StatusCode.ALREADY_EXISTS,
+    Reason.DEPENDENCY_CYCLE: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.ETAG_MISMATCH: grpc.StatusCode.ABORTED,
+    Reason.REQUEST_ID_REUSED: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.LEASE_LOST: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.RETRAIN_FINISHED: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.ROLLOUT_FINISHED: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.VALIDATION_REQUIRED: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.NO_PREVIOUS_VERSION: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.CLOCK_NOT_DRIVEN: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.CLOCK_MOVED_BACK: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.WATCH_TOO_OLD: grpc.StatusCode.OUT_OF_RANGE,
+    Reason.LIMIT_EXCEEDED: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Reason.NOT_LEADER: grpc.StatusCode.UNAVAILABLE,
+    Reason.APPEND_OUTCOME_UNKNOWN: grpc.StatusCode.UNAVAILABLE,
+    Reason.STORE_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
+    Reason.SHUTTING_DOWN: grpc.StatusCode.UNAVAILABLE,
+    Reason.DEADLINE_EXCEEDED: grpc.StatusCode.DEADLINE_EXCEEDED,
+    Reason.REVISION_NOT_REACHED: grpc.StatusCode.UNAVAILABLE,
+    Reason.INTERNAL: grpc.StatusCode.INTERNAL,
+}
+
+_CODE_NUMBERS = {code: getattr(code_pb2, code.name) for code in grpc.StatusCode}
+
+VIOLATIONS_ON_WIRE_MAX = 100
+"""Trailers are bounded (8 KiB by default for many proxies); beyond this many violations nobody reads on."""
+
+MESSAGE_CHARS_MAX = 2_000
+"""A status message travels in a trailer."""
+
+
+def to_status(error: RunwayError) -> status_pb2.Status:
+    """The wire form of an error."""
+    status = status_pb2.Status(
+        code=_CODE_NUMBERS[CODES[error.reason]],
+        message=error.message[:MESSAGE_CHARS_MAX] or error.reason.value,
+    )
+    info = error_details_pb2.ErrorInfo(
+        reason=error.reason.value,
+        domain=DOMAIN,
+        metadata={key: value[:MESSAGE_CHARS_MAX] for key, value in error.details.items()},
+    )
+    status.details.append(_any(info))
+    if isinstance(error, Invalid):
+        bad = error_details_pb2.BadRequest()
+        for violation in error.violations[:VIOLATIONS_ON_WIRE_MAX]:
+            bad.field_violations.add(
+                field=violation.field, description=violation.message[:MESSAGE_CHARS_MAX], reason=violation.rule.upper()
+            )
+        status.details.append(_any(bad))
+    return status
+
+
+def _any(message: error_details_pb2.ErrorInfo | error_details_pb2.BadRequest) -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(message)
+    return packed
+
+
+def invalid(field: str, rule: str, message: str) -> Invalid:
+    """One violation found while reading a message."""
+    return Invalid(Reason.INVALID_ARGUMENT, Violation(field=field, rule=rule, message=message))

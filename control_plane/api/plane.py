@@ -1,0 +1,68 @@
+"""What every servicer stands on: submit a change, or read at a revision. Parsing and rendering stay in the servicers."""
+
+from dataclasses import dataclass
+
+from control_plane.app.node import Node, Submission
+from control_plane.core.commands import Command, Result
+from control_plane.core.decide import decide
+from control_plane.core.errors import Invalid, Reason, Violation
+from control_plane.core.state import State
+from runway.v1 import common_pb2
+
+READ_WAIT_S = 5.0
+"""How long a read waits for the revision it asked for; beyond that the caller should know."""
+
+ANONYMOUS = "anonymous"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a change came to. `dry`: it was only checked."""
+
+    state: State
+    result: Result
+    revision: int
+    dry: bool = False
+
+
+class Plane:
+    """The node as servicers see it."""
+
+    def __init__(self, node: Node[State, Command]) -> None:
+        self._node = node
+
+    async def submit(self, command: Command, mutation: common_pb2.Mutation) -> Outcome:
+        """Decide and make durable; with `validate_only` decide only."""
+        if mutation.validate_only:
+            state = self._node.state
+            decision = decide(state, command, self._node.now())
+            await self._node.durable(state.revision)
+            return Outcome(state=state, result=decision.result, revision=state.revision, dry=True)
+        answer = await self._node.submit(
+            Submission(
+                command=command,
+                request_id=mutation.request_id or None,
+                actor=mutation.actor or ANONYMOUS,
+                reason=mutation.reason,
+            )
+        )
+        return Outcome(state=self._node.state, result=answer.result, revision=answer.revision)
+
+    async def read(self, options: common_pb2.ReadOptions) -> State:
+        """The state, at least as fresh as asked for. What is read is released by `durable`."""
+        if options.min_revision:
+            await self._node.at_least(options.min_revision, READ_WAIT_S)
+        return self._node.state
+
+    async def durable(self, revision: int) -> None:
+        """Wait until everything up to `revision` is in the log; free when it is."""
+        await self._node.durable(revision)
+
+
+def require_reason(mutation: common_pb2.Mutation, what: str) -> None:
+    """Raise `Invalid` unless the caller says why."""
+    if not mutation.reason.strip():
+        raise Invalid(
+            Reason.INVALID_ARGUMENT,
+            Violation(field="mutation.reason", rule="required", message=f"say why: {what} is kept in the audit log"),
+        )

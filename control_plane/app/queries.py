@@ -1,0 +1,40 @@
+"""Reads that join several parts of the state. Pure; callers wait for the revision before and after."""
+
+from collections import Counter
+from datetime import datetime
+
+from control_plane.core.retraining.rules import waiting_for
+from control_plane.core.retraining.types import Retrain
+from control_plane.core.state import State
+
+
+def current_time(state: State) -> datetime:
+    """The control plane's time as the log knows it: a driven clock, else the last event."""
+    return state.clock if state.clock is not None else state.at
+
+
+def why_waiting(state: State, retrain: Retrain) -> list[str]:
+    """Why a waiting retrain does not run, in words."""
+    record = state.models[retrain.model_id]
+    running = state.running()
+    team = record.facts.team
+    return waiting_for(
+        retrain,
+        now=current_time(state),
+        held=state.held,
+        live_upstream=state.live_upstream(retrain.model_id),
+        cooling_until=record.cooling_until,
+        running=len(running),
+        running_of_team=sum(state.models[r.model_id].facts.team == team for r in running),
+        limits=state.limits,
+    )
+
+
+def verdict_counts(state: State) -> Counter[str]:
+    """Models by verdict."""
+    return Counter(record.standing.level.value for record in state.models.values())
+
+
+def retrain_counts(state: State) -> Counter[str]:
+    """Live retrains by state."""
+    return Counter(retrain.state.value for retrain in state.living())

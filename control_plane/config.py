@@ -1,0 +1,108 @@
+"""Configuration: one frozen object, read once from a TOML file and the environment. Unknown keys are refused.
+
+Thresholds and policies are not here: they are data in the log.
+"""
+
+import os
+import tomllib
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+ENVIRONMENT_PREFIX = "RUNWAY_"
+CONFIG_FILE_VARIABLE = "RUNWAY_CONFIG"
+FOREIGN_VARIABLES = frozenset({CONFIG_FILE_VARIABLE, "RUNWAY_ACTOR"})
+"""Variables with our prefix that other programs of Runway read."""
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the message says what to change."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """All settings of a control plane. Environment: `RUNWAY_` + the name in capitals."""
+
+    database_url: str = ""
+    """libpq URL of Postgres. Required."""
+    home: Path = Path(".runway")
+    """Folder for facts (predictions, outcomes, histograms)."""
+    address: str = "127.0.0.1:7433"
+    """host:port to listen on; loopback unless you say otherwise. Port 0 takes a free one."""
+    clock: str = "wall"
+    """`wall`, or `driven`: time moves only by AdvanceClock (demo, backtests)."""
+    reflection: bool = True
+    """Serve gRPC reflection."""
+    message_bytes_max: int = 32 * 1024 * 1024
+    """Largest message taken; a bigger batch must be split."""
+    snapshot_every: int = 5_000
+    """Events between snapshots."""
+    drain_s: float = 10.0
+    """How long a stopping server waits for calls to end."""
+    log_level: str = "info"
+
+    def masked(self) -> dict[str, str]:
+        """All settings as text, the password of the database left out."""
+        shown = {f.name: str(getattr(self, f.name)) for f in fields(self)}
+        parts = urlsplit(self.database_url)
+        if parts.password:
+            host = parts.netloc.rpartition("@")[2]
+            shown["database_url"] = urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
+        return shown
+
+
+def load(environment: dict[str, str] | None = None) -> Config:
+    """Read defaults, then the TOML file named by RUNWAY_CONFIG, then RUNWAY_* variables.
+
+    Raises:
+        ConfigError: an unknown key, a value that does not fit, or no database.
+    """
+    environment = dict(os.environ) if environment is None else environment
+    config = Config()
+    file = environment.get(CONFIG_FILE_VARIABLE)
+    if file:
+        try:
+            table = tomllib.loads(Path(file).read_text())
+        except (OSError, tomllib.TOMLDecodeError) as error:
+            raise ConfigError(f"{CONFIG_FILE_VARIABLE}={file} cannot be read: {error}") from error
+        for key, value in table.items():
+            config = _with(config, key, str(value), f"{file}: {key}")
+    known = {f.name for f in fields(Config)}
+    for variable, value in environment.items():
+        name = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
+        if variable.startswith(ENVIRONMENT_PREFIX) and name in known:
+            config = _with(config, name, value, variable)
+    return _checked(config)
+
+
+def _with(config: Config, name: str, text: str, where: str) -> Config:
+    known = {f.name: f for f in fields(Config)}
+    if name not in known:
+        raise ConfigError(f"{where} is not a setting; known are {', '.join(sorted(known))}")
+    before = getattr(config, name)
+    value: object
+    try:
+        if isinstance(before, bool):
+            value = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
+        elif isinstance(before, Path):
+            value = Path(text)
+        else:
+            value = type(before)(text)
+    except (KeyError, ValueError) as error:
+        raise ConfigError(f"{where}={text!r} is not a {type(before).__name__}") from error
+    return replace(config, **{name: value})  # type: ignore[arg-type]  # checked against the field's own type above
+
+
+def _checked(config: Config) -> Config:
+    if not config.database_url:
+        raise ConfigError(
+            "no database: set RUNWAY_DATABASE_URL=postgresql://user@host/name, or run `make up`, which brings one"
+        )
+    if config.clock not in {"wall", "driven"}:
+        raise ConfigError(f"clock={config.clock!r}: use wall or driven")
+    host, colon, port = config.address.rpartition(":")
+    if not colon or not host or not port.isdigit():
+        raise ConfigError(f"address={config.address!r}: write host:port, for example 127.0.0.1:7433")
+    if config.message_bytes_max < 1024:  # noqa: PLR2004
+        raise ConfigError("message_bytes_max must be at least 1024")
+    return config

@@ -1,0 +1,249 @@
+"""Every change somebody can ask for. A command is data: `decide` says whether it may happen and what follows.
+
+The commands at the end are the control plane's own: `plan` issues them when their time has come.
+"""
+
+from datetime import datetime
+
+import msgspec
+
+from control_plane.core.graph.facts import Dependency, Node
+from control_plane.core.ids import AttemptId, LeaseToken, ModelId, RetrainId, RolloutId
+from control_plane.core.registry.types import LabelSpec, ModelFacts, VersionFacts
+from control_plane.core.retraining.types import RetrainCause, RetrainingLimits, RetrainingPolicy
+from control_plane.core.rollout.types import Validation, ValidationPolicy
+from control_plane.core.staleness.policy import StalenessPolicy
+from control_plane.core.staleness.verdict import Evaluation
+
+
+class _Command(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Base of all commands; the tag is the class name."""
+
+
+class RegisterModel(_Command):
+    """Add a model with its policies; `None` takes the tier's default."""
+
+    facts: ModelFacts
+    staleness_policy: StalenessPolicy | None = None
+    retraining_policy: RetrainingPolicy | None = None
+    validation_policy: ValidationPolicy | None = None
+    label_spec: LabelSpec | None = None
+
+
+class UpdateModel(_Command):
+    """Replace facts or policies; `None` leaves them. `etag` empty means: do not check."""
+
+    model_id: ModelId
+    facts: ModelFacts | None = None
+    staleness_policy: StalenessPolicy | None = None
+    retraining_policy: RetrainingPolicy | None = None
+    validation_policy: ValidationPolicy | None = None
+    label_spec: LabelSpec | None = None
+    etag: str = ""
+
+
+class RegisterVersion(_Command):
+    """Add a trained version; with an attempt, its lease must still be held."""
+
+    model_id: ModelId
+    facts: VersionFacts
+    attempt_id: AttemptId | None = None
+    lease_token: LeaseToken | None = None
+
+
+class MoveAlias(_Command):
+    """Point a team's own alias at a version."""
+
+    model_id: ModelId
+    alias: str
+    version: int
+    expected_version: int | None = None
+
+
+class DeclareNodes(_Command):
+    """Add datasets, features and consumers, or change their facts."""
+
+    nodes: tuple[Node, ...]
+
+
+class DeclareDependencies(_Command):
+    """Add edges, all or none."""
+
+    dependencies: tuple[Dependency, ...]
+
+
+class RetractDependencies(_Command):
+    """Remove edges, all or none; their ends and types say which."""
+
+    dependencies: tuple[Dependency, ...]
+
+
+class RequestRetrain(_Command):
+    """Ask for a retrain, or add a cause to the live one."""
+
+    model_id: ModelId
+    cause: RetrainCause
+    ignore_cooldown: bool = False
+
+
+class CancelRetrain(_Command):
+    """End a live retrain without a result."""
+
+    retrain_id: RetrainId
+
+
+class LeaseRetrains(_Command):
+    """Take what may run now. `lease_tokens` are fresh random strings, one for each lease that may be given."""
+
+    scheduler: str
+    lease_tokens: tuple[LeaseToken, ...]
+    known_attempt_ids: tuple[AttemptId, ...] = ()
+
+
+class RenewLease(_Command):
+    """The attempt is still being worked on."""
+
+    attempt_id: AttemptId
+    lease_token: LeaseToken
+    run: str = ""
+
+
+class ReportSuccess(_Command):
+    """The attempt produced a version."""
+
+    attempt_id: AttemptId
+    lease_token: LeaseToken
+    version: int
+    run: str = ""
+
+
+class ReportFailure(_Command):
+    """The attempt failed. `permanent`: trying again is pointless."""
+
+    attempt_id: AttemptId
+    lease_token: LeaseToken
+    failure: str
+    run: str = ""
+    permanent: bool = False
+
+
+class ReportValidation(_Command):
+    """Candidate against production on a holdout."""
+
+    model_id: ModelId
+    version: int
+    validation: Validation
+
+
+class PromoteVersion(_Command):
+    """Promote by hand; `force` skips the validation and needs a reason."""
+
+    model_id: ModelId
+    version: int
+    force: bool = False
+
+
+class RollBack(_Command):
+    """Point production at the version before."""
+
+    model_id: ModelId
+
+
+class SetLimits(_Command):
+    """How many attempts may run at once."""
+
+    limits: RetrainingLimits
+
+
+class HoldRetraining(_Command):
+    """Lease nothing new."""
+
+
+class ReleaseRetraining(_Command):
+    """Lease again."""
+
+
+class AdvanceClock(_Command):
+    """Move a driven clock forward to `to`."""
+
+    to: datetime
+
+
+class RecordEvaluation(_Command):
+    """What a look at the evidence said. Discarded if another version is in production by now."""
+
+    model_id: ModelId
+    evaluation: Evaluation
+
+
+class RecordCoverage(_Command):
+    """How much of the mature truth has arrived, for the coverage alert. None: nothing is mature."""
+
+    model_id: ModelId
+    coverage: float | None
+
+
+class ExpireAttempt(_Command):
+    """An attempt's lease or time ran out."""
+
+    attempt_id: AttemptId
+
+
+class ExpireValidation(_Command):
+    """Nobody validated the candidate in time."""
+
+    rollout_id: RolloutId
+
+
+class CloseHealed(_Command):
+    """A waiting retrain whose only cause is gone: the model is fresh again."""
+
+    retrain_id: RetrainId
+
+
+Command = (
+    RegisterModel
+    | UpdateModel
+    | RegisterVersion
+    | MoveAlias
+    | DeclareNodes
+    | DeclareDependencies
+    | RetractDependencies
+    | RequestRetrain
+    | CancelRetrain
+    | LeaseRetrains
+    | RenewLease
+    | ReportSuccess
+    | ReportFailure
+    | ReportValidation
+    | PromoteVersion
+    | RollBack
+    | SetLimits
+    | HoldRetraining
+    | ReleaseRetraining
+    | AdvanceClock
+    | RecordEvaluation
+    | RecordCoverage
+    | ExpireAttempt
+    | ExpireValidation
+    | CloseHealed
+)
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a command came to: the ids its answer is rendered from. Kept in the log with the command's last event,
+    so that the same request id gets the same answer after a restart."""
+
+    model_id: ModelId | None = None
+    version: int | None = None
+    alias: str | None = None
+    changed: int = 0
+    retrain_id: RetrainId | None = None
+    created: bool = False
+    attempt_ids: tuple[AttemptId, ...] = ()
+    rollout_id: RolloutId | None = None
+
+
+def command_model(command: Command) -> ModelId | None:
+    """The model a command is about, if it is about one."""
+    return getattr(command, "model_id", None)

@@ -1,0 +1,92 @@
+"""What a command leads to: `decide(state, command, now)` gives events or refuses. Never changes the state.
+
+One module per part; this file only says which.
+"""
+
+from datetime import datetime
+from typing import assert_never
+
+from control_plane.core.commands import (
+    AdvanceClock,
+    CancelRetrain,
+    CloseHealed,
+    Command,
+    DeclareDependencies,
+    DeclareNodes,
+    ExpireAttempt,
+    ExpireValidation,
+    HoldRetraining,
+    LeaseRetrains,
+    MoveAlias,
+    PromoteVersion,
+    RecordCoverage,
+    RecordEvaluation,
+    RegisterModel,
+    RegisterVersion,
+    ReleaseRetraining,
+    RenewLease,
+    ReportFailure,
+    ReportSuccess,
+    ReportValidation,
+    RequestRetrain,
+    RetractDependencies,
+    RollBack,
+    SetLimits,
+    UpdateModel,
+)
+from control_plane.core.decide import graph, operations, registry, retraining, rollout, staleness
+from control_plane.core.decide.decision import Decision
+from control_plane.core.state import State
+
+__all__ = ["Decision", "decide"]
+
+
+def decide(state: State, command: Command, now: datetime) -> Decision:  # noqa: PLR0912 - one line per command
+    """Events that `command` leads to at `now`, and its result; raises `Invalid` or `Refused`."""
+    match command:
+        case RegisterModel():
+            return registry.register_model(state, command)
+        case UpdateModel():
+            return registry.update_model(state, command)
+        case RegisterVersion():
+            return registry.register_version(state, command, now)
+        case MoveAlias():
+            return registry.move_alias(state, command)
+        case DeclareNodes():
+            return graph.declare_nodes(state, command)
+        case DeclareDependencies():
+            return graph.declare_dependencies(state, command)
+        case RetractDependencies():
+            return graph.retract_dependencies(state, command)
+        case RecordEvaluation():
+            return staleness.record_evaluation(state, command)
+        case RecordCoverage():
+            return staleness.record_coverage(state, command)
+        case RequestRetrain():
+            return retraining.request_retrain(state, command, now)
+        case CancelRetrain():
+            return retraining.cancel_retrain(state, command)
+        case CloseHealed():
+            return retraining.close_healed(state, command)
+        case LeaseRetrains():
+            return retraining.lease_retrains(state, command, now)
+        case RenewLease():
+            return retraining.renew_lease(state, command, now)
+        case ReportSuccess():
+            return retraining.report_success(state, command, now)
+        case ReportFailure():
+            return retraining.report_failure(state, command, now)
+        case ExpireAttempt():
+            return retraining.expire_attempt(state, command, now)
+        case ReportValidation():
+            return rollout.report_validation(state, command, now)
+        case ExpireValidation():
+            return rollout.expire_validation(state, command, now)
+        case PromoteVersion():
+            return rollout.promote_version(state, command, now)
+        case RollBack():
+            return rollout.roll_back(state, command, now)
+        case SetLimits() | HoldRetraining() | ReleaseRetraining() | AdvanceClock():
+            return operations.operate(state, command)
+        case _:
+            assert_never(command)

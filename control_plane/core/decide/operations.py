@@ -1,0 +1,28 @@
+"""Operations: limits, holds, and the driven clock."""
+
+from control_plane.core.commands import AdvanceClock, HoldRetraining, ReleaseRetraining, SetLimits
+from control_plane.core.decide.decision import Decision
+from control_plane.core.errors import Reason, Refused
+from control_plane.core.events import ClockAdvanced, LimitsSet, RetrainingHeld, RetrainingReleased
+from control_plane.core.retraining.rules import limits_violations
+from control_plane.core.state import State
+
+
+def operate(state: State, command: SetLimits | HoldRetraining | ReleaseRetraining | AdvanceClock) -> Decision:
+    """Each is idempotent: what is so already becomes no event."""
+    match command:
+        case SetLimits():
+            limits_violations(command.limits)
+            return Decision(events=(LimitsSet(limits=command.limits),) if command.limits != state.limits else ())
+        case HoldRetraining():
+            return Decision(events=() if state.held else (RetrainingHeld(),))
+        case ReleaseRetraining():
+            return Decision(events=(RetrainingReleased(),) if state.held else ())
+        case AdvanceClock():
+            if state.clock is not None and command.to < state.clock:
+                raise Refused(
+                    Reason.CLOCK_MOVED_BACK,
+                    f"the clock stands at {state.clock.isoformat()} and only moves forward",
+                    now=state.clock.isoformat(),
+                )
+            return Decision(events=(ClockAdvanced(to=command.to),) if command.to != state.clock else ())

@@ -1,0 +1,234 @@
+"""Rollout: validation, promotion, refusal, roll-back."""
+
+from datetime import datetime
+
+from control_plane.core.commands import ExpireValidation, PromoteVersion, ReportValidation, Result, RollBack
+from control_plane.core.decide.decision import Decision
+from control_plane.core.errors import Reason, Refused
+from control_plane.core.events import (
+    AliasMoved,
+    CascadeCooldownStarted,
+    Event,
+    RetrainEnded,
+    RolloutEnded,
+    RolloutStarted,
+    ValidationReported,
+)
+from control_plane.core.ids import ModelId, RolloutId, model_node, node_name
+from control_plane.core.registry.types import CANDIDATE, PREVIOUS, PRODUCTION
+from control_plane.core.retraining.types import RetrainState
+from control_plane.core.rollout.rules import check_validation, silent_too_long
+from control_plane.core.rollout.types import Rollout, RolloutState, Validation
+from control_plane.core.state import ModelRecord, State
+
+
+def report_validation(state: State, command: ReportValidation, now: datetime) -> Decision:
+    """Promote the candidate or refuse it. Telling the same result again changes nothing."""
+    check_validation(command.validation)
+    record = state.model(command.model_id)
+    state.version(command.model_id, command.version)
+    rollout = live_rollout(state, record, command.version)
+    if rollout is None:
+        ended = last_rollout(state, command.model_id, command.version)
+        if ended is not None and ended.validation == command.validation:
+            return Decision(result=_result(ended))
+        raise Refused(
+            Reason.ROLLOUT_FINISHED,
+            f"version {command.version} of {command.model_id} is not waiting for a validation"
+            + (f": it was {ended.state.value.lower().replace('_', ' ')}" if ended else ""),
+            model_id=command.model_id,
+        )
+    reported = ValidationReported(
+        rollout_id=rollout.rollout_id,
+        model_id=command.model_id,
+        version=command.version,
+        validation=command.validation,
+    )
+    if command.validation.passed:
+        events = (reported, *promotion(state, record, rollout, _why_promoted(command.validation), now))
+    else:
+        events = (reported, *_refusal(record, rollout, command.validation.explanation or "worse than production"))
+    return Decision(events=events, result=_result(rollout))
+
+
+def _why_promoted(validation: Validation) -> str:
+    return validation.explanation or (
+        f"{validation.metric} {validation.candidate:.4f}"
+        + (f" against {validation.production:.4f}" if validation.production is not None else ", nothing to compare with")
+    )
+
+
+def expire_validation(state: State, command: ExpireValidation, now: datetime) -> Decision:
+    """Silence refuses: production stays."""
+    rollout = state.rollout(command.rollout_id)
+    record = state.models[rollout.model_id]
+    if not silent_too_long(rollout, record.validation_policy, now):
+        return Decision(result=_result(rollout))
+    why = f"no validation was reported within {record.validation_policy.timeout}"
+    return Decision(events=_refusal(record, rollout, why), result=_result(rollout))
+
+
+def promote_version(state: State, command: PromoteVersion, now: datetime) -> Decision:
+    """Promote by hand: a version that passed its validation, or any with `force`."""
+    record = state.model(command.model_id)
+    state.version(command.model_id, command.version)
+    if record.aliases.get(PRODUCTION) == command.version:
+        return Decision(result=Result(model_id=command.model_id, version=command.version))
+    earlier = last_rollout(state, command.model_id, command.version)
+    passed = earlier is not None and earlier.validation is not None and earlier.validation.passed
+    if not passed and not command.force:
+        raise Refused(
+            Reason.VALIDATION_REQUIRED,
+            f"version {command.version} of {command.model_id} has not passed a validation: report one, "
+            "or promote with force and a reason",
+            model_id=command.model_id,
+        )
+    live = live_rollout(state, record, command.version)
+    if live is not None:
+        return Decision(events=promotion(state, record, live, "promoted by hand", now), result=_result(live))
+    events: list[Event] = []
+    other = state.rollouts[record.live_rollout] if record.live_rollout is not None else None
+    if other is not None:
+        events.extend(_refusal(record, other, f"version {command.version} was promoted by hand meanwhile"))
+    started = RolloutStarted(
+        rollout_id=RolloutId(f"ro_{state.rollouts_count + 1:06d}"),
+        model_id=command.model_id,
+        version=command.version,
+        production_before=record.aliases.get(PRODUCTION, 0),
+    )
+    fresh = Rollout(
+        rollout_id=started.rollout_id,
+        model_id=command.model_id,
+        version=command.version,
+        production_before=started.production_before,
+        state=RolloutState.VALIDATING,
+        started_at=now,
+    )
+    events.append(started)
+    events.extend(promotion(state, record, fresh, "promoted by hand", now))
+    return Decision(events=tuple(events), result=_result(fresh))
+
+
+def roll_back(state: State, command: RollBack, now: datetime) -> Decision:
+    """Point production at `previous`, and what was production becomes previous."""
+    record = state.model(command.model_id)
+    current = record.aliases.get(PRODUCTION, 0)
+    previous = record.aliases.get(PREVIOUS, 0)
+    if not current or not previous:
+        raise Refused(
+            Reason.NO_PREVIOUS_VERSION,
+            f"{command.model_id} has no previous version to go back to",
+            model_id=command.model_id,
+        )
+    rollout = last_rollout(state, command.model_id, current)
+    events: list[Event] = [
+        AliasMoved(model_id=command.model_id, alias=PRODUCTION, from_version=current, to_version=previous),
+        AliasMoved(model_id=command.model_id, alias=PREVIOUS, from_version=previous, to_version=current),
+    ]
+    if rollout is not None:
+        events.append(
+            RolloutEnded(
+                rollout_id=rollout.rollout_id,
+                model_id=command.model_id,
+                version=current,
+                state=RolloutState.ROLLED_BACK,
+                conclusion=f"rolled back to version {previous}",
+            )
+        )
+    events.extend(_cooldowns(state, command.model_id, previous, now))
+    result = Result(
+        model_id=command.model_id, version=previous, rollout_id=rollout.rollout_id if rollout is not None else None
+    )
+    return Decision(events=tuple(events), result=result)
+
+
+def promotion(state: State, record: ModelRecord, rollout: Rollout, why: str, now: datetime) -> tuple[Event, ...]:
+    """Production moves, the version before becomes `previous`, models downstream cool down, the retrain ends."""
+    model_id = rollout.model_id
+    current = record.aliases.get(PRODUCTION, 0)
+    events: list[Event] = [
+        AliasMoved(model_id=model_id, alias=PRODUCTION, from_version=current, to_version=rollout.version)
+    ]
+    if current:
+        events.append(
+            AliasMoved(
+                model_id=model_id,
+                alias=PREVIOUS,
+                from_version=record.aliases.get(PREVIOUS, 0),
+                to_version=current,
+            )
+        )
+    events.extend(_drop_candidate(record, rollout))
+    events.append(
+        RolloutEnded(
+            rollout_id=rollout.rollout_id,
+            model_id=model_id,
+            version=rollout.version,
+            state=RolloutState.PROMOTED,
+            conclusion=why,
+        )
+    )
+    events.extend(_end_of_retrain(rollout, RetrainState.PROMOTED, f"version {rollout.version} promoted: {why}"))
+    events.extend(_cooldowns(state, model_id, rollout.version, now))
+    return tuple(events)
+
+
+def _refusal(record: ModelRecord, rollout: Rollout, why: str) -> tuple[Event, ...]:
+    ended = RolloutEnded(
+        rollout_id=rollout.rollout_id,
+        model_id=rollout.model_id,
+        version=rollout.version,
+        state=RolloutState.REFUSED,
+        conclusion=why,
+    )
+    return (
+        *_drop_candidate(record, rollout),
+        ended,
+        *_end_of_retrain(rollout, RetrainState.REFUSED, f"version {rollout.version} refused: {why}"),
+    )
+
+
+def _drop_candidate(record: ModelRecord, rollout: Rollout) -> tuple[Event, ...]:
+    if record.aliases.get(CANDIDATE) != rollout.version:
+        return ()
+    return (AliasMoved(model_id=rollout.model_id, alias=CANDIDATE, from_version=rollout.version, to_version=0),)
+
+
+def _end_of_retrain(rollout: Rollout, ended_as: RetrainState, conclusion: str) -> tuple[Event, ...]:
+    if rollout.retrain_id is None:
+        return ()
+    return (
+        RetrainEnded(
+            retrain_id=rollout.retrain_id, model_id=rollout.model_id, state=ended_as, conclusion=conclusion
+        ),
+    )
+
+
+def _cooldowns(state: State, model_id: ModelId, version: int, now: datetime) -> tuple[Event, ...]:
+    """Models downstream wait, each as long as its own policy says, counted from now."""
+    until = {
+        downstream: now + state.models[downstream].retraining_policy.cascade_cooldown
+        for node in state.graph.downstream_models(model_node(model_id))
+        if (downstream := ModelId(node_name(node))) in state.models
+    }
+    return (CascadeCooldownStarted(upstream=model_id, version=version, until=until),) if until else ()
+
+
+def live_rollout(state: State, record: ModelRecord, version: int) -> Rollout | None:
+    """The model's live rollout, if it is of this version."""
+    if record.live_rollout is None:
+        return None
+    rollout = state.rollouts[record.live_rollout]
+    return rollout if rollout.version == version else None
+
+
+def last_rollout(state: State, model_id: ModelId, version: int) -> Rollout | None:
+    """The latest rollout of a version, live or ended."""
+    for rollout in reversed(state.rollouts.values()):
+        if rollout.model_id == model_id and rollout.version == version:
+            return rollout
+    return None
+
+
+def _result(rollout: Rollout) -> Result:
+    return Result(model_id=rollout.model_id, version=rollout.version, rollout_id=rollout.rollout_id)

@@ -1,0 +1,316 @@
+"""Everything that can have happened. Events are facts in the past tense; `evolve` applies them and never refuses.
+
+An event's kind on the log is its class name, its version `SCHEMA_VERSIONS`. A field may be added with a default; anything
+else is a new version with an upcaster, and every version ever written stays in `tests/golden`.
+"""
+
+from datetime import datetime
+
+import msgspec
+
+from control_plane.core.commands import Result
+from control_plane.core.graph.facts import Dependency, Node
+from control_plane.core.ids import AttemptId, LeaseToken, ModelId, RetrainId, RolloutId
+from control_plane.core.registry.types import LabelSpec, ModelFacts, VersionFacts
+from control_plane.core.retraining.types import AttemptState, RetrainCause, RetrainingLimits, RetrainingPolicy, RetrainState
+from control_plane.core.rollout.types import RolloutState, Validation, ValidationPolicy
+from control_plane.core.staleness.policy import StalenessPolicy
+from control_plane.core.staleness.verdict import Evaluation, Level, Streak
+
+
+class _Event(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Base of all events; the tag is the class name."""
+
+
+class ModelRegistered(_Event):
+    """A model joined the fleet, with the policies in force (defaults filled in)."""
+
+    facts: ModelFacts
+    staleness_policy: StalenessPolicy
+    retraining_policy: RetrainingPolicy
+    validation_policy: ValidationPolicy
+    label_spec: LabelSpec
+
+
+class ModelUpdated(_Event):
+    """Facts or policies changed; carries all of them."""
+
+    facts: ModelFacts
+    staleness_policy: StalenessPolicy
+    retraining_policy: RetrainingPolicy
+    validation_policy: ValidationPolicy
+    label_spec: LabelSpec
+
+
+class VersionRegistered(_Event):
+    """A version was added."""
+
+    model_id: ModelId
+    version: int
+    facts: VersionFacts
+    attempt_id: AttemptId | None = None
+
+
+class AliasMoved(_Event):
+    """An alias points elsewhere; version 0 means nowhere."""
+
+    model_id: ModelId
+    alias: str
+    from_version: int
+    to_version: int
+
+
+class NodesDeclared(_Event):
+    """Nodes were added or changed."""
+
+    nodes: tuple[Node, ...]
+
+
+class DependenciesDeclared(_Event):
+    """Edges were added or changed."""
+
+    dependencies: tuple[Dependency, ...]
+
+
+class DependenciesRetracted(_Event):
+    """Edges were removed."""
+
+    dependencies: tuple[Dependency, ...]
+
+
+class StreakChanged(_Event):
+    """An evaluation disagreed with the verdict, or agreed again; the verdict stands (hysteresis)."""
+
+    model_id: ModelId
+    streak: Streak
+
+
+class VerdictChanged(_Event):
+    """The verdict on a model changed."""
+
+    model_id: ModelId
+    version: int
+    from_level: Level
+    to_level: Level
+    streak: Streak
+    evaluation: Evaluation
+
+
+class CoverageAlertRaised(_Event):
+    """Too little of the mature truth has arrived."""
+
+    model_id: ModelId
+    coverage: float
+    coverage_min: float
+
+
+class CoverageAlertCleared(_Event):
+    """Enough of the mature truth has arrived again."""
+
+    model_id: ModelId
+    coverage: float
+
+
+class RetrainRequested(_Event):
+    """A retrain waits."""
+
+    retrain_id: RetrainId
+    model_id: ModelId
+    cause: RetrainCause
+    score: float
+    not_before: datetime
+    ignore_cooldown: bool = False
+
+
+class RetrainJoined(_Event):
+    """A live retrain was asked for once more."""
+
+    retrain_id: RetrainId
+    model_id: ModelId
+    cause: RetrainCause
+    not_before: datetime
+    ignore_cooldown: bool = False
+
+
+class RetrainLeased(_Event):
+    """A scheduler took a retrain: an attempt runs."""
+
+    retrain_id: RetrainId
+    model_id: ModelId
+    attempt_id: AttemptId
+    number: int
+    scheduler: str
+    lease_token: LeaseToken
+    expires_at: datetime
+    wave: int
+
+
+class LeaseRenewed(_Event):
+    """The attempt lives."""
+
+    retrain_id: RetrainId
+    model_id: ModelId
+    attempt_id: AttemptId
+    expires_at: datetime
+    run: str = ""
+
+
+class AttemptEnded(_Event):
+    """An attempt ended. `retry_at` set: it will be tried again; else see RetrainEnded or RolloutStarted."""
+
+    retrain_id: RetrainId
+    model_id: ModelId
+    attempt_id: AttemptId
+    state: AttemptState
+    failure: str = ""
+    run: str = ""
+    version: int | None = None
+    retry_at: datetime | None = None
+
+
+class RetrainEnded(_Event):
+    """A retrain came to its end."""
+
+    retrain_id: RetrainId
+    model_id: ModelId
+    state: RetrainState
+    conclusion: str
+
+
+class RolloutStarted(_Event):
+    """A candidate is on its way."""
+
+    rollout_id: RolloutId
+    model_id: ModelId
+    version: int
+    production_before: int
+    retrain_id: RetrainId | None = None
+
+
+class ValidationReported(_Event):
+    """Somebody compared the candidate with production."""
+
+    rollout_id: RolloutId
+    model_id: ModelId
+    version: int
+    validation: Validation
+
+
+class RolloutEnded(_Event):
+    """Promoted, refused or rolled back."""
+
+    rollout_id: RolloutId
+    model_id: ModelId
+    version: int
+    state: RolloutState
+    conclusion: str
+
+
+class CascadeCooldownStarted(_Event):
+    """An upstream promotion: these models wait, are then evaluated, and retrain only if the evidence says so."""
+
+    upstream: ModelId
+    version: int
+    until: dict[ModelId, datetime]
+
+
+class LimitsSet(_Event):
+    """Limits on what runs at once changed."""
+
+    limits: RetrainingLimits
+
+
+class RetrainingHeld(_Event):
+    """Nothing new is leased."""
+
+
+class RetrainingReleased(_Event):
+    """Leasing goes on."""
+
+
+class ClockAdvanced(_Event):
+    """A driven clock moved."""
+
+    to: datetime
+
+
+Event = (
+    ModelRegistered
+    | ModelUpdated
+    | VersionRegistered
+    | AliasMoved
+    | NodesDeclared
+    | DependenciesDeclared
+    | DependenciesRetracted
+    | StreakChanged
+    | VerdictChanged
+    | CoverageAlertRaised
+    | CoverageAlertCleared
+    | RetrainRequested
+    | RetrainJoined
+    | RetrainLeased
+    | LeaseRenewed
+    | AttemptEnded
+    | RetrainEnded
+    | RolloutStarted
+    | ValidationReported
+    | RolloutEnded
+    | CascadeCooldownStarted
+    | LimitsSet
+    | RetrainingHeld
+    | RetrainingReleased
+    | ClockAdvanced
+)
+
+SCHEMA_VERSION = 1
+"""Version of the event schema written now; a log entry of a higher one stops the start."""
+
+
+class Envelope(msgspec.Struct, frozen=True, kw_only=True):
+    """An event with its place in the log.
+
+    `request_digest` and `result` stand on the last event of a command that carried a request id; they are what makes
+    a repeated request get its first answer.
+    """
+
+    seq: int
+    epoch: int
+    at: datetime
+    actor: str
+    reason: str
+    event: Event
+    request_id: str = ""
+    request_digest: str = ""
+    result: Result | None = None
+    prev_hash: bytes = b""
+    hash: bytes = b""
+
+
+_encoder = msgspec.json.Encoder()
+_decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
+
+
+def encode_event(event: Event) -> bytes:
+    """JSON of an event, tag included; the same event gives the same bytes."""
+    return _encoder.encode(event)
+
+
+def decode_event(payload: bytes | str) -> Event:
+    """Inverse of `encode_event`. Raises msgspec.ValidationError on an unknown kind or a broken field."""
+    return _decoder.decode(payload)
+
+
+def event_kind(event: Event) -> str:
+    """Name of an event's kind, as in the log."""
+    return type(event).__name__
+
+
+def event_model(event: Event) -> ModelId | None:
+    """The model an event is about, if it is about one."""
+    match event:
+        case ModelRegistered() | ModelUpdated():
+            return event.facts.model_id
+        case CascadeCooldownStarted():
+            return event.upstream
+        case _:
+            return getattr(event, "model_id", None)

@@ -1,0 +1,342 @@
+"""What each event does to the state. Never refuses, never reads a clock: what happened, happened."""
+
+from typing import assert_never
+
+from msgspec.structs import replace
+
+from control_plane.core.events import (
+    AliasMoved,
+    AttemptEnded,
+    CascadeCooldownStarted,
+    ClockAdvanced,
+    CoverageAlertCleared,
+    CoverageAlertRaised,
+    DependenciesDeclared,
+    DependenciesRetracted,
+    Envelope,
+    Event,
+    LeaseRenewed,
+    LimitsSet,
+    ModelRegistered,
+    ModelUpdated,
+    NodesDeclared,
+    RetrainEnded,
+    RetrainingHeld,
+    RetrainingReleased,
+    RetrainJoined,
+    RetrainLeased,
+    RetrainRequested,
+    RolloutEnded,
+    RolloutStarted,
+    StreakChanged,
+    ValidationReported,
+    VerdictChanged,
+    VersionRegistered,
+)
+from control_plane.core.graph.facts import Dependency, DependencyType, Node
+from control_plane.core.ids import NodeId, model_node
+from control_plane.core.registry.types import PRODUCTION, AliasMove, ModelFacts, ModelVersion
+from control_plane.core.retraining.rules import merged_causes
+from control_plane.core.retraining.types import Attempt, AttemptState, Retrain, RetrainState
+from control_plane.core.rollout.types import Rollout, RolloutState
+from control_plane.core.state import (
+    REQUESTS_KEPT_MAX,
+    VERDICT_CHANGES_KEPT_MAX,
+    ModelRecord,
+    RequestRecord,
+    Standing,
+    State,
+    VerdictChange,
+)
+from control_plane.core.staleness.verdict import Level
+
+
+def evolve(state: State, envelope: Envelope) -> None:
+    """Apply one event: first the place in the log, then what it means."""
+    state.revision = envelope.seq
+    state.epoch = envelope.epoch
+    state.last_hash = envelope.hash
+    state.at = envelope.at
+    _apply(state, envelope, envelope.event)
+    if envelope.request_id and envelope.result is not None:
+        state.requests[envelope.request_id] = RequestRecord(
+            digest=envelope.request_digest, result=envelope.result, revision=envelope.seq
+        )
+        if len(state.requests) > REQUESTS_KEPT_MAX:
+            del state.requests[next(iter(state.requests))]
+
+
+def _apply(state: State, envelope: Envelope, event: Event) -> None:
+    match event:
+        case ModelRegistered():
+            _model_registered(state, envelope, event)
+        case ModelUpdated():
+            _model_updated(state, envelope, event)
+        case VersionRegistered():
+            state.models[event.model_id].versions.append(
+                ModelVersion(
+                    model_id=event.model_id,
+                    number=event.version,
+                    facts=event.facts,
+                    registered_at=envelope.at,
+                    attempt_id=event.attempt_id,
+                )
+            )
+        case AliasMoved():
+            _alias_moved(state, envelope, event)
+        case NodesDeclared():
+            for node in event.nodes:
+                state.graph.put_node(node)
+            state.graph_revision = envelope.seq
+        case DependenciesDeclared():
+            state.graph.add_dependencies(event.dependencies)
+            state.graph_revision = envelope.seq
+        case DependenciesRetracted():
+            state.graph.remove_dependencies(event.dependencies)
+            state.graph_revision = envelope.seq
+        case StreakChanged():
+            record = state.models[event.model_id]
+            record.standing = replace(record.standing, streak=event.streak)
+        case VerdictChanged():
+            _verdict_changed(state, envelope, event)
+        case CoverageAlertRaised():
+            state.models[event.model_id].coverage_alert = True
+        case CoverageAlertCleared():
+            state.models[event.model_id].coverage_alert = False
+        case RetrainRequested() | RetrainJoined() | RetrainLeased() | LeaseRenewed() | AttemptEnded() | RetrainEnded():
+            _retraining(state, envelope, event)
+        case RolloutStarted() | ValidationReported() | RolloutEnded():
+            _rollout(state, envelope, event)
+        case CascadeCooldownStarted():
+            for model_id, until in event.until.items():
+                state.models[model_id].cooling_until = until
+        case LimitsSet():
+            state.limits = event.limits
+        case RetrainingHeld():
+            state.held = True
+        case RetrainingReleased():
+            state.held = False
+        case ClockAdvanced():
+            state.clock = event.to
+        case _:
+            assert_never(event)
+
+
+def _node_of(facts: ModelFacts) -> Node:
+    return Node(
+        node_id=model_node(facts.model_id),
+        description=facts.description,
+        owner=facts.owner,
+        team=facts.team,
+        tier=facts.tier,
+    )
+
+
+def _put_model_node(state: State, facts: ModelFacts, before: tuple[str, ...]) -> None:
+    """The model's node, and an edge to each consumer; consumers it lost are disconnected."""
+    node_id = model_node(facts.model_id)
+    state.graph.put_node(_node_of(facts))
+    for name in sorted(set(facts.consumers) - set(before)):
+        consumer = NodeId(f"consumer:{name}")
+        if not state.graph.has_node(consumer):
+            state.graph.put_node(Node(node_id=consumer))
+        state.graph.add_dependencies((_consumes(node_id, name),))
+    lost = sorted(set(before) - set(facts.consumers))
+    state.graph.remove_dependencies(tuple(_consumes(node_id, name) for name in lost))
+
+
+def _consumes(model: NodeId, consumer: str) -> Dependency:
+    return Dependency(
+        upstream=model, downstream=NodeId(f"consumer:{consumer}"), edge_type=DependencyType.CONSUMES_OUTPUT
+    )
+
+
+def _model_registered(state: State, envelope: Envelope, event: ModelRegistered) -> None:
+    state.models[event.facts.model_id] = ModelRecord(
+        facts=event.facts,
+        staleness_policy=event.staleness_policy,
+        retraining_policy=event.retraining_policy,
+        validation_policy=event.validation_policy,
+        label_spec=event.label_spec,
+        registered_at=envelope.at,
+        updated_at=envelope.at,
+        updated_revision=envelope.seq,
+        standing=Standing(since=envelope.at),
+    )
+    _put_model_node(state, event.facts, before=())
+    state.graph_revision = envelope.seq
+
+
+def _model_updated(state: State, envelope: Envelope, event: ModelUpdated) -> None:
+    record = state.models[event.facts.model_id]
+    before = record.facts
+    record.facts = event.facts
+    record.staleness_policy = event.staleness_policy
+    record.retraining_policy = event.retraining_policy
+    record.validation_policy = event.validation_policy
+    record.label_spec = event.label_spec
+    record.updated_at = envelope.at
+    record.updated_revision = envelope.seq
+    if before != event.facts:
+        _put_model_node(state, event.facts, before=before.consumers)
+        state.graph_revision = envelope.seq
+
+
+def _alias_moved(state: State, envelope: Envelope, event: AliasMoved) -> None:
+    record = state.models[event.model_id]
+    if event.to_version:
+        record.aliases[event.alias] = event.to_version
+    else:
+        record.aliases.pop(event.alias, None)
+    record.alias_moves.append(
+        AliasMove(
+            model_id=event.model_id,
+            alias=event.alias,
+            from_version=event.from_version,
+            to_version=event.to_version,
+            moved_at=envelope.at,
+            actor=envelope.actor,
+            reason=envelope.reason,
+            revision=envelope.seq,
+        )
+    )
+    if event.alias == PRODUCTION:
+        # Another version serves: nothing is known about it yet.
+        record.standing = Standing(level=Level.UNKNOWN, since=envelope.at, version=event.to_version)
+
+
+def _verdict_changed(state: State, envelope: Envelope, event: VerdictChanged) -> None:
+    record = state.models[event.model_id]
+    record.standing = Standing(
+        level=event.to_level,
+        since=envelope.at,
+        version=event.version,
+        streak=event.streak,
+        evaluation=event.evaluation,
+    )
+    record.verdict_changes.append(
+        VerdictChange(
+            version=event.version,
+            from_level=event.from_level,
+            to_level=event.to_level,
+            changed_at=envelope.at,
+            evaluation=event.evaluation,
+            revision=envelope.seq,
+        )
+    )
+    del record.verdict_changes[:-VERDICT_CHANGES_KEPT_MAX]
+
+
+def _retraining(
+    state: State,
+    envelope: Envelope,
+    event: RetrainRequested | RetrainJoined | RetrainLeased | LeaseRenewed | AttemptEnded | RetrainEnded,
+) -> None:
+    record = state.models[event.model_id]
+    if isinstance(event, RetrainRequested):
+        state.retrains_count += 1
+        state.retrains[event.retrain_id] = Retrain(
+            retrain_id=event.retrain_id,
+            model_id=event.model_id,
+            state=RetrainState.WAITING,
+            causes=(event.cause,),
+            score=event.score,
+            requested_at=envelope.at,
+            requested_by=envelope.actor,
+            reason=envelope.reason,
+            not_before=event.not_before,
+            ignore_cooldown=event.ignore_cooldown,
+        )
+        state.live_retrains[event.retrain_id] = None
+        record.live_retrain = event.retrain_id
+        record.retrain_ids.append(event.retrain_id)
+        return
+    before = state.retrains[event.retrain_id]
+    state.retrains[event.retrain_id] = _next(before, envelope, event)
+    if isinstance(event, RetrainEnded):
+        del state.live_retrains[event.retrain_id]
+        record.live_retrain = None
+        if before.attempts:
+            # A retrain that never ran leaves no cooldown behind.
+            record.retrain_ended_at = envelope.at
+
+
+def _next(
+    retrain: Retrain, envelope: Envelope, event: RetrainJoined | RetrainLeased | LeaseRenewed | AttemptEnded | RetrainEnded
+) -> Retrain:
+    match event:
+        case RetrainJoined():
+            return replace(
+                retrain,
+                causes=merged_causes(retrain.causes, event.cause),
+                not_before=event.not_before,
+                ignore_cooldown=event.ignore_cooldown,
+            )
+        case RetrainLeased():
+            attempt = Attempt(
+                attempt_id=event.attempt_id,
+                number=event.number,
+                state=AttemptState.RUNNING,
+                scheduler=event.scheduler,
+                lease_token=event.lease_token,
+                leased_at=envelope.at,
+                expires_at=event.expires_at,
+                wave=event.wave,
+            )
+            return replace(retrain, state=RetrainState.RUNNING, attempts=(*retrain.attempts, attempt))
+        case LeaseRenewed():
+            last = retrain.attempts[-1]
+            renewed = replace(last, expires_at=event.expires_at, run=event.run or last.run)
+            return replace(retrain, attempts=(*retrain.attempts[:-1], renewed))
+        case AttemptEnded():
+            last = retrain.attempts[-1]
+            ended = replace(
+                last,
+                state=event.state,
+                ended_at=envelope.at,
+                failure=event.failure,
+                run=event.run or last.run,
+                version=event.version,
+            )
+            after = replace(retrain, attempts=(*retrain.attempts[:-1], ended))
+            if event.state is AttemptState.SUCCEEDED:
+                return replace(after, state=RetrainState.VALIDATING)
+            if event.retry_at is not None:
+                return replace(after, state=RetrainState.WAITING, not_before=event.retry_at)
+            return after
+        case RetrainEnded():
+            return replace(retrain, state=event.state, ended_at=envelope.at, conclusion=event.conclusion)
+        case _:
+            assert_never(event)
+
+
+def _rollout(state: State, envelope: Envelope, event: RolloutStarted | ValidationReported | RolloutEnded) -> None:
+    record = state.models[event.model_id]
+    match event:
+        case RolloutStarted():
+            state.rollouts_count += 1
+            state.rollouts[event.rollout_id] = Rollout(
+                rollout_id=event.rollout_id,
+                model_id=event.model_id,
+                version=event.version,
+                production_before=event.production_before,
+                state=RolloutState.VALIDATING,
+                started_at=envelope.at,
+                retrain_id=event.retrain_id,
+            )
+            record.live_rollout = event.rollout_id
+            if event.retrain_id is not None:
+                retrain = state.retrains[event.retrain_id]
+                state.retrains[event.retrain_id] = replace(retrain, rollout_id=event.rollout_id)
+        case ValidationReported():
+            rollout = state.rollouts[event.rollout_id]
+            state.rollouts[event.rollout_id] = replace(rollout, validation=event.validation)
+        case RolloutEnded():
+            rollout = state.rollouts[event.rollout_id]
+            state.rollouts[event.rollout_id] = replace(
+                rollout, state=event.state, ended_at=envelope.at, conclusion=event.conclusion
+            )
+            if record.live_rollout == event.rollout_id:
+                record.live_rollout = None
+        case _:
+            assert_never(event)

@@ -1,0 +1,41 @@
+"""Rules of rollout: what a validation must say, and when its silence counts as a no."""
+
+import math
+from datetime import datetime
+
+from control_plane.core.errors import Invalid, Reason, Violation
+from control_plane.core.rollout.types import Rollout, RolloutState, Validation, ValidationPolicy
+
+
+def policy_violations(policy: ValidationPolicy) -> list[Violation]:
+    """All broken rules of a validation policy."""
+    found = []
+    if not (math.isfinite(policy.margin) and policy.margin >= 0):
+        found.append(
+            Violation(field="validation_policy.margin", rule="range", message="must be a finite number of at least 0")
+        )
+    if policy.timeout.total_seconds() <= 0:
+        found.append(Violation(field="validation_policy.timeout", rule="range", message="must be longer than 0"))
+    return found
+
+
+def check_validation(validation: Validation) -> None:
+    """Raise `Invalid` for numbers no comparison can give; a NaN must never promote anything."""
+    found = []
+    for name in ("candidate", "production", "standard_error"):
+        value = getattr(validation, name)
+        if value is not None and not math.isfinite(value):
+            found.append(Violation(field=f"validation.{name}", rule="finite", message=f"{value} is not a finite number"))
+    if validation.passed and validation.sample_size == 0 and validation.production is not None:
+        found.append(
+            Violation(
+                field="validation.sample_size", rule="evidence", message="a comparison on 0 rows cannot pass: report it as failed"
+            )
+        )
+    if found:
+        raise Invalid(Reason.INVALID_ARGUMENT, *found)
+
+
+def silent_too_long(rollout: Rollout, policy: ValidationPolicy, now: datetime) -> bool:
+    """Has a candidate waited for its validation longer than the policy allows?"""
+    return rollout.state is RolloutState.VALIDATING and now > rollout.started_at + policy.timeout

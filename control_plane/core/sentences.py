@@ -1,0 +1,166 @@
+"""Each event as one plain sentence, for people who watch, read the audit log, or are on call."""
+
+from datetime import timedelta
+from typing import assert_never
+
+from control_plane.core.events import (
+    AliasMoved,
+    AttemptEnded,
+    CascadeCooldownStarted,
+    ClockAdvanced,
+    CoverageAlertCleared,
+    CoverageAlertRaised,
+    DependenciesDeclared,
+    DependenciesRetracted,
+    Envelope,
+    LeaseRenewed,
+    LimitsSet,
+    ModelRegistered,
+    ModelUpdated,
+    NodesDeclared,
+    RetrainEnded,
+    RetrainingHeld,
+    RetrainingReleased,
+    RetrainJoined,
+    RetrainLeased,
+    RetrainRequested,
+    RolloutEnded,
+    RolloutStarted,
+    StreakChanged,
+    ValidationReported,
+    VerdictChanged,
+    VersionRegistered,
+)
+from control_plane.core.registry.types import Metric
+from control_plane.core.retraining.types import AttemptState, RetrainCause
+from control_plane.core.rollout.types import Validation
+
+NAMES_MAX = 6
+"""Names in one sentence; a person stops reading after a few."""
+
+CAUSES = {
+    RetrainCause.STALE: "it is stale",
+    RetrainCause.OPERATOR: "somebody asked",
+    RetrainCause.UPSTREAM: "an upstream model changed",
+}
+
+
+def sentence(envelope: Envelope) -> str:  # noqa: PLR0912 - one line per event
+    """The event in words; subject first."""
+    event = envelope.event
+    match event:
+        case ModelRegistered():
+            facts = event.facts
+            return f"{facts.model_id} joined the fleet (tier {facts.tier}, team {facts.team})"
+        case ModelUpdated():
+            return f"{event.facts.model_id} was changed by {envelope.actor}"
+        case VersionRegistered():
+            return f"{event.model_id} has a new version {event.version}{_metrics(event.facts.metrics)}"
+        case AliasMoved():
+            return _alias_moved(event)
+        case NodesDeclared():
+            return f"{_count(len(event.nodes), 'node')} declared: {_names([n.node_id for n in event.nodes])}"
+        case DependenciesDeclared():
+            return f"{_count(len(event.dependencies), 'dependency', 'dependencies')} declared"
+        case DependenciesRetracted():
+            return f"{_count(len(event.dependencies), 'dependency', 'dependencies')} retracted"
+        case StreakChanged():
+            return f"{event.model_id} was seen otherwise than its verdict says; the verdict stands until it is seen again"
+        case VerdictChanged():
+            return _verdict_changed(event)
+        case CoverageAlertRaised():
+            return (
+                f"{event.model_id} lacks outcomes: {event.coverage:.1%} of what should be known by now has arrived, "
+                f"{event.coverage_min:.1%} is asked for"
+            )
+        case CoverageAlertCleared():
+            return f"{event.model_id} has enough outcomes again ({event.coverage:.1%})"
+        case RetrainRequested():
+            wait = _until(event.not_before - envelope.at)
+            return f"{event.retrain_id} was requested for {event.model_id}: {CAUSES[event.cause]}{wait}"
+        case RetrainJoined():
+            return f"{event.retrain_id} of {event.model_id} was asked for again: {CAUSES[event.cause]}"
+        case RetrainLeased():
+            return (
+                f"{event.model_id} is released to {event.scheduler} in wave {event.wave} "
+                f"({event.attempt_id}, attempt {event.number})"
+            )
+        case LeaseRenewed():
+            return f"{event.attempt_id} of {event.model_id} is still running"
+        case AttemptEnded():
+            return _attempt_ended(event)
+        case RetrainEnded():
+            return f"{event.retrain_id} of {event.model_id} ended {event.state.value.lower()}: {event.conclusion}"
+        case RolloutStarted():
+            against = f"version {event.production_before}" if event.production_before else "nothing in production"
+            return f"{event.model_id} version {event.version} is validated against {against}"
+        case ValidationReported():
+            return f"{event.model_id} version {event.version} {_validation(event.validation)}"
+        case RolloutEnded():
+            return (
+                f"{event.model_id} version {event.version} was "
+                f"{event.state.value.lower().replace('_', ' ')}: {event.conclusion}"
+            )
+        case CascadeCooldownStarted():
+            return (
+                f"{_count(len(event.until), 'model')} downstream of {event.upstream} cool down: "
+                f"{_names(sorted(event.until))}"
+            )
+        case LimitsSet():
+            limits = event.limits
+            return f"at most {limits.running_max} retrains run at once, {limits.running_per_team_max} of one team"
+        case RetrainingHeld():
+            return f"retraining is held by {envelope.actor}: nothing new is leased"
+        case RetrainingReleased():
+            return f"retraining goes on, released by {envelope.actor}"
+        case ClockAdvanced():
+            return f"the clock stands at {event.to:%Y-%m-%d %H:%M}"
+        case _:
+            assert_never(event)
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def _names(names: list[str]) -> str:
+    more = f" and {len(names) - NAMES_MAX} more" if len(names) > NAMES_MAX else ""
+    return ", ".join(names[:NAMES_MAX]) + more
+
+
+def _metrics(metrics: tuple[Metric, ...]) -> str:
+    return " (" + ", ".join(f"{m.name} {m.value:.4g}" for m in metrics[:3]) + ")" if metrics else ""
+
+
+def _until(wait: timedelta) -> str:
+    return f" (it waits {wait} for its cooldown)" if wait > timedelta(0) else ""
+
+
+def _alias_moved(event: AliasMoved) -> str:
+    if not event.to_version:
+        return f"{event.model_id} has no {event.alias} any more (it was version {event.from_version})"
+    before = f", before it was version {event.from_version}" if event.from_version else ""
+    return f"{event.model_id} {event.alias} is version {event.to_version}{before}"
+
+
+def _verdict_changed(event: VerdictChanged) -> str:
+    evaluation = event.evaluation
+    why = f": {evaluation.reasons[0]}" if evaluation.reasons else ""
+    return (
+        f"{event.model_id} is {event.to_level.value} (was {event.from_level.value}), "
+        f"score {evaluation.score:.2f} of {evaluation.threshold:.2f}, "
+        f"confidence {evaluation.confidence.value}{why}"
+    )
+
+
+def _attempt_ended(event: AttemptEnded) -> str:
+    if event.state is AttemptState.SUCCEEDED:
+        return f"{event.attempt_id} of {event.model_id} trained version {event.version}"
+    again = f"; next try at {event.retry_at:%Y-%m-%d %H:%M}" if event.retry_at else ""
+    return f"{event.attempt_id} of {event.model_id} {event.state.value.lower().replace('_', ' ')}: {event.failure}{again}"
+
+
+def _validation(validation: Validation) -> str:
+    verb = "passed" if validation.passed else "failed"
+    against = f" against {validation.production:.4f}" if validation.production is not None else ""
+    return f"{verb} its validation: {validation.metric} {validation.candidate:.4f}{against} on {validation.sample_size} rows"

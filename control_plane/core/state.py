@@ -1,0 +1,268 @@
+"""Everything the control plane knows, as a fold over its log.
+
+`State` is one object that `evolve` changes in place. Reading it is free; nothing but `evolve` writes it. The same log
+gives the same state, bit for bit, so a snapshot is just a cheaper prefix.
+"""
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+
+import msgspec
+
+from control_plane.core.commands import Result
+from control_plane.core.errors import NotFound, Reason
+from control_plane.core.graph.dependency_graph import DependencyGraph
+from control_plane.core.graph.facts import GraphSnapshot
+from control_plane.core.ids import AttemptId, ModelId, RetrainId, RolloutId, model_node, node_name
+from control_plane.core.registry.types import PRODUCTION, AliasMove, LabelSpec, ModelFacts, ModelVersion
+from control_plane.core.retraining.types import Retrain, RetrainingLimits, RetrainingPolicy, RetrainState
+from control_plane.core.rollout.types import Rollout, RolloutState, ValidationPolicy
+from control_plane.core.staleness.policy import StalenessPolicy
+from control_plane.core.staleness.verdict import Evaluation, Level, Streak
+
+EPOCH_START = datetime(1970, 1, 1, tzinfo=UTC)
+"""`at` of an empty log."""
+
+REQUESTS_KEPT_MAX = 100_000
+"""Remembered request ids. At 25 retrains and some thousand mutations a day that is weeks of retries."""
+
+VERDICT_CHANGES_KEPT_MAX = 100
+"""Per model, for `ListVerdictChanges`; older ones stay in the log."""
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """The verdict on a model's production version. `evaluation` is the one that brought the verdict about."""
+
+    level: Level = Level.UNKNOWN
+    since: datetime
+    version: int = 0
+    streak: Streak = Streak()
+    evaluation: Evaluation | None = None
+
+
+class VerdictChange(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry of a model's verdict history."""
+
+    version: int
+    from_level: Level
+    to_level: Level
+    changed_at: datetime
+    evaluation: Evaluation
+    revision: int
+
+
+class ModelRecord(msgspec.Struct, kw_only=True):
+    """One model with all that hangs on it. Mutable: `evolve` writes it."""
+
+    facts: ModelFacts
+    staleness_policy: StalenessPolicy
+    retraining_policy: RetrainingPolicy
+    validation_policy: ValidationPolicy
+    label_spec: LabelSpec
+    registered_at: datetime
+    updated_at: datetime
+    updated_revision: int
+    standing: Standing
+    versions: list[ModelVersion] = []
+    aliases: dict[str, int] = {}
+    alias_moves: list[AliasMove] = []
+    verdict_changes: list[VerdictChange] = []
+    coverage_alert: bool = False
+    retrain_ids: list[RetrainId] = []
+    live_retrain: RetrainId | None = None
+    live_rollout: RolloutId | None = None
+    retrain_ended_at: datetime | None = None
+    cooling_until: datetime | None = None
+
+    @property
+    def model_id(self) -> ModelId:
+        """The model's id."""
+        return self.facts.model_id
+
+    @property
+    def etag(self) -> str:
+        """Changes with every update of facts or policies."""
+        return f"r{self.updated_revision}"
+
+    @property
+    def production(self) -> ModelVersion | None:
+        """The version that serves."""
+        number = self.aliases.get(PRODUCTION)
+        return self.versions[number - 1] if number else None
+
+
+class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What a request id was used for, and what it came to."""
+
+    digest: str
+    result: Result
+    revision: int
+
+
+class State:
+    """The fold. `revision` is the seq of the last event applied, `at` its time, `last_hash` its hash."""
+
+    def __init__(self) -> None:
+        self.revision = 0
+        self.epoch = 0
+        self.last_hash = b""
+        self.at = EPOCH_START
+        self.clock: datetime | None = None
+        self.models: dict[ModelId, ModelRecord] = {}
+        self.graph = DependencyGraph()
+        self.graph_revision = 0
+        self.retrains: dict[RetrainId, Retrain] = {}
+        self.live_retrains: dict[RetrainId, None] = {}
+        self.rollouts: dict[RolloutId, Rollout] = {}
+        self.requests: dict[str, RequestRecord] = {}
+        self.limits = RetrainingLimits()
+        self.held = False
+        self.retrains_count = 0
+        self.rollouts_count = 0
+
+    # Look-ups that every rule needs; each says what to do when the thing is not there.
+
+    def model(self, model_id: ModelId) -> ModelRecord:
+        """The record of a model, else `NotFound`."""
+        record = self.models.get(model_id)
+        if record is None:
+            raise NotFound(
+                Reason.MODEL_NOT_FOUND,
+                f"no model {model_id!r}: `runway models list` shows what there is",
+                model_id=model_id,
+            )
+        return record
+
+    def version(self, model_id: ModelId, number: int) -> ModelVersion:
+        """A version of a model, else `NotFound`."""
+        versions = self.model(model_id).versions
+        if not 1 <= number <= len(versions):
+            have = f"its versions are 1 to {len(versions)}" if versions else "it has no version yet"
+            raise NotFound(
+                Reason.VERSION_NOT_FOUND,
+                f"{model_id} has no version {number}: {have}",
+                model_id=model_id,
+                version=str(number),
+            )
+        return versions[number - 1]
+
+    def retrain(self, retrain_id: RetrainId) -> Retrain:
+        """A retrain, else `NotFound`."""
+        found = self.retrains.get(retrain_id)
+        if found is None:
+            raise NotFound(
+                Reason.RETRAIN_NOT_FOUND, f"no retrain {retrain_id!r}: `runway retrains list` shows them", retrain_id=retrain_id
+            )
+        return found
+
+    def retrain_of_attempt(self, attempt_id: AttemptId) -> Retrain:
+        """The retrain an attempt belongs to, else `NotFound`."""
+        found = self.retrains.get(RetrainId(attempt_id.rpartition("_a")[0]))
+        if found is None or not any(attempt.attempt_id == attempt_id for attempt in found.attempts):
+            raise NotFound(Reason.ATTEMPT_NOT_FOUND, f"no attempt {attempt_id!r}", attempt_id=attempt_id)
+        return found
+
+    def rollout(self, rollout_id: RolloutId) -> Rollout:
+        """A rollout, else `NotFound`."""
+        found = self.rollouts.get(rollout_id)
+        if found is None:
+            raise NotFound(
+                Reason.ROLLOUT_NOT_FOUND, f"no rollout {rollout_id!r}: `runway rollouts list` shows them", rollout_id=rollout_id
+            )
+        return found
+
+    # Joins of the parts, used by decide, plan and queries.
+
+    def living(self) -> Iterator[Retrain]:
+        """Live retrains, oldest first."""
+        return (self.retrains[retrain_id] for retrain_id in self.live_retrains)
+
+    def running(self) -> list[Retrain]:
+        """Retrains under a lease."""
+        return [retrain for retrain in self.living() if retrain.state is RetrainState.RUNNING]
+
+    def validating(self) -> list[Rollout]:
+        """Rollouts that wait for their validation."""
+        found = (self.rollouts[r.live_rollout] for r in self.models.values() if r.live_rollout is not None)
+        return [rollout for rollout in found if rollout.state is RolloutState.VALIDATING]
+
+    def live_upstream(self, model_id: ModelId) -> Sequence[ModelId]:
+        """Models upstream of this one (at any distance) whose retrain has not ended, sorted."""
+        if not self.live_retrains:
+            return ()
+        live = {self.retrains[retrain_id].model_id for retrain_id in self.live_retrains}
+        live.discard(model_id)
+        if not live:
+            return ()
+        candidates = [model_node(other) for other in live]
+        return [ModelId(node_name(node)) for node in self.graph.upstream_among(model_node(model_id), candidates)]
+
+
+class _Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """Wire form of a whole state."""
+
+    revision: int
+    epoch: int
+    last_hash: bytes
+    at: datetime
+    clock: datetime | None
+    models: list[ModelRecord]
+    graph: GraphSnapshot
+    graph_revision: int
+    retrains: list[Retrain]
+    rollouts: list[Rollout]
+    requests: dict[str, RequestRecord]
+    limits: RetrainingLimits
+    held: bool
+    retrains_count: int
+    rollouts_count: int
+
+
+SNAPSHOT_VERSION = 1
+"""Codec version; a snapshot of another one is ignored and the log is replayed instead."""
+
+
+def encode_snapshot(state: State) -> bytes:
+    """The whole state as MessagePack."""
+    return msgspec.msgpack.encode(
+        _Snapshot(
+            revision=state.revision,
+            epoch=state.epoch,
+            last_hash=state.last_hash,
+            at=state.at,
+            clock=state.clock,
+            models=list(state.models.values()),
+            graph=state.graph.to_snapshot(),
+            graph_revision=state.graph_revision,
+            retrains=list(state.retrains.values()),
+            rollouts=list(state.rollouts.values()),
+            requests=state.requests,
+            limits=state.limits,
+            held=state.held,
+            retrains_count=state.retrains_count,
+            rollouts_count=state.rollouts_count,
+        )
+    )
+
+
+def decode_snapshot(blob: bytes) -> State:
+    """Inverse of `encode_snapshot`. Raises msgspec.ValidationError on anything else."""
+    snapshot = msgspec.msgpack.decode(blob, type=_Snapshot)
+    state = State()
+    state.revision = snapshot.revision
+    state.epoch = snapshot.epoch
+    state.last_hash = snapshot.last_hash
+    state.at = snapshot.at
+    state.clock = snapshot.clock
+    state.models = {record.facts.model_id: record for record in snapshot.models}
+    state.graph = DependencyGraph.from_snapshot(snapshot.graph)
+    state.graph_revision = snapshot.graph_revision
+    state.retrains = {retrain.retrain_id: retrain for retrain in snapshot.retrains}
+    state.live_retrains = {retrain.retrain_id: None for retrain in snapshot.retrains if retrain.live}
+    state.rollouts = {rollout.rollout_id: rollout for rollout in snapshot.rollouts}
+    state.requests = snapshot.requests
+    state.limits = snapshot.limits
+    state.held = snapshot.held
+    state.retrains_count = snapshot.retrains_count
+    state.rollouts_count = snapshot.rollouts_count
+    return state
