@@ -1,0 +1,117 @@
+"""The programs of the stack: their command lines, environments and probes."""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from stack.children import Program
+from stack.dagster_home import DATABASE_VARIABLE, LOCATION, dagster_database_url, write_dagster_home
+from stack.family import STACK_VARIABLE
+from stack.home import Home
+from stack.probes import dagster_daemons_healthy, grpc_serving, http_ok
+from stack.settings import Settings
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+CODE_MODULE = "assets.definitions"
+CODE_HEALTH_SERVICE = "DagsterApi"
+BOOTSTRAP_S_MAX = 900.0
+"""The first time it trains the whole fleet once; on a slow machine that is minutes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Programs:
+    """Everything the stack runs besides Postgres, in the order in which it is needed."""
+
+    control_plane: Program
+    bootstrap: Program
+    code_server: Program
+    webserver: Program
+    daemon: Program
+    replay: Program
+
+
+def programs(settings: Settings, home: Home, database_url: str, dagster_url: str | None = None) -> Programs:
+    """Describe the programs and write the configuration they read.
+
+    `dagster_url` is Dagster's own database where there is one; otherwise its tables go to a schema of theirs
+    in `database_url`.
+    """
+    workspace, socket_path = write_dagster_home(home.dagster)
+    web_url = f"http://{settings.web_address}"
+    everybody = {
+        **os.environ,
+        STACK_VARIABLE: home.stack_id,
+        "RUNWAY_HOME": str(home.path),
+        "RUNWAY_ADDRESS": str(settings.address),
+        "RUNWAY_WEB_ADDRESS": str(settings.web_address),
+        "PYTHONUNBUFFERED": "1",
+    }
+    # Only who needs the database learns its address.
+    everybody.pop("RUNWAY_DATABASE_URL", None)
+    plane = {**everybody, "RUNWAY_DATABASE_URL": database_url, "RUNWAY_CLOCK": "driven"}
+    dagster = {
+        **everybody,
+        "DAGSTER_HOME": str(home.dagster),
+        DATABASE_VARIABLE: dagster_url or dagster_database_url(database_url),
+        # Training runs several at a time on few cores.
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+        # A run's command finds the project however Dagster chooses its working directory.
+        "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}",
+    }
+    return Programs(
+        control_plane=Program(
+            name="control plane",
+            command=(sys.executable, "-m", "control_plane"),
+            environment=plane,
+            probe=grpc_serving(str(settings.address)),
+            stop_s_max=20.0,
+            cwd=ROOT,
+        ),
+        bootstrap=Program(
+            name="flights fleet",
+            command=(sys.executable, "-m", "assets.flights.bootstrap"),
+            environment=everybody,
+            once=True,
+            cwd=ROOT,
+        ),
+        code_server=Program(
+            name="dagster code server",
+            command=(
+                *(str(BIN / "dagster"), "code-server", "start", "--module-name", CODE_MODULE),
+                *("--socket", str(socket_path), "--location-name", LOCATION),
+                *("--use-python-environment-entry-point", "--working-directory", str(ROOT)),
+            ),
+            environment=dagster,
+            probe=grpc_serving(f"unix:{socket_path}", CODE_HEALTH_SERVICE),
+            ready_s_max=120.0,
+            cwd=ROOT,
+        ),
+        webserver=Program(
+            name="dagster webserver",
+            command=(
+                *(str(BIN / "dagster-webserver"), "--workspace", str(workspace)),
+                *("--host", settings.web_address.host, "--port", str(settings.web_address.port)),
+            ),
+            environment=dagster,
+            probe=http_ok(f"{web_url}/server_info"),
+            ready_s_max=120.0,
+            cwd=ROOT,
+        ),
+        daemon=Program(
+            name="dagster daemon",
+            command=(str(BIN / "dagster-daemon"), "run", "--workspace", str(workspace)),
+            environment=dagster,
+            probe=dagster_daemons_healthy(web_url),
+            ready_s_max=120.0,
+            cwd=ROOT,
+        ),
+        replay=Program(
+            name="replay",
+            command=(sys.executable, "-m", "assets.flights.replay", *settings.replay.arguments()),
+            environment=everybody,
+            once=True,
+            cwd=ROOT,
+        ),
+    )
