@@ -92,6 +92,7 @@ async def run(settings: Settings, home: Home, console: Console) -> int:
     supervisor = Supervisor(home, console.say)
     life = asyncio.ensure_future(_live(settings, home, supervisor, console))
     asked = 0
+    kills: list[asyncio.Task[None]] = []
 
     def ask_to_end() -> None:
         nonlocal asked
@@ -101,7 +102,7 @@ async def run(settings: Settings, home: Home, console: Console) -> int:
             console.say("ending; state is kept (Ctrl-C once more kills)")
             life.cancel()
         else:
-            loop.create_task(supervisor.kill())
+            kills.append(loop.create_task(supervisor.kill()))
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, ask_to_end)
@@ -116,6 +117,7 @@ async def run(settings: Settings, home: Home, console: Console) -> int:
         console.say("ending")
     finally:
         await supervisor.stop()
+        await asyncio.gather(*kills)
     console.say("everything has ended")
     return code
 

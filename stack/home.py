@@ -113,8 +113,8 @@ def open_home(path: Path) -> Home:
             strangers = sorted(entry.name for entry in path.iterdir())
             if strangers:
                 raise StackError(
-                    f"{path} holds {', '.join(strangers[:3])} but no {MARKER}: it is not a state directory of Runway, or "
-                    "one that was damaged. Move it away, or set RUNWAY_HOME to another directory."
+                    f"{path} holds {', '.join(strangers[:3])} but no {MARKER}: it is not a state directory of "
+                    "Runway, or a damaged one. Move it away, or set RUNWAY_HOME to another directory."
                 )
             found = Home(path)
             _write_whole(path / MARKER, json.dumps({"layout": LAYOUT}))
@@ -143,8 +143,8 @@ def find_home(path: Path) -> Home | None:
         ) from None
     if layout != LAYOUT:
         raise StackError(
-            f"{path} was made by a Runway with another layout ({layout}, this one has {LAYOUT}): use that Runway, or start "
-            "over with `make reset`."
+            f"{path} was made by a Runway with another layout ({layout}, this one has {LAYOUT}): use that "
+            "Runway, or start over with `make reset`."
         )
     return Home(path)
 

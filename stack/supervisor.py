@@ -191,8 +191,8 @@ def stop_leftovers(home: Home) -> list[str]:
     alive = end_all(left, RUNS_END_S_MAX)
     if alive:
         raise StackError(
-            f"Processes {', '.join(str(runs.pid) for runs in alive)} of an earlier run do not end, not even when killed: "
-            "they hang in the kernel (a disk that does not answer?)."
+            f"Processes {', '.join(str(runs.pid) for runs in alive)} of an earlier run do not end, not even "
+            "when killed: they hang in the kernel (a disk that does not answer?)."
         )
     if home.postgres.stop():
         ended.append("Postgres")
