@@ -25,6 +25,7 @@ class Fold(Protocol):
     epoch: int
     last_hash: bytes
     at: datetime
+    clock: datetime | None
     requests: dict[str, RequestRecord]
 
 

@@ -1,0 +1,65 @@
+"""Every bound of the application layer, each with why it is what it is."""
+
+ACTOR_CHARS_MAX = 200
+"""A service account's name or an e-mail address; kept with every event."""
+
+REASON_CHARS_MAX = 2_000
+"""A paragraph; kept with every event, read by people."""
+
+QUEUE_COMMANDS_MAX = 10_000
+"""About a second of commands at full speed: longer waits would outlive the callers' deadlines."""
+
+BATCH_EVENTS_MAX = 2_000
+"""Events appended in one transaction: past some hundred the commit's cost is shared out, and a batch should
+stay well under the time of a heartbeat."""
+
+PAGE_RECORDS = 2_000
+"""Records read at once in recovery and catch-up: some hundred kilobytes to a megabyte."""
+
+VERIFY_RECORDS_MAX = 200_000
+"""Entries before the snapshot whose chain is checked at every start: half a second in the database."""
+
+SNAPSHOT_EVERY_EVENTS = 5_000
+"""Replaying this many takes a fraction of a second; a snapshot of 5,000 models some tens of milliseconds."""
+
+SNAPSHOT_PAUSE_S_MIN = 10.0
+"""At full speed 5,000 events pass in a second; encoding the state that often would show in the answers."""
+
+SNAPSHOT_BYTES_MAX = 2**31
+"""Uncompressed; 5,000 models with their history take tens of megabytes. Guards against a broken blob."""
+
+TICK_S = 1.0
+"""How often what is due by itself is looked for; leases and cooldowns are minutes, so a second is prompt."""
+
+TICK_COMMANDS_MAX = 500
+"""What is left over is due at the next tick; callers' commands come in between."""
+
+HEARTBEAT_S = 0.5
+"""A quarter of the silence after which a leader is taken for frozen."""
+
+WRITER_STALL_S_MAX = 20.0
+"""A pass of the writer that takes longer is stuck (an append gives up after 15 s): let somebody else lead."""
+
+RETRY_S_MIN = 0.05
+RETRY_S_MAX = 1.0
+"""Between attempts to lead again: a restarted Postgres is back in well under a second, one that is away for
+long should not be hammered."""
+
+STORE_WAIT_S_MAX = 5.0
+"""How long commands wait for a database that went away before their callers are told: a restart fits in."""
+
+RING_EVENTS_MAX = 10_000
+"""Events kept in memory for watchers; one that falls further behind starts over from the log."""
+
+WATCH_PAGE_EVENTS_MAX = 500
+"""Events handed to a watcher at once."""
+
+WATCH_BACKLOG_EVENTS_MAX = 100_000
+"""How far back a watcher may begin; beyond it, taking the items anew is cheaper than all their changes."""
+
+WATCH_PROGRESS_S = 5.0
+"""A watcher hears at least this often how far the log is, so that it can tell silence from a broken
+stream."""
+
+WATCHERS_MAX = 1_000
+"""Each costs a task and a cursor; a console opens one."""
