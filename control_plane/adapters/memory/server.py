@@ -9,8 +9,8 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from enum import Enum
+from typing import Protocol
 
-from control_plane.app.chain import first_bad
 from control_plane.app.ports import BadRecord, Record, Snapshot
 from control_plane.core.errors import AppendOutcomeUnknown, Reason, Unavailable
 
@@ -29,10 +29,21 @@ class Mood(Enum):
     """Loses the append."""
 
 
+class FirstBad(Protocol):
+    """`app.chain.first_bad`; given in, because adapters know the ports and not the application."""
+
+    def __call__(
+        self, records: Sequence[Record], *, after_seq: int, prev_hash: bytes | None, version_max: int
+    ) -> BadRecord | None:
+        """The first record that breaks the chain."""
+        ...
+
+
 class MemoryServer:
     """What survives a control plane: records, snapshots, epoch."""
 
-    def __init__(self) -> None:
+    def __init__(self, first_bad: FirstBad) -> None:
+        self.first_bad = first_bad
         self.records: list[Record] = []
         self.snapshots: dict[int, Snapshot] = {}
         self.epoch = 0
@@ -96,7 +107,7 @@ class MemoryEventLog:
         """The first record that breaks chain, order or version."""
         await self._server.meet()
         before = next((record for record in self._server.records if record.seq == after_seq), None)
-        return first_bad(
+        return self._server.first_bad(
             [record for record in self._server.records if after_seq < record.seq <= to_seq],
             after_seq=after_seq,
             prev_hash=before.hash if before else b"",

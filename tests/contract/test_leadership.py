@@ -1,0 +1,82 @@
+"""What every leadership promises: one leader, rising epochs, a fence."""
+
+import asyncio
+from contextlib import suppress
+
+import pytest
+
+from control_plane.core.errors import Reason, Unavailable
+from tests.contract.worlds import World
+
+
+async def test_epochs_rise(world: World) -> None:
+    first = world.leadership()
+    one = await first.acquire()
+    await first.heartbeat()
+    await first.release()
+    second = world.leadership()
+    assert await second.acquire() > one
+    await second.release()
+
+
+async def test_the_second_waits_for_the_first(world: World) -> None:
+    first, second = world.leadership(), world.leadership()
+    one = await first.acquire()
+    waiting = asyncio.create_task(second.acquire())
+    for _ in range(20):
+        await first.heartbeat()
+        assert not waiting.done()
+    await first.release()
+    assert await waiting > one
+    await second.heartbeat()
+    await second.release()
+
+
+async def test_a_deposed_leader_learns_it_by_its_heartbeat(world: World) -> None:
+    first, second = world.leadership(), world.leadership()
+    await first.acquire()
+    world.depose()
+    with pytest.raises(Unavailable) as caught:
+        await first.heartbeat()
+    assert caught.value.reason is Reason.NOT_LEADER
+    await second.acquire()
+    await first.release()
+    await second.heartbeat()
+    await second.release()
+
+
+async def test_without_leadership_there_is_no_heartbeat(world: World) -> None:
+    with pytest.raises(Unavailable) as caught:
+        await world.leadership().heartbeat()
+    assert caught.value.reason is Reason.NOT_LEADER
+
+
+async def test_who_stops_waiting_holds_nothing(world: World) -> None:
+    first, second, third = world.leadership(), world.leadership(), world.leadership()
+    await first.acquire()
+    waiting = asyncio.create_task(second.acquire())
+    await first.heartbeat()
+    waiting.cancel()
+    with suppress(asyncio.CancelledError):
+        await waiting
+    await first.release()
+    await third.acquire()
+    await third.heartbeat()
+    await third.release()
+
+
+async def test_release_may_be_repeated(world: World) -> None:
+    first = world.leadership()
+    await first.release()
+    await first.acquire()
+    await first.release()
+    await first.release()
+    assert await first.acquire() > 0
+    await first.release()
+
+
+async def test_acquiring_again_lets_go_first(world: World) -> None:
+    first = world.leadership()
+    one = await first.acquire()
+    assert await first.acquire() > one
+    await first.release()
