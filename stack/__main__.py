@@ -12,15 +12,18 @@ from pathlib import Path
 
 import psutil
 
+from stack.dagster_home import DATABASE_VARIABLE, storage_stamp
 from stack.family import become_reaper
 from stack.home import Home, find_home, open_home, removable
 from stack.probes import grpc_serving, http_ok, require_database, require_free
-from stack.programs import BOOTSTRAP_S_MAX, programs
+from stack.programs import BOOTSTRAP_S_MAX, Programs, programs
 from stack.settings import SECONDS_PER_DAY_DEFAULT, Settings, StackError, home_of, settings_of
 from stack.supervisor import Supervisor, stop_leftovers
 
 DOWN_S_MAX = 60.0
 """A stack that was asked to end drains the control plane (10 s) and checkpoints Postgres; then it is killed."""
+
+STORAGE_S_MAX = 120.0
 
 ADDRESSES = """
 Runway is up after {elapsed_s:.0f} s.
@@ -76,7 +79,7 @@ async def bring_up(settings: Settings, home: Home, supervisor: Supervisor, conso
 
     async def dagster() -> None:
         console.say("starting Dagster")
-        await supervisor.start(parts.code_server)
+        await asyncio.gather(supervisor.start(parts.code_server), _storage(parts, supervisor, home))
         await asyncio.gather(supervisor.start(parts.webserver), supervisor.start(parts.daemon))
 
     console.say("registering the flights fleet")
@@ -84,6 +87,14 @@ async def bring_up(settings: Settings, home: Home, supervisor: Supervisor, conso
     web, logs = f"http://{settings.web_address}", _short(home.logs)
     console.line(ADDRESSES.format(elapsed_s=console.elapsed_s, web=web, address=settings.address, logs=logs))
     await supervisor.start(parts.replay)
+
+
+async def _storage(parts: Programs, supervisor: Supervisor, home: Home) -> None:
+    """Make Dagster's tables, the first time."""
+    stamp, file = storage_stamp(parts.storage.environment[DATABASE_VARIABLE]), home.dagster / "storage-made"
+    if not file.exists() or file.read_text(encoding="utf-8") != stamp:
+        await supervisor.run_once(parts.storage, STORAGE_S_MAX)
+        file.write_text(stamp, encoding="utf-8")
 
 
 async def run(settings: Settings, home: Home, console: Console) -> int:

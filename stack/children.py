@@ -18,6 +18,7 @@ children in order. What a child writes goes to `log/<name>.log`.
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import time
 from collections import deque
@@ -31,12 +32,14 @@ RESTART_DELAYS_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Waits before the restarts in a row; the last one is repeated."""
 RESTARTS_MAX = 6
 RESTARTS_WINDOW_S = 120.0
-"""More than RESTARTS_MAX ends within the window is a program that cannot run, not one that was unlucky."""
+"""More ends than that within the window is a program that cannot run, not one that was unlucky."""
 PROBE_EVERY_S = 0.1
 LOG_LINES_SHOWN = 12
 LOG_BYTES_SHOWN_MAX = 16_384
 LOG_BYTES_MAX = 16 * 2**20
 """A log beyond this is put aside (one generation) when its program is started."""
+
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 Say = Callable[[str], None]
 
@@ -60,6 +63,7 @@ class Program:
     """Ends by itself: exit code 0 is success."""
     said_at_end: str = ""
     """What to tell the viewer when it has ended well."""
+    restarts_max: int = RESTARTS_MAX
     cwd: Path | None = None
 
 
@@ -72,7 +76,7 @@ class Child:
         self._say = say
         self._runs: asyncio.subprocess.Process | None = None
         self._stopping = False
-        self._ends_s: deque[float] = deque(maxlen=RESTARTS_MAX + 1)
+        self._ends_s: deque[float] = deque(maxlen=program.restarts_max + 1)
 
     @property
     def pid(self) -> int | None:
@@ -144,6 +148,7 @@ class Child:
                 lines = log.read().decode(errors="replace").splitlines()
         except OSError:
             return "(no log)"
+        lines = [COLOUR.sub("", line) for line in lines]
         return "\n".join(f"    {line}" for line in lines[-LOG_LINES_SHOWN:]) or "    (it wrote nothing)"
 
     async def _spawn(self) -> None:
@@ -171,10 +176,8 @@ class Child:
         now_s = time.monotonic()
         self._ends_s.append(now_s)
         recent = [end_s for end_s in self._ends_s if now_s - end_s <= RESTARTS_WINDOW_S]
-        if len(recent) > RESTARTS_MAX:
-            raise GaveUpError(
-                self._verdict(f"ended {len(recent)} times in {RESTARTS_WINDOW_S:.0f} s, now ({self._how_it_ended()})")
-            )
+        if len(recent) > self.program.restarts_max:
+            raise GaveUpError(self._verdict(f"ended {len(recent)} times in a row, now ({self._how_it_ended()})"))
         return RESTART_DELAYS_S[min(len(recent), len(RESTART_DELAYS_S)) - 1]
 
     def _how_it_ended(self) -> str:

@@ -7,6 +7,7 @@ in an environment variable and only that variable's name in the file.
 import hashlib
 import os
 import tempfile
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -58,6 +59,11 @@ def dagster_database_url(url: str) -> str:
     # No percent signs may come in here: alembic's parser trips over them.
     query = "&".join(part for part in (parts.query, "options=-csearch_path=dagster") if part)
     return urlunsplit(parts._replace(scheme="postgresql+psycopg2", query=query))
+
+
+def storage_stamp(database_url: str) -> str:
+    """What Dagster's storage was made by and in; while it is the same, its tables are there."""
+    return f"dagster {version('dagster')} in {hashlib.sha256(database_url.encode()).hexdigest()[:16]}"
 
 
 def code_socket(folder: Path) -> Path:

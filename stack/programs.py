@@ -26,6 +26,8 @@ class Programs:
 
     control_plane: Program
     bootstrap: Program
+    storage: Program
+    """Makes Dagster's tables. Its servers would each make them, at once, and trip over one another."""
     code_server: Program
     webserver: Program
     daemon: Program
@@ -74,6 +76,15 @@ def programs(settings: Settings, home: Home, database_url: str, dagster_url: str
             command=(sys.executable, "-m", "assets.flights.bootstrap"),
             environment=everybody,
             once=True,
+            restarts_max=2,
+            cwd=ROOT,
+        ),
+        storage=Program(
+            name="dagster storage",
+            command=(str(BIN / "dagster"), "instance", "migrate"),
+            environment=dagster,
+            once=True,
+            restarts_max=2,
             cwd=ROOT,
         ),
         code_server=Program(
