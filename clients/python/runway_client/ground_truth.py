@@ -1,0 +1,84 @@
+"""What models said, what turned out, and how much of the truth is here: GroundTruthService."""
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+
+from runway.v1 import common_pb2, ground_truth_pb2
+from runway.v1.ground_truth_pb2_grpc import GroundTruthServiceStub
+
+from runway_client.connection import Connection
+from runway_client.ingest import BatchAnswer, OutcomeBatch, Pipeline, PredictionBatch
+from runway_client.times import to_timestamp
+
+
+class GroundTruth:
+    """Send predictions and outcomes; read coverage and performance."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.stub = GroundTruthServiceStub(connection.channel)
+
+    def ingest_predictions(self, batches: Iterable[PredictionBatch]) -> Iterator[BatchAnswer]:
+        """Store predictions: one answer per batch, in order; a stored batch is durable. Iterate to the end.
+
+        A refused batch does not end the stream: look at `answer.refused`.
+        """
+        pipeline: Pipeline[ground_truth_pb2.IngestPredictionsRequest] = Pipeline(
+            self._connection, self.stub.IngestPredictions, "GroundTruthService/IngestPredictions"
+        )
+        return pipeline.run(
+            ground_truth_pb2.IngestPredictionsRequest(
+                batch_id=batch.batch_id, model_id=batch.model_id, version=batch.version, arrow_ipc=batch.arrow_ipc
+            )
+            for batch in batches
+        )
+
+    def ingest_outcomes(self, batches: Iterable[OutcomeBatch]) -> Iterator[BatchAnswer]:
+        """Store outcomes, likewise."""
+        pipeline: Pipeline[ground_truth_pb2.IngestOutcomesRequest] = Pipeline(
+            self._connection, self.stub.IngestOutcomes, "GroundTruthService/IngestOutcomes"
+        )
+        return pipeline.run(
+            ground_truth_pb2.IngestOutcomesRequest(
+                batch_id=batch.batch_id, model_id=batch.model_id, label_type=batch.label_type, arrow_ipc=batch.arrow_ipc
+            )
+            for batch in batches
+        )
+
+    def get_coverage(
+        self,
+        model_id: str,
+        *,
+        version: int = 0,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        min_revision: int = 0,
+    ) -> ground_truth_pb2.GetCoverageResponse:
+        """How much of the truth has arrived, in total and by day; version 0 is all, default the last 7 days."""
+        request = ground_truth_pb2.GetCoverageRequest(
+            model_id=model_id,
+            version=version,
+            start_time=None if start is None else to_timestamp(start),
+            end_time=None if end is None else to_timestamp(end),
+            read=common_pb2.ReadOptions(min_revision=min_revision),
+        )
+        return self._connection.read(self.stub.GetCoverage, request, method="GroundTruthService/GetCoverage")
+
+    def get_performance(
+        self,
+        model_id: str,
+        *,
+        version: int = 0,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        min_revision: int = 0,
+    ) -> ground_truth_pb2.GetPerformanceResponse:
+        """How good the model is on the truth that has arrived."""
+        request = ground_truth_pb2.GetPerformanceRequest(
+            model_id=model_id,
+            version=version,
+            start_time=None if start is None else to_timestamp(start),
+            end_time=None if end is None else to_timestamp(end),
+            read=common_pb2.ReadOptions(min_revision=min_revision),
+        )
+        return self._connection.read(self.stub.GetPerformance, request, method="GroundTruthService/GetPerformance")

@@ -1,0 +1,102 @@
+"""The control plane itself: OperationsService."""
+
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+
+from runway.v1 import operations_pb2
+from runway.v1.operations_pb2_grpc import OperationsServiceStub
+
+from runway_client import watching
+from runway_client.connection import NO_REASON, Connection, Why
+from runway_client.errors import RunwayRpcError
+from runway_client.times import from_timestamp, to_timestamp
+
+EVENTS_PER_PAGE = 1_000
+"""Events carry their payload; a thousand stay far below the message limit."""
+
+
+class Operations:
+    """Status, events, the clock of a demo, limits and holds."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.stub = OperationsServiceStub(connection.channel)
+
+    def get_status(self) -> operations_pb2.GetStatusResponse:
+        """Is it well, and what is it doing."""
+        request = operations_pb2.GetStatusRequest()
+        return self._connection.read(self.stub.GetStatus, request, method="OperationsService/GetStatus")
+
+    def watch(
+        self,
+        after_revision: int = 0,
+        *,
+        include_snapshot: bool = False,
+        model_ids: Iterable[str] = (),
+        kinds: Iterable[str] = (),
+        give_up_after_s: float | None = None,
+        on_interruption: Callable[[RunwayRpcError], None] | None = None,
+    ) -> Iterator[operations_pb2.WatchResponse]:
+        """Changes as they become durable, resuming by itself after breaks; ends when the connection is closed."""
+        return watching.watch(
+            self._connection,
+            self.stub.Watch,
+            after_revision=after_revision,
+            include_snapshot=include_snapshot,
+            model_ids=model_ids,
+            kinds=kinds,
+            give_up_after_s=give_up_after_s,
+            on_interruption=on_interruption,
+        )
+
+    def list_events(self, after_revision: int = 0, *, model_id: str = "") -> Iterator[operations_pb2.Event]:
+        """The audit log after a revision, oldest first, until there is no more."""
+        request = operations_pb2.ListEventsRequest(
+            after_revision=after_revision, events_max=EVENTS_PER_PAGE, model_id=model_id
+        )
+        while True:
+            response = self._connection.read(self.stub.ListEvents, request, method="OperationsService/ListEvents")
+            yield from response.events
+            if len(response.events) < EVENTS_PER_PAGE:
+                return
+            request.after_revision = response.events[-1].revision
+
+    def advance_clock(self, now: datetime, *, why: Why = NO_REASON) -> datetime:
+        """Move a driven clock forward; where it stands."""
+        request = operations_pb2.AdvanceClockRequest(now=to_timestamp(now))
+        response = self._connection.change(
+            self.stub.AdvanceClock, request, method="OperationsService/AdvanceClock", why=why
+        )
+        return from_timestamp(response.now)
+
+    def set_limits(
+        self, *, running_max: int, running_per_team_max: int, why: Why = NO_REASON
+    ) -> operations_pb2.RetrainingLimits:
+        """Change how many retrains may run at once."""
+        request = operations_pb2.SetLimitsRequest(
+            limits=operations_pb2.RetrainingLimits(running_max=running_max, running_per_team_max=running_per_team_max)
+        )
+        return self._connection.change(
+            self.stub.SetLimits, request, method="OperationsService/SetLimits", why=why
+        ).limits
+
+    def hold_retraining(self, *, why: Why = NO_REASON) -> int:
+        """Lease nothing new until released; the revision."""
+        request = operations_pb2.HoldRetrainingRequest()
+        return self._connection.change(
+            self.stub.HoldRetraining, request, method="OperationsService/HoldRetraining", why=why
+        ).revision
+
+    def release_retraining(self, *, why: Why = NO_REASON) -> int:
+        """Lease again; the revision."""
+        request = operations_pb2.ReleaseRetrainingRequest()
+        return self._connection.change(
+            self.stub.ReleaseRetraining, request, method="OperationsService/ReleaseRetraining", why=why
+        ).revision
+
+    def take_snapshot(self, *, why: Why = NO_REASON) -> int:
+        """Write a snapshot now; its revision."""
+        request = operations_pb2.TakeSnapshotRequest()
+        return self._connection.change(
+            self.stub.TakeSnapshot, request, method="OperationsService/TakeSnapshot", why=why
+        ).revision

@@ -1,0 +1,135 @@
+"""Retrains, and the leases under which schedulers run them: RetrainingService."""
+
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from runway.v1 import common_pb2, retraining_pb2
+from runway.v1.retraining_pb2_grpc import RetrainingServiceStub
+
+from runway_client.connection import NO_REASON, Connection, Why
+from runway_client.registry import PAGE_SIZE
+from runway_client.times import to_duration
+
+
+class Retraining:
+    """Ask for retrains, look at them, and (schedulers) lease, renew and report."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.stub = RetrainingServiceStub(connection.channel)
+
+    def request_retrain(
+        self, model_id: str, *, ignore_cooldown: bool = False, why: Why = NO_REASON
+    ) -> retraining_pb2.RequestRetrainResponse:
+        """Ask for a retrain; `created` is false if it joined one that was already live."""
+        request = retraining_pb2.RequestRetrainRequest(model_id=model_id, ignore_cooldown=ignore_cooldown)
+        return self._connection.change(
+            self.stub.RequestRetrain, request, method="RetrainingService/RequestRetrain", why=why
+        )
+
+    def cancel_retrain(self, retrain_id: str, *, why: Why = NO_REASON) -> retraining_pb2.Retrain:
+        """End a retrain that has not ended; a running attempt loses its lease."""
+        request = retraining_pb2.CancelRetrainRequest(retrain_id=retrain_id)
+        return self._connection.change(
+            self.stub.CancelRetrain, request, method="RetrainingService/CancelRetrain", why=why
+        ).retrain
+
+    def get_retrain(self, retrain_id: str, *, min_revision: int = 0) -> retraining_pb2.Retrain:
+        """One retrain with its attempts."""
+        request = retraining_pb2.GetRetrainRequest(
+            retrain_id=retrain_id, read=common_pb2.ReadOptions(min_revision=min_revision)
+        )
+        return self._connection.read(self.stub.GetRetrain, request, method="RetrainingService/GetRetrain").retrain
+
+    def list_retrains(
+        self,
+        *,
+        model_id: str = "",
+        states: Iterable[retraining_pb2.RetrainState.ValueType] = (),
+        page_size: int = PAGE_SIZE,
+        min_revision: int = 0,
+    ) -> Iterator[retraining_pb2.Retrain]:
+        """Retrains, newest first, page by page."""
+        request = retraining_pb2.ListRetrainsRequest(
+            page=common_pb2.PageRequest(page_size=page_size),
+            read=common_pb2.ReadOptions(min_revision=min_revision),
+            model_id=model_id,
+            states=states,
+        )
+        while True:
+            response = self._connection.read(self.stub.ListRetrains, request, method="RetrainingService/ListRetrains")
+            yield from response.retrains
+            if not response.next_page_token:
+                return
+            request.page.page_token = response.next_page_token
+
+    def lease_retrains(
+        self, scheduler: str, leases_max: int, known_attempt_ids: Iterable[str] = (), *, why: Why = NO_REASON
+    ) -> list[retraining_pb2.Lease]:
+        """Take what may run now. Leases that `scheduler` holds but does not name in `known_attempt_ids` come again."""
+        request = retraining_pb2.LeaseRetrainsRequest(
+            scheduler=scheduler, leases_max=leases_max, known_attempt_ids=known_attempt_ids
+        )
+        response = self._connection.change(
+            self.stub.LeaseRetrains, request, method="RetrainingService/LeaseRetrains", why=why
+        )
+        return list(response.leases)
+
+    def renew_lease(self, attempt_id: str, lease_token: str, *, run: str = "", why: Why = NO_REASON) -> Timestamp:
+        """Still running; when the lease now expires.
+
+        Raises:
+            Refused: reason LEASE_LOST: stop the work.
+        """
+        request = retraining_pb2.RenewLeaseRequest(attempt_id=attempt_id, lease_token=lease_token, run=run)
+        return self._connection.change(
+            self.stub.RenewLease, request, method="RetrainingService/RenewLease", why=why
+        ).expires_at
+
+    def report_success(
+        self,
+        attempt_id: str,
+        lease_token: str,
+        version: int,
+        *,
+        run: str = "",
+        duration: timedelta | None = None,
+        why: Why = NO_REASON,
+    ) -> retraining_pb2.Retrain:
+        """The attempt trained and registered `version`."""
+        request = retraining_pb2.ReportAttemptRequest(
+            attempt_id=attempt_id,
+            lease_token=lease_token,
+            succeeded_version=version,
+            run=run,
+            duration=None if duration is None else to_duration(duration),
+        )
+        return self._report(request, why)
+
+    def report_failure(
+        self,
+        attempt_id: str,
+        lease_token: str,
+        failure: str,
+        *,
+        permanent: bool = False,
+        run: str = "",
+        duration: timedelta | None = None,
+        why: Why = NO_REASON,
+    ) -> retraining_pb2.Retrain:
+        """The attempt failed, with a sentence; `permanent` if trying again is pointless."""
+        request = retraining_pb2.ReportAttemptRequest(
+            attempt_id=attempt_id,
+            lease_token=lease_token,
+            failure=failure,
+            permanent=permanent,
+            run=run,
+            duration=None if duration is None else to_duration(duration),
+        )
+        return self._report(request, why)
+
+    def _report(self, request: retraining_pb2.ReportAttemptRequest, why: Why) -> retraining_pb2.Retrain:
+        return self._connection.change(
+            self.stub.ReportAttempt, request, method="RetrainingService/ReportAttempt", why=why
+        ).retrain
