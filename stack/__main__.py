@@ -15,6 +15,7 @@ import psutil
 from stack.dagster_home import DATABASE_VARIABLE, storage_stamp
 from stack.family import become_reaper
 from stack.home import Home, find_home, open_home, removable
+from stack.narrator import Narrator
 from stack.probes import grpc_serving, http_ok, require_database, require_free
 from stack.programs import BOOTSTRAP_S_MAX, Programs, programs
 from stack.settings import SECONDS_PER_DAY_DEFAULT, Settings, StackError, home_of, settings_of
@@ -56,7 +57,9 @@ class Console:
         if not self._open:
             return
         try:
-            print(text, flush=True)
+            # One write: the narrator's lines come from a thread of its own.
+            sys.stdout.write(text + "\n")
+            sys.stdout.flush()
         except OSError:
             self._open = False
             # The interpreter flushes once more at exit; it must not stumble over the same pipe.
@@ -64,7 +67,7 @@ class Console:
 
 
 async def bring_up(settings: Settings, home: Home, supervisor: Supervisor, console: Console) -> None:
-    """Start everything in order and tell where it is."""
+    """Start everything in order, tell where it is, then what happens."""
     postgres = home.postgres
     if settings.database_url is None:
         console.say("starting Postgres")
@@ -86,7 +89,12 @@ async def bring_up(settings: Settings, home: Home, supervisor: Supervisor, conso
     await asyncio.gather(supervisor.run_once(parts.bootstrap, BOOTSTRAP_S_MAX), dagster())
     web, logs = f"http://{settings.web_address}", _short(home.logs)
     console.line(ADDRESSES.format(elapsed_s=console.elapsed_s, web=web, address=settings.address, logs=logs))
-    await supervisor.start(parts.replay)
+    following = asyncio.ensure_future(Narrator(str(settings.address), console.line).follow())
+    try:
+        await supervisor.start(parts.replay)
+        await following
+    finally:
+        following.cancel()
 
 
 async def _storage(parts: Programs, supervisor: Supervisor, home: Home) -> None:

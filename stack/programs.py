@@ -123,6 +123,7 @@ def programs(settings: Settings, home: Home, database_url: str, dagster_url: str
             command=(sys.executable, "-m", "assets.flights.replay", *settings.replay.arguments()),
             environment=everybody,
             once=True,
+            said_at_end="the replay has reached its last day; everything stays up, Ctrl-C ends it",
             cwd=ROOT,
         ),
     )
