@@ -76,7 +76,7 @@ class Checkers:
         changes_nothing = answer.result.changed == 0 and first[0].changed == 0
         self._hold(first[0] == answer.result or changes_nothing, f"{request_id} was answered twice, differently")
 
-    def happened(self, envelope: Envelope) -> None:
+    def happened(self, envelope: Envelope) -> None:  # noqa: PLR0912 - one branch per kind of event
         """One event, in log order."""
         self._hold(envelope.seq == self.seq + 1, f"seq {envelope.seq} follows {self.seq}")
         self._hold(self.at is None or envelope.at >= self.at, "time ran backwards")

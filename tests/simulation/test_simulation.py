@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from control_plane.core import plan
+from control_plane.core.decide import registry as decide_registry
 from control_plane.core.decide import retraining as decide_retraining
 from control_plane.core.retraining import rules
 from tests.simulation.checkers import Violated
@@ -87,7 +89,9 @@ def _any_lease_holds(original: Callable[..., Any]) -> Callable[..., Any]:
 def test_planted_bugs_are_found(
     monkeypatch: pytest.MonkeyPatch, name: str, bug: Callable[[Callable[..., Any]], Callable[..., Any]]
 ) -> None:
-    monkeypatch.setattr(decide_retraining, name, bug(getattr(rules, name)))
+    for module in (decide_retraining, decide_registry, plan):
+        if hasattr(module, name):
+            monkeypatch.setattr(module, name, bug(getattr(rules, name)))
     with pytest.raises(Violated):
         for seed in range(BUG_SEEDS):
             World(seed).run(STEPS)
