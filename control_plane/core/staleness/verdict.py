@@ -1,4 +1,19 @@
-"""What a look at a model says (`Evaluation`), and when looks become a verdict (`settle`)."""
+"""What a look at a model says (`Evaluation`), and when looks become the verdict (`settle`).
+
+Theory of operation. An evaluation is one look: it may be wrong by chance, and it is not logged. The verdict
+is what the fleet acts on; it changes only after k of the last n evaluations say so, and only its changes are
+logged. The state between two looks is a `Streak`: the latest looks since the first that disagreed with the
+verdict. A fleet at rest has empty streaks, so nothing is written while nothing happens.
+
+| verdict            | the last n looks hold                          | verdict after             |
+|--------------------|------------------------------------------------|---------------------------|
+| any                | k or more at level L or worse, L above verdict | the worst such L          |
+| AT_RISK, STALE     | k or more at level L or better, L below verdict| the best such L           |
+| any                | k or more UNKNOWN                              | UNKNOWN                   |
+| otherwise          |                                                | unchanged                 |
+
+Order: UNKNOWN < FRESH < AT_RISK < STALE; a look that says UNKNOWN counts neither for better nor for worse.
+"""
 
 from datetime import datetime
 from enum import StrEnum
@@ -9,7 +24,7 @@ from control_plane.core.staleness.policy import StalenessPolicy
 
 
 class Level(StrEnum):
-    """Too little data is UNKNOWN, never FRESH."""
+    """How good a model still is. Too little data is UNKNOWN, never FRESH."""
 
     FRESH = "FRESH"
     AT_RISK = "AT_RISK"
@@ -18,7 +33,7 @@ class Level(StrEnum):
 
 
 class Confidence(StrEnum):
-    """How sure an evaluation is."""
+    """How much the evaluation stands on."""
 
     LOW = "LOW"
     MEDIUM = "MEDIUM"
@@ -26,22 +41,27 @@ class Confidence(StrEnum):
 
 
 class Action(StrEnum):
-    """What to do about it."""
+    """What follows for the owner."""
 
-    NONE = "NONE"
-    WAIT = "WAIT"
     RETRAIN = "RETRAIN"
     ALERT_DATA_OWNER = "ALERT_DATA_OWNER"
+    WAIT = "WAIT"
+    NONE = "NONE"
 
 
 class Signal(msgspec.Struct, frozen=True, kw_only=True):
-    """One of the four signals: 0 good, 1 bad; `raw` in its own units."""
+    """One of the four signals."""
 
     name: str
+    """age, input_drift, prediction_drift, performance."""
     value: float
+    """0 (good) to 1 (bad); 0 and meaningless if missing."""
     raw: float
+    """In the signal's own units: days, share of drifted features by importance, nats (debiased KL), metric
+    drop."""
     weight: float
     contribution: float
+    """What it adds to the weighted average (these sum to it); in a noisy OR, weight x value."""
     sample_size: int
     significant: bool
     missing: bool
@@ -49,7 +69,9 @@ class Signal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FeatureDrift(msgspec.Struct, frozen=True, kw_only=True):
-    """Drift of one feature."""
+    """Drift of one feature. Significant after Benjamini-Hochberg *and* debiased PSI above the threshold:
+    drifted.
+    """
 
     name: str
     psi: float
@@ -59,41 +81,72 @@ class FeatureDrift(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
-    """One look at one version."""
+    """One look at one version of a model. All numbers are finite, so that JSON can hold them."""
 
     version: int
     at: datetime
     level: Level
     score: float
+    """By the policy's fusion. Missing signals are taken to be like the ones known, and never silently: see
+    bounds."""
     score_low: float
+    """The score if every missing signal were best ..."""
     score_high: float
+    """... and if every one were worst."""
+    weighted_average: float
+    """Both scores are always shown, whichever the policy acts on."""
+    noisy_or: float
     threshold: float
+    """Score from which on it is STALE."""
     confidence: Confidence
     confidence_reason: str
     signals: tuple[Signal, ...]
-    top_features: tuple[FeatureDrift, ...]
-    reasons: tuple[str, ...]
-    recommended_action: Action
+    top_features: tuple[FeatureDrift, ...] = ()
+    """The most drifted features, strongest first."""
+    reasons: tuple[str, ...] = ()
+    """Sentences that an on-call person reads, most important first; never empty."""
+    recommended_action: Action = Action.NONE
     data_quality: tuple[str, ...] = ()
+    """Faults of the data that no retrain can mend."""
+    hard_triggers: tuple[str, ...] = ()
+    """What made it STALE whatever the score."""
 
 
 class Streak(msgspec.Struct, frozen=True, kw_only=True):
-    """The last levels seen, newest last, as far as hysteresis needs them."""
+    """The latest evaluations since the first that disagreed with the verdict, oldest first, at most n - 1."""
 
-    levels: tuple[Level, ...] = ()
+    recent: tuple[Level, ...] = ()
 
 
-def settle(
-    current: Level, streak: Streak, evaluation: Evaluation, policy: StalenessPolicy
-) -> tuple[Level, Streak]:
-    """The verdict after one more look: a level that k of the last n looks agree on.
+_ORDER = (Level.UNKNOWN, Level.FRESH, Level.AT_RISK, Level.STALE)
+SEVERITY = {level: rank for rank, level in enumerate(_ORDER)}
+"""UNKNOWN 0, FRESH 1, AT_RISK 2, STALE 3."""
 
-    A streak that agrees with the verdict throughout is written as empty, so that it changes (and is logged) only
-    while a verdict is in doubt.
+
+def settle(current: Level, streak: Streak, evaluation: Evaluation, policy: StalenessPolicy) -> tuple[Level, Streak]:
+    """The verdict and streak after one more evaluation; the table above, row by row.
+
+    Evaluations of another version than the verdict's are the caller's to discard.
     """
-    seen = (*streak.levels, evaluation.level)[-policy.hysteresis_n :]
-    if seen.count(evaluation.level) >= policy.hysteresis_k and evaluation.level is not current:
-        return evaluation.level, Streak()
-    if all(level is current for level in seen):
-        return current, Streak()
-    return current, Streak(levels=seen)
+    kept = policy.hysteresis_n - 1
+    recent = (*streak.recent[max(len(streak.recent) - kept, 0) :], evaluation.level)
+    level = _voted(current, recent, policy.hysteresis_k)
+    if level is not current:
+        return level, Streak()
+    while recent and (recent[0] is current or len(recent) > kept):
+        recent = recent[1:]
+    return current, Streak(recent=recent)
+
+
+def _voted(current: Level, recent: tuple[Level, ...], k: int) -> Level:
+    ranks = [SEVERITY[level] for level in recent if level is not Level.UNKNOWN]
+    now = SEVERITY[current]
+    for rank in (3, 2, 1):
+        if rank > now and sum(one >= rank for one in ranks) >= k:
+            return _ORDER[rank]
+    for rank in (1, 2):
+        if rank < now and sum(one <= rank for one in ranks) >= k:
+            return _ORDER[rank]
+    if current is not Level.UNKNOWN and len(recent) - len(ranks) >= k:
+        return Level.UNKNOWN
+    return current

@@ -2,6 +2,6 @@
 """Statistics that the rest of the core stands on: pure functions of counts, no clock, no randomness.
 
 `bins` (from values to counts), `drift` (distance and significance of one pair), `fleet` (the same numbers for
-every feature of every model at once), `performance` (did the metric get worse), `profile` (the reference of a
-version), `sample` (what counts as a sample).
+every feature of every model at once), `performance` (did the metric get worse), `sample` (what
+counts as a sample).
 """

@@ -34,9 +34,7 @@ def _share_pair(reference: Counts, current: Counts, smoothing: float) -> tuple[F
     if not smoothing >= 0:
         raise InvalidSample("smoothing", "range", "smoothing is 0 or more")
     if smoothing == 0 and not (r.all() and c.all()):
-        raise InvalidSample(
-            "smoothing", "empty_cell", "a cell is empty: without smoothing the logarithm is infinite"
-        )
+        raise InvalidSample("smoothing", "empty_cell", "a cell is empty: without smoothing the logarithm is infinite")
     return shares(r, smoothing), shares(c, smoothing)
 
 
@@ -85,9 +83,7 @@ def psi_debiased(reference: Counts, current: Counts) -> float:
     return psi(reference, current) - psi_bias(r.size, float(r.sum()), float(c.sum()))
 
 
-def chi_square(
-    reference: Counts, current: Counts, *, expected_min: float = EXPECTED_MIN
-) -> tuple[float, int, float]:
+def chi_square(reference: Counts, current: Counts, *, expected_min: float = EXPECTED_MIN) -> tuple[float, int, float]:
     """Two-sample Pearson chi-square test that both samples come from one distribution.
 
     chi2 = sum over cells and samples of (observed - expected)^2 / expected, expected_i = t_i N / T with t = r

@@ -48,9 +48,7 @@ def row_drift(reference: Matrix, current: Matrix, cells: Int64s) -> RowDrift:
     array([42.82892117])
     """
     if reference.shape != current.shape or reference.ndim != 2 or cells.shape != reference.shape[:1]:
-        raise InvalidSample(
-            "rows", "shape", f"{reference.shape}, {current.shape} and {cells.shape} do not fit"
-        )
+        raise InvalidSample("rows", "shape", f"{reference.shape}, {current.shape} and {cells.shape} do not fit")
     rows, width = reference.shape
     step = max(BLOCK_CELLS // max(width, 1), 1)
     blocks = [slice(start, start + step) for start in range(0, rows, step)] or [slice(0, 0)]
@@ -145,6 +143,23 @@ def _pooled(
     expected = (total * small).sum(axis=0) * share
     pooled = ((r * small).sum(axis=0) - expected) ** 2 / expected
     return (terms * large).sum(axis=0) + pooled, np.add.reduce(large, axis=0, dtype=np.int32).astype(np.int64)
+
+
+def row_divergence(reference: Matrix, current: Matrix) -> tuple[Float64s, Float64s]:
+    """KL(current || reference) in nats and JS distance to base 2 of each row, as `drift.kl` and
+    `drift.js_distance`.
+
+    Args:
+        reference: counts, shape (rows, B), integers >= 0; no padding.
+        current: likewise.
+    """
+    p, q = reference + SMOOTHING, current + SMOOTHING
+    p /= p.sum(axis=1, keepdims=True)
+    q /= q.sum(axis=1, keepdims=True)
+    middle = (p + q) / 2
+    kl = (q * np.log(q / p)).sum(axis=1)
+    js = (p * np.log2(p / middle) + q * np.log2(q / middle)).sum(axis=1) / 2
+    return np.maximum(kl, 0.0), np.sqrt(np.maximum(js, 0.0))
 
 
 def discoveries(p_values: Float64s, level: Float64s) -> Bools:

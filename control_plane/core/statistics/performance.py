@@ -58,9 +58,7 @@ def metric_drop(
             raise InvalidSample(field, "finite", f"the metric is {value}: give a finite number")
     for field, value in (("baseline_error", baseline_error), ("current_error", current_error)):
         if not (math.isfinite(value) and value >= 0):
-            raise InvalidSample(
-                field, "range", f"the standard error is {value}: give a finite number, 0 or more"
-            )
+            raise InvalidSample(field, "range", f"the standard error is {value}: give a finite number, 0 or more")
     drop = baseline - current if higher_is_better else current - baseline
     error = math.hypot(baseline_error, current_error)
     z = drop / error if error > 0 else math.copysign(math.inf, drop) if drop else -math.inf

@@ -40,9 +40,7 @@ def as_counts(counts: Counts, field: str) -> Float64s:
     """
     found = np.asarray(counts)
     if found.ndim != 1 or found.size < 2:
-        raise InvalidSample(
-            field, "shape", f"counts have shape {found.shape}: give one row of at least 2 cells"
-        )
+        raise InvalidSample(field, "shape", f"counts have shape {found.shape}: give one row of at least 2 cells")
     if not (np.issubdtype(found.dtype, np.integer) or np.issubdtype(found.dtype, np.floating)):
         raise InvalidSample(field, "type", f"counts are of type {found.dtype}: give integers")
     doubles = found.astype(np.float64)

@@ -1,0 +1,201 @@
+"""What is known about a model when it is looked at: counts then and now, its metric then and now, and its
+age.
+
+Evidence is small and already aggregated. Whoever gathers it (hours merged, partials summed) has done the
+heavy part; looking at it is arithmetic.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from control_plane.core.statistics.sample import Bools, Counts, Float64s, Int64s, InvalidSample
+
+IntMatrix = npt.NDArray[np.integer]
+
+
+class FeatureKind(StrEnum):
+    """What the cells of a feature are: a number's bins, or categories and `other`; then `missing`."""
+
+    NUMERIC = "numeric"
+    CATEGORICAL = "categorical"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureCounts:
+    """One feature: counts of the reference and of the current window over the same cells, `missing` last."""
+
+    name: str
+    kind: FeatureKind
+    reference: Counts
+    current: Counts
+    importance: float = 1.0
+    psi_usual: float = 0.0
+    """Debiased PSI that this calendar period usually shows; 0 if there is no history."""
+    categories: tuple[str, ...] = ()
+    """Names of the cells before `other`, for sentences."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureTable:
+    """The features of a model, stacked: row per feature, cells from the left, zeros behind `cells[row]`.
+
+    Shapes: `reference` and `current` (features, width); everything else (features,). A row whose reference or
+    current counts are all 0 says nothing and is left out of every share.
+    """
+
+    names: tuple[str, ...]
+    categorical: Bools
+    cells: Int64s
+    reference: IntMatrix
+    current: IntMatrix
+    importance: Float64s
+    psi_usual: Float64s
+    categories: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        rows = len(self.names)
+        matrices = (self.reference, self.current)
+        vectors = (self.categorical, self.cells, self.importance, self.psi_usual)
+        if any(vector.shape != (rows,) for vector in vectors):
+            raise InvalidSample("features", "shape", f"every column of the table has {rows} rows, one per feature")
+        if self.reference.ndim != 2 or len(self.reference) != rows or self.current.shape != self.reference.shape:
+            raise InvalidSample(
+                "features", "shape", f"counts are {self.reference.shape} and {self.current.shape} for {rows} features"
+            )
+        if any(not np.issubdtype(matrix.dtype, np.integer) for matrix in matrices):
+            raise InvalidSample("features", "type", "counts are integers")
+        if rows and (self.cells.min() < 2 or self.cells.max() > self.reference.shape[1]):
+            raise InvalidSample("features", "cells", "every feature has from 2 cells to the width of the table")
+        if rows and min(matrix.min() for matrix in matrices) < 0:
+            raise InvalidSample("features", "count", "a count is negative")
+        if not (np.isfinite(self.importance).all() and np.all(self.importance >= 0)):
+            raise InvalidSample("features", "importance", "importances are finite and 0 or more")
+        if not np.isfinite(self.psi_usual).all():
+            raise InvalidSample("features", "psi_usual", "usual PSI is finite")
+
+
+def feature_table(features: Sequence[FeatureCounts]) -> FeatureTable:
+    """Stack features of different numbers of cells.
+
+    Raises:
+        InvalidSample: a feature's counts differ in length, a name occurs twice, or as `FeatureTable`.
+    """
+    for feature in features:
+        if len(feature.reference) != len(feature.current):
+            raise InvalidSample(feature.name, "shape", "reference and current have different numbers of cells")
+    cells = np.array([len(feature.reference) for feature in features], np.int64)
+    return flat_feature_table(
+        names=tuple(feature.name for feature in features),
+        categorical=np.array([feature.kind is FeatureKind.CATEGORICAL for feature in features], np.bool_),
+        cells=cells,
+        reference=_joined([feature.reference for feature in features]),
+        current=_joined([feature.current for feature in features]),
+        importance=np.array([feature.importance for feature in features], np.float64),
+        psi_usual=np.array([feature.psi_usual for feature in features], np.float64),
+        categories={feature.name: feature.categories for feature in features if feature.categories},
+    )
+
+
+def flat_feature_table(
+    *,
+    names: tuple[str, ...],
+    categorical: Bools,
+    cells: Int64s,
+    reference: Int64s,
+    current: Int64s,
+    importance: Float64s | None = None,
+    psi_usual: Float64s | None = None,
+    categories: dict[str, tuple[str, ...]] | None = None,
+) -> FeatureTable:
+    """Stack the cells of all features that lie behind one another, as profiles and hourly counts keep them.
+
+    Args:
+        categorical: which features are categories, shape (features,).
+        cells: how many belong to each feature, shape (features,).
+        reference: shape (sum of cells,).
+        current: likewise.
+        importance: shape (features,); None weighs all alike.
+    Raises:
+        InvalidSample: lengths do not add up, a name occurs twice, or as `FeatureTable`.
+    """
+    rows = len(names)
+    if len(set(names)) != rows:
+        raise InvalidSample("features", "unique", "a feature is named twice")
+    if cells.shape != (rows,) or reference.shape != (cells.sum(),) or current.shape != reference.shape:
+        raise InvalidSample("features", "shape", f"{reference.size} and {current.size} counts for {cells.sum()} cells")
+    width = int(cells.max(initial=2))
+    inside = np.arange(width) < cells[:, None]
+    stacked = np.zeros((2, rows, width), np.int64)
+    stacked[0][inside], stacked[1][inside] = reference, current
+    return FeatureTable(
+        names=names,
+        categorical=categorical,
+        cells=cells,
+        reference=stacked[0],
+        current=stacked[1],
+        importance=np.ones(rows) if importance is None else importance,
+        psi_usual=np.zeros(rows) if psi_usual is None else psi_usual,
+        categories=categories or {},
+    )
+
+
+def _joined(rows: Sequence[Counts]) -> Int64s:
+    whole = np.concatenate([np.asarray(row) for row in rows]) if rows else np.zeros(0, np.int64)
+    counts = whole.astype(np.int64)
+    if not np.array_equal(counts, whole):
+        raise InvalidSample("features", "count", "every count is an integer")
+    return counts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictionCounts:
+    """Histograms of the score, over the same bins, shape (B,)."""
+
+    reference: Int64s
+    current: Int64s
+
+    def __post_init__(self) -> None:
+        if self.reference.ndim != 1 or self.reference.shape != self.current.shape or self.reference.size < 2:
+            raise InvalidSample(
+                "prediction",
+                "shape",
+                f"{self.reference.shape} and {self.current.shape}: give two rows over the same bins",
+            )
+        if min(self.reference.min(), self.current.min()) < 0:
+            raise InvalidSample("prediction", "count", "a count is negative")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PerformanceEvidence:
+    """The primary metric on the version's holdout, and on matured outcomes of the current window."""
+
+    metric: str
+    higher_is_better: bool
+    baseline: float
+    baseline_error: float
+    """Standard errors, 0 if not known."""
+    current: float
+    current_error: float
+    sample_size: int
+    """Outcomes behind `current`."""
+    proxy: str = ""
+    """Name of the stand-in the metric was measured on, if these are not real outcomes. Weaker, and says
+    so."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """All that is known about one version of a model. None is "not known", which is never "fine"."""
+
+    model_version: int
+    trained_until: datetime | None = None
+    features: FeatureTable | None = None
+    prediction: PredictionCounts | None = None
+    performance: PerformanceEvidence | None = None
+    coverage: float | None = None
+    """joined / mature predictions of the window; None if nothing is mature."""

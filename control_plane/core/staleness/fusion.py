@@ -1,0 +1,57 @@
+"""From four signals to one score, honestly about the ones that are missing.
+
+A missing signal is neither good nor bad. The score takes it to be like the weighted mean of the known ones,
+which for an average is the same as leaving it out; the bounds say what the score were if it turned out best
+or worst. Both ways to fuse are always computed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from control_plane.core.staleness.policy import Fusion
+
+DECIMALS = 12
+"""Scores are rounded to these, so that four signals of 0.6 reach a threshold of 0.6."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """A fused score with its bounds, each from 0 to 1."""
+
+    score: float
+    low: float
+    high: float
+
+
+def fuse(values: Sequence[float | None], weights: Sequence[float], fusion: Fusion) -> Score:
+    """Fuse signals.
+
+    Args:
+        values: each from 0 to 1, or None if missing.
+        weights: as many, each from 0 to 1, with a positive sum.
+    Returns:
+        Weighted average sum(w s) / sum(w), or noisy OR 1 - prod(1 - w s). With nothing known the score is 0,
+        and the bounds say that it could be anything.
+
+    >>> fuse([0.60, 0.80, 0.70, 0.75], [0.20, 0.25, 0.20, 0.35], Fusion.WEIGHTED_AVERAGE).score
+    0.7225
+    >>> found = fuse([0.5, None], [0.5, 0.5], Fusion.WEIGHTED_AVERAGE)
+    >>> found.score, found.low, found.high
+    (0.5, 0.25, 0.75)
+    """
+    known = [(value, weight) for value, weight in zip(values, weights, strict=True) if value is not None]
+    heft = sum(weight for _, weight in known)
+    mean = sum(value * weight for value, weight in known) / heft if heft > 0 else 0.0
+    score, low, high = (round(_fused(values, weights, fusion, fill), DECIMALS) for fill in (mean, 0.0, 1.0))
+    return Score(score=score, low=low, high=high)
+
+
+def _fused(values: Sequence[float | None], weights: Sequence[float], fusion: Fusion, fill: float) -> float:
+    filled = [fill if value is None else value for value in values]
+    if fusion is Fusion.NOISY_OR:
+        spared = 1.0
+        for value, weight in zip(filled, weights, strict=True):
+            spared *= 1 - weight * value
+        return 1 - spared
+    total = sum(weights)
+    return sum(value * weight for value, weight in zip(filled, weights, strict=True)) / total

@@ -1,0 +1,184 @@
+"""The four signals, each from 0 (good) to 1 (bad), or missing with the reason why.
+
+1. age: age / backstop. A fact, the weakest of the four. 2. input drift: drifted features by importance, see
+`input_drift`. 3. prediction drift: debiased KL(current || reference) of the score, 1 at half of
+`psi_significant` (PSI is the sum of
+   both directions of KL, so half of it is one). The field calls this "concept drift"; it is not: whether
+   P(y|x) changed is seen through outcomes alone.
+4. performance: the sure part of the metric's drop / tolerance.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+
+from control_plane.core.staleness.evidence import Evidence, PerformanceEvidence, PredictionCounts
+from control_plane.core.staleness.input_drift import InputDrift
+from control_plane.core.staleness.policy import StalenessPolicy
+from control_plane.core.statistics.drift import kl_bias
+from control_plane.core.statistics.fleet import row_divergence, row_drift
+from control_plane.core.statistics.performance import metric_drop, performance_signal
+
+SECONDS_PER_DAY = 86_400.0
+NAMED_MAX = 3
+"""Features named in one sentence."""
+SIGNIFICANT_AT = 0.05
+"""Level of the one-sided test of the metric's drop, the same as its 95 % bound."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """A signal before it is weighed. `value` is None if missing; `explanation` then says why."""
+
+    value: float | None
+    raw: float = 0.0
+    sample_size: int = 0
+    significant: bool = False
+    explanation: str
+
+
+def age(policy: StalenessPolicy, evidence: Evidence, now: datetime) -> Reading:
+    """Time since the end of the training data."""
+    until = evidence.trained_until
+    if until is None:
+        return Reading(value=None, explanation="nobody said until when its training data reach")
+    days = (now - until).total_seconds() / SECONDS_PER_DAY
+    if days < 0:
+        return Reading(value=0.0, raw=days, explanation=f"its training data end in the future, on {until:%Y-%m-%d}")
+    return Reading(
+        value=min(days / policy.age_backstop_days, 1.0),
+        raw=days,
+        significant=days >= policy.age_backstop_days,
+        explanation=(
+            f"its training data end on {until:%Y-%m-%d}, {days:.1f} days ago; "
+            f"the backstop is {policy.age_backstop_days:g} days"
+        ),
+    )
+
+
+def input_drift(policy: StalenessPolicy, evidence: Evidence, found: InputDrift | None) -> Reading:
+    """Drift of the features."""
+    if evidence.features is None:
+        return Reading(value=None, explanation="its version has no reference profile of its features")
+    size = found.sample_size if found is not None else 0
+    if found is None or size < policy.predictions_min:
+        return Reading(value=None, sample_size=size, explanation=_too_few(size, policy))
+    if not found.drifted:
+        text = f"none of its {found.features} features drifted"
+    else:
+        named = [f"{feature.name} (PSI {feature.psi:.2f})" for feature in found.top[:NAMED_MAX] if feature.drifted]
+        text = (
+            f"{found.drifted} of its {found.features} features drifted, {found.share:.0%} by importance: "
+            f"{', '.join(named)}{' ...' if found.drifted > len(named) else ''}"
+        )
+    return Reading(
+        value=found.value, raw=found.share, sample_size=size, significant=found.drifted > 0, explanation=text
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictionDrift:
+    """Distance of the current predictions from the reference's."""
+
+    kl: float
+    kl_debiased: float
+    js: float
+    p_value: float
+    sample_size: int
+
+
+def prediction_drifts(histograms: Sequence[PredictionCounts | None]) -> list[PredictionDrift | None]:
+    """Prediction drift of each model, histograms of one length together; None if a side is empty or there is
+    none.
+    """
+    found: list[PredictionDrift | None] = [None] * len(histograms)
+    given = {at: pair for at, pair in enumerate(histograms) if pair is not None}
+    for cells in sorted({pair.reference.size for pair in given.values()}):
+        group = [at for at, pair in given.items() if pair.reference.size == cells]
+        reference = np.stack([given[at].reference for at in group])
+        current = np.stack([given[at].current for at in group])
+        tests = row_drift(reference, current, np.full(len(group), cells))
+        kl, js = row_divergence(reference, current)
+        for place, at in enumerate(group):
+            n, m = float(tests.reference_size[place]), float(tests.current_size[place])
+            if n == 0 or m == 0:
+                continue
+            found[at] = PredictionDrift(
+                kl=float(kl[place]),
+                kl_debiased=float(kl[place]) - kl_bias(cells, n, m),
+                js=float(js[place]),
+                p_value=float(tests.p_value[place]),
+                sample_size=int(m),
+            )
+    return found
+
+
+def prediction_drift(policy: StalenessPolicy, evidence: Evidence, found: PredictionDrift | None) -> Reading:
+    """Drift of the predictions."""
+    if evidence.prediction is None:
+        return Reading(value=None, explanation="its version has no reference histogram of its predictions")
+    size = found.sample_size if found is not None else 0
+    if found is None or size < policy.predictions_min:
+        return Reading(value=None, sample_size=size, explanation=_too_few(size, policy))
+    significant = found.p_value <= policy.false_discovery_rate
+    sure = max(found.kl_debiased, 0.0) if significant else 0.0
+    distance = f"KL {found.kl:.3f} nats, JS distance {found.js:.2f}"
+    return Reading(
+        value=min(sure / (policy.psi_significant / 2), 1.0),
+        raw=found.kl_debiased,
+        sample_size=size,
+        significant=significant,
+        explanation=(
+            f"its predictions have moved: {distance}"
+            if sure > 0
+            else f"its predictions look like those at training time ({distance})"
+        ),
+    )
+
+
+def performance(policy: StalenessPolicy, evidence: Evidence) -> Reading:
+    """Drop of the primary metric."""
+    found = evidence.performance
+    if found is None:
+        return Reading(value=None, explanation="there is no ground truth: send outcomes or add a proxy metric")
+    if found.sample_size < max(policy.labels_min, 1):
+        few = f"{found.sample_size:,} of the {policy.labels_min:,} outcomes it takes are there"
+        return Reading(value=None, sample_size=found.sample_size, explanation=f"too little ground truth: {few}")
+    drop = metric_drop(
+        found.baseline,
+        found.current,
+        baseline_error=found.baseline_error,
+        current_error=found.current_error,
+        higher_is_better=found.higher_is_better,
+    )
+    name = f"{found.metric} (proxy {found.proxy})" if found.proxy else found.metric
+    change = f"{name} went from {found.baseline:.4g} to {found.current:.4g}"
+    if drop.lower_bound > 0:
+        sure = f"worse by at least {drop.lower_bound:.3g}, tolerance {policy.performance_tolerance:g}"
+    elif drop.drop > 0:
+        sure = f"worse by {drop.drop:.3g}, which may be chance"
+    else:
+        sure = "not worse"
+    return Reading(
+        value=performance_signal(drop, policy.performance_tolerance),
+        raw=drop.drop,
+        sample_size=found.sample_size,
+        significant=drop.p_value <= SIGNIFICANT_AT,
+        explanation=f"{change} on {found.sample_size:,} outcomes: {sure}",
+    )
+
+
+def below_floor(policy: StalenessPolicy, found: PerformanceEvidence | None) -> bool:
+    """Is the metric, on enough outcomes, worse than the policy's floor?"""
+    floor = policy.performance_floor
+    if floor is None or found is None or found.sample_size < max(policy.labels_min, 1):
+        return False
+    return found.current < floor if found.higher_is_better else found.current > floor
+
+
+def _too_few(size: int, policy: StalenessPolicy) -> str:
+    return (
+        f"there are {size:,} predictions in the last {policy.window_days:g} days, it takes {policy.predictions_min:,}"
+    )
