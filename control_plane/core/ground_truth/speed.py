@@ -105,7 +105,7 @@ class SpeedView:
 
     def __init__(self, rows_max: int = ROWS_MAX) -> None:
         self._models: dict[str, _Model] = {}
-        self._rows_max = rows_max
+        self.rows_max = rows_max
         self.rows = 0
         """Rows held now, repeated ones included until their bucket is read."""
         self.rows_shed = 0
@@ -174,9 +174,7 @@ class SpeedView:
         """
         model = self._model(model_id)
         hours, late = late_outcomes(ids, observed_us, model.horizon)
-        rows = Outcomes(
-            key=ids.key, high=ids.high, observed_us=observed_us, value=value, revision=revision, late=late
-        )
+        rows = Outcomes(key=ids.key, high=ids.high, observed_us=observed_us, value=value, revision=revision, late=late)
         late_by_hour: dict[int, int] = {}
         if late.any():
             belongs = np.where(hours == NO_HOUR, observed_us // MICROSECONDS_PER_HOUR, hours)[late]
@@ -184,6 +182,8 @@ class SpeedView:
                 late_by_hour[int(hour)] = int(count)
             hours, rows = hours[~late], rows.take(~late)
         for hour, at in _split(hours):
+            if hour in model.shed and hour not in model.read_by:
+                continue
             bucket = model.outcomes.setdefault((label_type, hour), _OutcomeBucket())
             run = rows if at is None else rows.take(at)
             bucket.runs.append(sorted_outcomes(run))
@@ -193,6 +193,10 @@ class SpeedView:
                 model.forget(prediction_hour)
         self._keep_within_rows_max()
         return late_by_hour
+
+    def models(self) -> list[str]:
+        """Models that anything is known of, in order."""
+        return sorted(self._models)
 
     def hours(self, model_id: str) -> list[int]:
         """Live hours with predictions, ascending; shed hours are not live."""
@@ -220,6 +224,12 @@ class SpeedView:
         partials = _join_hour(model, spec, hour, mature)
         model.cache[(spec.label_type, hour)] = (mature, partials)
         return partials
+
+    def shed(self, model_id: str, hour: int) -> None:
+        """Give an hour up at once: it is known to be too large."""
+        model = self._model(model_id)
+        if hour >= model.horizon:
+            self._shed(model, hour)
 
     def forget_cached(self, model_id: str) -> None:
         """Compute a model's partials anew: its label changed."""
@@ -279,19 +289,22 @@ class SpeedView:
 
     def _keep_within_rows_max(self) -> None:
         """Shed the largest buckets until the rest fits: that frees most and harms fewest hours."""
-        while self.rows > self._rows_max:
+        while self.rows > self.rows_max:
             model, hour, _ = max(
                 ((model, hour, bucket.rows) for model in self._models.values() for hour, bucket in _sizes(model)),
                 key=lambda found: found[2],
             )
             before = self.rows
-            for key in [key for key in model.outcomes if key[1] == hour]:
-                self.rows -= model.outcomes.pop(key).rows
-            for reader in {hour, *model.read_by.get(hour, ())}:
-                if reader in model.predictions:
-                    self._drop_predictions(model, reader)
-                model.shed.add(reader)
+            self._shed(model, hour)
             self.rows_shed += before - self.rows
+
+    def _shed(self, model: _Model, hour: int) -> None:
+        for key in [key for key in model.outcomes if key[1] == hour]:
+            self.rows -= model.outcomes.pop(key).rows
+        for reader in {hour, *model.read_by.get(hour, ())}:
+            if reader in model.predictions:
+                self._drop_predictions(model, reader)
+            model.shed.add(reader)
 
     def _model(self, model_id: str) -> _Model:
         return self._models.setdefault(model_id, _Model(horizon=0))
@@ -366,9 +379,7 @@ def _join_hour(model: _Model, spec: LabelSpec, hour: int, mature: bool) -> Versi
     return {int(version): partial for version, partial in zip(versions, found_partials, strict=True)}
 
 
-def joined_rows(
-    predictions: Predictions, outcomes: Outcomes, joined: Joined, group: Int64s, *, mature: bool
-) -> Rows:
+def joined_rows(predictions: Predictions, outcomes: Outcomes, joined: Joined, group: Int64s, *, mature: bool) -> Rows:
     """The rows that `partials_of` sums up."""
     has = joined.winner >= 0
     winner = joined.winner[has]

@@ -1,0 +1,265 @@
+"""The batch join: the authoritative partials, from the Parquet files alone, by DuckDB.
+
+It knows nothing of the speed view and does the same work another way, in SQL: the first arrival of each prediction
+and of each (outcome, revision), joined on all 128 bits, the highest revision inside the window. Its partials
+*replace* those of the speed view for the hours it was asked for. Work is given in hours; only hours that are due
+are joined, and an hour too large for memory is joined in buckets by a hash of the id.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from control_plane.core.ground_truth.ids import Int64s
+from control_plane.core.ground_truth.labels import LabelSpec
+from control_plane.core.ground_truth.partials import Partial, Rows, merge, partials_of
+
+BUCKET_ROWS_MAX = 8_000_000
+"""Rows joined at once, both sides together: about 1 GiB in the hash tables at worst, less in practice."""
+MEMORY_LIMIT = "1GiB"
+"""What DuckDB may use before it spills to the store's directory."""
+ORPHANS_LISTED_MAX = 1_000
+"""Orphans listed per job; all are counted."""
+CHUNK_ROWS = 1_000_000
+"""Joined rows summed up at once."""
+
+_PREDICTIONS = """
+CREATE OR REPLACE TEMP TABLE predictions AS
+SELECT model_id, prediction_id,
+       arg_min({'at': epoch_us(predicted_at), 'score': score, 'version': version, 'hour': hour}, arrival) AS first
+FROM read_parquet($files) SEMI JOIN prediction_hours USING (model_id, hour)
+WHERE hour BETWEEN $low AND $high AND hash(prediction_id) % $buckets = $bucket
+GROUP BY model_id, prediction_id
+"""
+_OUTCOMES = """
+CREATE OR REPLACE TEMP TABLE outcomes AS
+SELECT model_id, label_type, hour, prediction_id, revision,
+       arg_min({'at': epoch_us(observed_at), 'value': value, 'late': late}, arrival) AS first
+FROM read_parquet($files) SEMI JOIN outcome_hours USING (model_id, hour)
+WHERE hour BETWEEN $low AND $high AND hash(prediction_id) % $buckets = $bucket
+GROUP BY model_id, label_type, hour, prediction_id, revision
+"""
+_NO_PREDICTIONS = """
+CREATE OR REPLACE TEMP TABLE predictions (
+    model_id VARCHAR, prediction_id BLOB,
+    first STRUCT("at" BIGINT, score DOUBLE, version INTEGER, "hour" INTEGER))
+"""
+_NO_OUTCOMES = """
+CREATE OR REPLACE TEMP TABLE outcomes (
+    model_id VARCHAR, label_type VARCHAR, "hour" INTEGER, prediction_id BLOB, revision INTEGER,
+    first STRUCT("at" BIGINT, "value" DOUBLE, late BOOLEAN))
+"""
+_JOINED = """
+WITH winners AS (
+    SELECT o.model_id, o.label_type, o.prediction_id,
+           arg_max({'value': o.first.value, 'delay': o.first.at - p.first.at, 'late': o.first.late}, o.revision)
+               FILTER (WHERE o.first.at - p.first.at <= l.window_us) AS best
+    FROM outcomes o
+    JOIN predictions p ON p.model_id = o.model_id AND p.prediction_id = o.prediction_id
+    JOIN labels l ON l.model_id = o.model_id AND l.label_type = o.label_type
+    GROUP BY o.model_id, o.label_type, o.prediction_id)
+SELECT l.position AS label, p.first.hour AS hour, p.first.version AS version, p.first.score AS score,
+       w.best.value AS value, coalesce(w.best.delay, 0) AS delay_us, coalesce(w.best.late, false) AS late,
+       w.prediction_id IS NOT NULL AND w.best IS NULL AS outside
+FROM predictions p
+JOIN labels l ON l.model_id = p.model_id
+JOIN due d ON d.model_id = p.model_id AND d.hour = p.first.hour
+LEFT JOIN winners w
+    ON w.model_id = p.model_id AND w.label_type = l.label_type AND w.prediction_id = p.prediction_id
+"""
+_ORPHANS = """
+CREATE OR REPLACE TEMP TABLE orphans AS
+SELECT o.model_id, o.label_type, o.hour, o.prediction_id, max(o.revision) AS revision,
+       arg_max(o.first, o.revision) AS newest
+FROM outcomes o SEMI JOIN due USING (model_id, hour)
+ANTI JOIN predictions p ON p.model_id = o.model_id AND p.prediction_id = o.prediction_id
+GROUP BY ALL
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """Hours to join. All pairs are (model id, hour)."""
+
+    due: tuple[tuple[str, int], ...]
+    """Hours whose partials are wanted."""
+    prediction_hours: tuple[tuple[str, int], ...]
+    """Hours of predictions that could meet the outcomes, the due ones among them."""
+    outcome_hours: tuple[tuple[str, int], ...]
+    """Hours in ids of outcomes that could meet the predictions."""
+    prediction_files: tuple[str, ...]
+    outcome_files: tuple[str, ...]
+    labels: tuple[tuple[str, LabelSpec], ...]
+    """(model id, label); every model of `due` at least once."""
+    mature_before: dict[str, int]
+    """By label position as `model_id/label_type`: hours before this one are mature."""
+    rows: int
+    """About how many rows there are to join."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Orphan:
+    """An outcome whose prediction was never seen."""
+
+    model_id: str
+    label_type: str
+    hour: int
+    prediction_id: bytes
+    observed_us: int
+    value: float
+    revision: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobResult:
+    """What a job found. Hours of `due` that are in none of these hold nothing."""
+
+    partials: dict[tuple[str, str, int], dict[int, Partial]]
+    """(model id, label type, hour) -> partials by version."""
+    orphans: dict[tuple[str, str, int], int]
+    """(model id, label type, hour in id) -> distinct ids."""
+    listed: tuple[Orphan, ...]
+
+
+class BatchJoin:
+    """Runs jobs on a DuckDB connection of its own; one job at a time."""
+
+    def __init__(self, spill_directory: Path, *, threads: int = 1, bucket_rows_max: int = BUCKET_ROWS_MAX) -> None:
+        self._bucket_rows_max = bucket_rows_max
+        self._db = duckdb.connect(
+            ":memory:",
+            config={
+                "threads": threads,
+                "memory_limit": MEMORY_LIMIT,
+                "temp_directory": str(spill_directory),
+                "preserve_insertion_order": False,
+                "autoinstall_known_extensions": False,
+                "autoload_known_extensions": False,
+            },
+        )
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._db.close()
+
+    def run(self, job: Job) -> JobResult:
+        """Join the hours of a job. Reads files, writes nothing."""
+        for name, pairs in (
+            ("due", job.due),
+            ("prediction_hours", job.prediction_hours),
+            ("outcome_hours", job.outcome_hours),
+        ):
+            self._db.register(name, _pairs(pairs))
+        self._db.register("labels", _labels(job.labels))
+        partials: dict[tuple[str, str, int], dict[int, Partial]] = {}
+        orphans: dict[tuple[str, str, int], int] = {}
+        listed: list[Orphan] = []
+        buckets = max(1, -(-job.rows // self._bucket_rows_max))
+        for bucket in range(buckets):
+            self._load(_PREDICTIONS, _NO_PREDICTIONS, job.prediction_files, job.prediction_hours, buckets, bucket)
+            self._load(_OUTCOMES, _NO_OUTCOMES, job.outcome_files, job.outcome_hours, buckets, bucket)
+            reader: pa.RecordBatchReader = self._db.sql(_JOINED).to_arrow_reader(CHUNK_ROWS)
+            for chunk in reader:
+                _sum_up(job, chunk, partials)
+            self._collect_orphans(orphans, listed)
+        self._db.execute("DROP TABLE predictions; DROP TABLE outcomes; DROP TABLE orphans")
+        return JobResult(partials=partials, orphans=orphans, listed=tuple(listed))
+
+    def _load(
+        self,
+        statement: str,
+        empty: str,
+        files: tuple[str, ...],
+        hours: Sequence[tuple[str, int]],
+        buckets: int,
+        bucket: int,
+    ) -> None:
+        """One side's distinct rows of a bucket."""
+        if not files or not hours:
+            self._db.execute(empty)
+            return
+        numbers = [hour for _, hour in hours]
+        self._db.execute(
+            statement,
+            {"files": list(files), "low": min(numbers), "high": max(numbers), "buckets": buckets, "bucket": bucket},
+        )
+
+    def _collect_orphans(self, orphans: dict[tuple[str, str, int], int], listed: list[Orphan]) -> None:
+        self._db.execute(_ORPHANS)
+        for model_id, label_type, hour, count in self._db.execute(
+            "SELECT model_id, label_type, hour, count(*) FROM orphans GROUP BY ALL"
+        ).fetchall():
+            key = (str(model_id), str(label_type), int(hour))
+            orphans[key] = orphans.get(key, 0) + int(count)
+        for row in self._db.execute(
+            "SELECT model_id, label_type, hour, prediction_id, newest.at, newest.value, revision FROM orphans LIMIT ?",
+            [max(0, ORPHANS_LISTED_MAX - len(listed))],
+        ).fetchall():
+            listed.append(
+                Orphan(
+                    model_id=row[0],
+                    label_type=row[1],
+                    hour=row[2],
+                    prediction_id=bytes(row[3]),
+                    observed_us=row[4],
+                    value=row[5],
+                    revision=row[6],
+                )
+            )
+
+
+def _pairs(pairs: Sequence[tuple[str, int]]) -> pa.Table:
+    return pa.table(
+        {
+            "model_id": pa.array([model_id for model_id, _ in pairs], pa.string()),
+            "hour": pa.array([hour for _, hour in pairs], pa.int32()),
+        }
+    )
+
+
+def _labels(labels: Sequence[tuple[str, LabelSpec]]) -> pa.Table:
+    return pa.table(
+        {
+            "position": pa.array(range(len(labels)), pa.int32()),
+            "model_id": pa.array([model_id for model_id, _ in labels], pa.string()),
+            "label_type": pa.array([spec.label_type for _, spec in labels], pa.string()),
+            "window_us": pa.array([spec.window_us for _, spec in labels], pa.int64()),
+        }
+    )
+
+
+def _sum_up(job: Job, chunk: pa.RecordBatch, into: dict[tuple[str, str, int], dict[int, Partial]]) -> None:
+    """Add the partials of a chunk of joined rows."""
+    label: Int64s = _column(chunk, "label").astype(np.int64)
+    for position in np.unique(label):
+        model_id, spec = job.labels[position]
+        rows = chunk.filter(pa.array(label == position))
+        hour, version = _column(rows, "hour").astype(np.int64), _column(rows, "version").astype(np.int64)
+        keys, group = np.unique(np.stack([hour, version]), axis=1, return_inverse=True)
+        summed = partials_of(
+            spec,
+            Rows(
+                group=group.reshape(-1).astype(np.int64),
+                score=_column(rows, "score"),
+                value=rows.column("value").to_numpy(zero_copy_only=False),  # null becomes NaN: no outcome
+                delay_us=_column(rows, "delay_us").astype(np.int64),
+                late=_column(rows, "late"),
+                outside=_column(rows, "outside"),
+                mature=hour < job.mature_before[f"{model_id}/{spec.label_type}"],
+            ),
+            keys.shape[1],
+        )
+        for (hour_of, version_of), partial in zip(keys.T.tolist(), summed, strict=True):
+            versions = into.setdefault((model_id, spec.label_type, hour_of), {})
+            versions[version_of] = merge([versions[version_of], partial]) if version_of in versions else partial
+
+
+def _column(rows: pa.RecordBatch, name: str) -> npt.NDArray[Any]:
+    column: npt.NDArray[Any] = rows.column(name).to_numpy(zero_copy_only=False)
+    return column

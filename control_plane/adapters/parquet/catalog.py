@@ -1,0 +1,229 @@
+"""The catalogue: which Parquet files exist, and every small durable number beside them.
+
+One SQLite file. A segment becomes Parquet in one transaction here: its files, batch ids and histograms appear
+together or not at all, so that a crash anywhere counts nothing twice. SQLite syncs fully at each commit.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Layer = Literal["speed", "batch"]
+
+SCHEMA_VERSION = 1
+ORPHANS_MAX = 100_000
+"""Orphans listed over all models; beyond it they are counted, not listed."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS files (
+    id INTEGER PRIMARY KEY, kind TEXT NOT NULL, model_id TEXT NOT NULL, path TEXT NOT NULL UNIQUE,
+    rows INTEGER NOT NULL, hour_max INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS file_hours (
+    model_id TEXT NOT NULL, kind TEXT NOT NULL, hour INTEGER NOT NULL, file_id INTEGER NOT NULL, rows INTEGER NOT NULL,
+    PRIMARY KEY (model_id, kind, hour, file_id)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS file_hours_by_file ON file_hours (file_id);
+CREATE TABLE IF NOT EXISTS hours_in_ids (
+    model_id TEXT NOT NULL, hour_in_id INTEGER NOT NULL, hour INTEGER NOT NULL,
+    PRIMARY KEY (model_id, hour_in_id, hour)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS hours_in_ids_by_hour ON hours_in_ids (model_id, hour);
+CREATE TABLE IF NOT EXISTS due (
+    model_id TEXT NOT NULL, hour INTEGER NOT NULL, file_id INTEGER NOT NULL, after_hour INTEGER NOT NULL,
+    PRIMARY KEY (model_id, hour)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS batches (key BLOB PRIMARY KEY, rows INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS histograms (
+    model_id TEXT NOT NULL, version INTEGER NOT NULL, digest TEXT NOT NULL, hour INTEGER NOT NULL,
+    rows INTEGER NOT NULL, cells BLOB NOT NULL,
+    PRIMARY KEY (model_id, version, digest, hour)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS partials (
+    model_id TEXT NOT NULL, label_type TEXT NOT NULL, hour INTEGER NOT NULL, version INTEGER NOT NULL,
+    layer TEXT NOT NULL, packed BLOB NOT NULL,
+    PRIMARY KEY (model_id, label_type, hour, version, layer)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS orphan_hours (
+    model_id TEXT NOT NULL, label_type TEXT NOT NULL, hour INTEGER NOT NULL, orphans INTEGER NOT NULL,
+    PRIMARY KEY (model_id, label_type, hour)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS orphans (
+    model_id TEXT NOT NULL, label_type TEXT NOT NULL, hour INTEGER NOT NULL, prediction_id BLOB NOT NULL,
+    observed_us INTEGER NOT NULL, value REAL NOT NULL, revision INTEGER NOT NULL,
+    PRIMARY KEY (model_id, label_type, hour, prediction_id)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS labels (
+    model_id TEXT NOT NULL, label_type TEXT NOT NULL, spec BLOB NOT NULL,
+    PRIMARY KEY (model_id, label_type)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS reference_profiles (
+    model_id TEXT NOT NULL, version INTEGER NOT NULL, digest TEXT NOT NULL,
+    PRIMARY KEY (model_id, version)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS horizons (model_id TEXT PRIMARY KEY, hour INTEGER NOT NULL) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileEntry:
+    """A Parquet file to be entered: rows by partition hour, and for predictions which hours their ids carry."""
+
+    kind: str
+    model_id: str
+    path: str
+    rows_by_hour: dict[int, int]
+    hours_in_ids: frozenset[tuple[int, int]] = frozenset()
+    """(hour in id, prediction hour)."""
+
+
+class CatalogTooNew(RuntimeError):
+    """The catalogue was written by a later version of Runway; start that version."""
+
+
+class Catalog:
+    """Rows of the catalogue. Not safe for concurrent use; its owner serialises."""
+
+    def __init__(self, path: Path) -> None:
+        self.db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self.db.execute("PRAGMA journal_mode = WAL")
+        self.db.execute("PRAGMA synchronous = FULL")
+        found = int(self.db.execute("PRAGMA user_version").fetchone()[0])
+        if found > SCHEMA_VERSION:
+            self.db.close()
+            raise CatalogTooNew(f"{path.name} has version {found}, this program knows {SCHEMA_VERSION}")
+        with self.transaction():
+            for statement in _SCHEMA.split(";"):
+                self.db.execute(statement)
+            self.db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self.db.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing, durable on leaving."""
+        self.db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self.db.execute("ROLLBACK")
+            raise
+        self.db.execute("COMMIT")
+
+    def meta(self, name: str) -> int:
+        """A number by name; 0 if it was never set."""
+        row = self.db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+        return int(row[0]) if row else 0
+
+    def set_meta(self, name: str, value: int) -> None:
+        """Set a number."""
+        self.db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+
+    def add_file(self, entry: FileEntry) -> int:
+        """Enter a file and mark the hours it touches as due for a join."""
+        row = self.db.execute(
+            "INSERT INTO files (kind, model_id, path, rows, hour_max) VALUES (?, ?, ?, ?, ?) RETURNING id",
+            (entry.kind, entry.model_id, entry.path, sum(entry.rows_by_hour.values()), max(entry.rows_by_hour)),
+        ).fetchone()
+        file_id = int(row[0])
+        self.db.executemany(
+            "INSERT INTO file_hours VALUES (?, ?, ?, ?, ?)",
+            [(entry.model_id, entry.kind, hour, file_id, rows) for hour, rows in entry.rows_by_hour.items()],
+        )
+        self.db.executemany(
+            "INSERT OR IGNORE INTO hours_in_ids VALUES (?, ?, ?)",
+            [(entry.model_id, in_id, hour) for in_id, hour in sorted(entry.hours_in_ids)],
+        )
+        touched = set(entry.rows_by_hour)
+        if entry.kind == "outcomes":
+            for hour in entry.rows_by_hour:
+                touched.update(self.prediction_hours(entry.model_id, hour))
+        else:
+            touched.update(in_id for in_id, _ in entry.hours_in_ids)
+        self.mark_due(entry.model_id, touched, file_id)
+        return file_id
+
+    def mark_due(self, model_id: str, hours: Iterable[int], file_id: int) -> None:
+        """These hours need a join that sees at least this file."""
+        self.db.executemany(
+            "INSERT INTO due VALUES (?, ?, ?, 0) ON CONFLICT DO UPDATE "
+            "SET file_id = max(file_id, excluded.file_id), after_hour = 0",
+            [(model_id, hour, file_id) for hour in sorted(hours)],
+        )
+
+    def prediction_hours(self, model_id: str, hour_in_id: int) -> list[int]:
+        """Hours of predictions whose ids carry an hour."""
+        return [
+            int(row[0])
+            for row in self.db.execute(
+                "SELECT hour FROM hours_in_ids WHERE model_id = ? AND hour_in_id = ?", (model_id, hour_in_id)
+            )
+        ]
+
+    def hours_in_ids(self, model_id: str, hour: int) -> list[int]:
+        """Hours that the ids of an hour's predictions carry."""
+        return [
+            int(row[0])
+            for row in self.db.execute(
+                "SELECT hour_in_id FROM hours_in_ids WHERE model_id = ? AND hour = ?", (model_id, hour)
+            )
+        ]
+
+    def settle_due(self, model_id: str, hour: int, seen_file: int, again_at_hour: int) -> None:
+        """An hour was joined with all files up to one; `again_at_hour` > 0 asks for another join then."""
+        where = "WHERE model_id = ? AND hour = ? AND file_id <= ?"
+        if again_at_hour:
+            self.db.execute(
+                f"UPDATE due SET after_hour = ? {where}",  # noqa: S608 - a constant is put in
+                (again_at_hour, model_id, hour, seen_file),
+            )
+        else:
+            self.db.execute(f"DELETE FROM due {where}", (model_id, hour, seen_file))  # noqa: S608 - likewise
+
+    def put_orphans(self, model_id: str, label_type: str, hour: int, count: int) -> None:
+        """Replace the number of orphans of an hour; those listed before are listed anew."""
+        for table in ("orphan_hours", "orphans"):
+            self.db.execute(
+                f"DELETE FROM {table} WHERE model_id = ? AND label_type = ? AND hour = ?",  # noqa: S608 - constants
+                (model_id, label_type, hour),
+            )
+        if count:
+            self.db.execute("INSERT INTO orphan_hours VALUES (?, ?, ?, ?)", (model_id, label_type, hour, count))
+
+    def remove_files_before(self, hour: int) -> list[str]:
+        """Forget files whose hours all lie before one; returns their paths."""
+        old = self.db.execute("SELECT id, path FROM files WHERE hour_max < ?", (hour,)).fetchall()
+        for file_id, _ in old:
+            self.db.execute("DELETE FROM file_hours WHERE file_id = ?", (file_id,))
+            self.db.execute("DELETE FROM files WHERE id = ?", (file_id,))
+        return [str(path) for _, path in old]
+
+    def files_of(self, model_id: str, kind: str, hours: Iterable[int]) -> list[tuple[int, str]]:
+        """(id, path) of files with rows of these hours, oldest first."""
+        wanted = sorted(set(hours))
+        if not wanted:
+            return []
+        marks = ",".join("?" * len(wanted))
+        rows = self.db.execute(
+            "SELECT DISTINCT f.id, f.path FROM file_hours h JOIN files f ON f.id = h.file_id "  # noqa: S608 - marks only
+            f"WHERE h.model_id = ? AND h.kind = ? AND h.hour IN ({marks}) ORDER BY f.id",
+            (model_id, kind, *wanted),
+        )
+        return [(int(row[0]), str(row[1])) for row in rows]
+
+    def rows_of(self, model_id: str, kind: str, hour: int) -> int:
+        """Rows of one hour over all files."""
+        row = self.db.execute(
+            "SELECT coalesce(sum(rows), 0) FROM file_hours WHERE model_id = ? AND kind = ? AND hour = ?",
+            (model_id, kind, hour),
+        ).fetchone()
+        return int(row[0])
+
+    def put_partials(
+        self, model_id: str, label_type: str, hour: int, layer: Layer, packed_by_version: dict[int, bytes]
+    ) -> None:
+        """Replace one layer's partials of an hour; the batch layer's replace the speed layer's too."""
+        self.db.execute(
+            "DELETE FROM partials WHERE model_id = ? AND label_type = ? AND hour = ? AND (layer = ? OR ? = 'batch')",
+            (model_id, label_type, hour, layer, layer),
+        )
+        self.db.executemany(
+            "INSERT INTO partials VALUES (?, ?, ?, ?, ?, ?)",
+            [(model_id, label_type, hour, version, layer, packed) for version, packed in packed_by_version.items()],
+        )

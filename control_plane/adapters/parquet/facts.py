@@ -1,0 +1,163 @@
+"""What the store keeps in memory, and how one stored batch changes it.
+
+The same `apply` runs when a batch has just become durable and when it is read again after a crash, so that memory
+is always a function of what is on disk.
+"""
+
+import hashlib
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from control_plane.adapters.parquet.catalog import Catalog
+from control_plane.adapters.parquet.histograms import Histograms, HourKey, bin_batch
+from control_plane.adapters.parquet.profiles import Profile, ProfileStore
+from control_plane.adapters.parquet.segments import BatchHead, SegmentLog
+from control_plane.core.ground_truth.batch import OutcomeBatch, PredictionBatch
+from control_plane.core.ground_truth.ids import MICROSECONDS_PER_HOUR
+from control_plane.core.ground_truth.labels import LabelSpec
+from control_plane.core.ground_truth.speed import SpeedView
+
+Batch = PredictionBatch | OutcomeBatch
+
+
+@dataclass(slots=True, kw_only=True)
+class Facts:
+    """Shared by writer, reader and maintenance; whoever touches it holds `lock`, for milliseconds at most."""
+
+    root: Path
+    log: SegmentLog
+    catalog: Catalog
+    profiles: ProfileStore
+    histograms: Histograms
+    speed: SpeedView
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    labels: dict[str, dict[str, LabelSpec]] = field(default_factory=dict)
+    """Label types seen or declared, by model."""
+    declared: set[tuple[str, str]] = field(default_factory=set)
+    """(model id, label type) of declared labels: their values are checked against the task."""
+    references: dict[tuple[str, int], str] = field(default_factory=dict)
+    """(model id, version) -> digest of its profile."""
+    unsealed_batches: dict[int, dict[bytes, int]] = field(default_factory=dict)
+    """Segment -> batch key -> rows."""
+    late: dict[tuple[str, str, int], dict[int, int]] = field(default_factory=dict)
+    """(model id, label type, hour) -> segment -> late rows that no batch join has seen."""
+    rows_appended: int = 0
+    batches_appended: int = 0
+    duplicate_batches: int = 0
+
+    def load(self) -> None:
+        """Read the small things from the catalogue."""
+        for model_id, label_type, spec in self.catalog.db.execute("SELECT model_id, label_type, spec FROM labels"):
+            self._keep_label(model_id, label_type, spec)
+        for model_id, version, digest in self.catalog.db.execute("SELECT * FROM reference_profiles"):
+            self.references[(model_id, version)] = digest
+        for model_id, hour in self.catalog.db.execute("SELECT model_id, hour FROM horizons"):
+            self.speed.set_horizon(model_id, hour)
+
+    def _keep_label(self, model_id: str, label_type: str, spec: bytes) -> None:
+        known = self.labels.setdefault(model_id, {})
+        if spec:
+            known[label_type] = msgspec.json.decode(spec, type=LabelSpec)
+            self.declared.add((model_id, label_type))
+        else:
+            known[label_type] = LabelSpec(label_type=label_type)
+
+    def put_label(self, model_id: str, spec: LabelSpec) -> None:
+        """Declare a label; what was computed with another window or task is computed anew."""
+        if (model_id, spec.label_type) in self.declared and self.labels[model_id][spec.label_type] == spec:
+            return
+        with self.catalog.transaction():
+            self.catalog.db.execute(
+                "INSERT OR REPLACE INTO labels VALUES (?, ?, ?)",
+                (model_id, spec.label_type, msgspec.json.encode(spec)),
+            )
+            newest = self.catalog.db.execute("SELECT coalesce(max(id), 0) FROM files").fetchone()[0]
+            hours = self.catalog.db.execute(
+                "SELECT DISTINCT hour FROM file_hours WHERE model_id = ?", (model_id,)
+            ).fetchall()
+            self.catalog.mark_due(model_id, {int(row[0]) for row in hours}, int(newest))
+        self._keep_label(model_id, spec.label_type, msgspec.json.encode(spec))
+        self.speed.forget_cached(model_id)
+
+    def labels_of(self, model_id: str) -> list[LabelSpec]:
+        """All labels of a model, declared ones first; the default one if nothing is known."""
+        known = self.labels.get(model_id, {})
+        ordered = sorted(known.values(), key=lambda spec: ((model_id, spec.label_type) not in self.declared,))
+        return ordered or [LabelSpec()]
+
+    def label(self, model_id: str, label_type: str) -> LabelSpec:
+        """A model's label; empty means its first one."""
+        if not label_type:
+            return self.labels_of(model_id)[0]
+        return self.labels.get(model_id, {}).get(label_type) or LabelSpec(label_type=label_type)
+
+    def checked_label(self, model_id: str, label_type: str) -> LabelSpec | None:
+        """The declared label that values are checked against; None if nothing was declared."""
+        spec = self.label(model_id, label_type)
+        return spec if (model_id, spec.label_type) in self.declared else None
+
+    def profile_of(self, model_id: str, version: int) -> Profile | None:
+        """The reference profile of a version; None if it has none."""
+        digest = self.references.get((model_id, version))
+        return self.profiles.get(digest) if digest else None
+
+    def batch_rows(self, key: bytes) -> int | None:
+        """Rows of a batch that is stored; None if it is not."""
+        for keys in self.unsealed_batches.values():
+            if key in keys:
+                return keys[key]
+        row = self.catalog.db.execute("SELECT rows FROM batches WHERE key = ?", (key,)).fetchone()
+        return int(row[0]) if row else None
+
+    def apply(self, segment: int, head: BatchHead, batch: Batch) -> None:
+        """Take in a durable batch that is in an unsealed segment."""
+        self.unsealed_batches.setdefault(segment, {})[batch_key(head)] = head.rows
+        self.rows_appended += head.rows
+        self.batches_appended += 1
+        if isinstance(batch, PredictionBatch):
+            self._apply_predictions(segment, head, batch)
+        else:
+            self._apply_outcomes(segment, head, batch)
+
+    def _apply_predictions(self, segment: int, head: BatchHead, batch: PredictionBatch) -> None:
+        profile = self.profile_of(head.model_id, head.version)
+        new = self.speed.add_predictions(
+            head.model_id,
+            head.version,
+            batch.ids,
+            batch.predicted_us,
+            batch.score,
+            tell_new=profile is not None,
+        )
+        if profile is not None:
+            for hour, cells in bin_batch(profile, batch, new).items():
+                self.histograms.add(segment, HourKey(head.model_id, head.version, profile.digest, hour), cells)
+
+    def _apply_outcomes(self, segment: int, head: BatchHead, batch: OutcomeBatch) -> None:
+        if head.label_type not in self.labels.get(head.model_id, {}):
+            self.catalog.db.execute("INSERT OR IGNORE INTO labels VALUES (?, ?, x'')", (head.model_id, head.label_type))
+            self._keep_label(head.model_id, head.label_type, b"")
+        late = self.speed.add_outcomes(
+            head.model_id, head.label_type, batch.ids, batch.observed_us, batch.value, batch.revision
+        )
+        for hour, rows in late.items():
+            by_segment = self.late.setdefault((head.model_id, head.label_type, hour), {})
+            by_segment[segment] = by_segment.get(segment, 0) + rows
+
+    def late_rows(self, model_id: str, label_type: str, hour: int) -> int:
+        """Late rows of an hour that the batch join has not seen yet."""
+        return sum(self.late.get((model_id, label_type, hour), {}).values())
+
+
+def batch_key(head: BatchHead) -> bytes:
+    """Identity of a batch: what it is of, and the id its sender chose."""
+    text = "\0".join((head.kind, head.model_id, head.label_type, head.batch_id))
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+
+def hour_of(instant_us: int) -> int:
+    """Hours since 1970, rounded down."""
+    return instant_us // MICROSECONDS_PER_HOUR

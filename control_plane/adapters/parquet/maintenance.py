@@ -1,0 +1,277 @@
+"""What happens as time passes: hours expire, segments become Parquet, due hours are joined.
+
+A *pass* is due every `join_every`. It closes the open segment, keeps the last speed partials of the hours that
+expire, converts all closed segments, and joins all due hours that the speed view no longer serves. Since
+everything the speed view held is sealed before the join runs, the batch partial never holds less than the speed
+partial it replaces. A pass is cut into steps of bounded work; one `tick` does a few of them, and the next tick goes
+on where it stopped. Every step commits by itself, so that a crash repeats at most one.
+"""
+
+import threading
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from control_plane.adapters.parquet.batch_join import BatchJoin, Job, JobResult, Orphan
+from control_plane.adapters.parquet.catalog import ORPHANS_MAX
+from control_plane.adapters.parquet.facts import Facts, hour_of
+from control_plane.adapters.parquet.reading import mature_before_hour
+from control_plane.adapters.parquet.sealing import seal
+from control_plane.adapters.parquet.segments import read_segment
+from control_plane.adapters.parquet.writer import Writer
+from control_plane.app.fact_store import TickReport
+from control_plane.core.ground_truth.ids import MICROSECONDS_PER_HOUR, NO_HOUR
+from control_plane.core.ground_truth.partials import pack
+
+SEGMENTS_PER_TICK_MAX = 2
+"""Segments converted in one tick: about a second of work."""
+JOB_ROWS_MAX = 4_000_000
+"""Rows joined in one tick, but for an hour that is larger by itself."""
+JOB_HOURS_MAX = 2_048
+"""Hours joined in one tick: a day of a fleet of 85 models."""
+HOURS_PER_DAY = 24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreConfig:
+    """How the store spends time and space."""
+
+    join_every: timedelta = timedelta(hours=1)
+    """How often hours expire and are joined. With a driven clock a day is a good choice: the speed view answers
+    meanwhile."""
+    speed_window: timedelta = timedelta(days=2)
+    """How long the speed view waits for outcomes, if the attribution window is not over before."""
+    keep: timedelta = timedelta(days=100)
+    """How long rows are kept: the longest attribution window and some. Counts and partials stay."""
+    orphans_keep: timedelta = timedelta(days=7)
+    """How long orphans are listed."""
+    speed_rows_max: int = 4_000_000
+    join_threads: int = 1
+
+
+class Maintenance:
+    """Runs ticks; one at a time."""
+
+    def __init__(self, facts: Facts, writer: Writer, config: StoreConfig) -> None:
+        self._facts = facts
+        self._writer = writer
+        self._config = config
+        self._one_tick = threading.Lock()
+        self._join = BatchJoin(facts.root / "spill", threads=config.join_threads)
+        self._passed_us = facts.catalog.meta("passed_us")
+        self._in_pass = False
+
+    def close(self) -> None:
+        """Wait for a running tick, then let go of DuckDB."""
+        with self._one_tick:
+            self._join.close()
+
+    def tick(self, now: datetime, *, force: bool = False) -> TickReport:
+        """Do a bounded part of the work that is due at `now`; `force` starts a pass at once."""
+        with self._one_tick:
+            now_us = int(now.timestamp()) * 1_000_000
+            expired = 0
+            if not self._in_pass and (force or now_us - self._passed_us >= self._us(self._config.join_every)):
+                self._in_pass = True
+                expired = self._expire(now_us)
+            sealed = self._seal()
+            joined = deleted = 0
+            more = bool(self._facts.log.closed_numbers())
+            if self._in_pass and not more:
+                joined = self._run_join(now)
+                more = joined > 0
+                if not more:
+                    deleted = self._delete_old(now_us)
+                    with self._facts.lock, self._facts.catalog.transaction():
+                        self._facts.catalog.set_meta("passed_us", now_us)
+                    self._passed_us, self._in_pass = now_us, False
+            return TickReport(
+                expired_hours=expired,
+                sealed_segments=sealed,
+                joined_hours=joined,
+                deleted_files=deleted,
+                more=more,
+            )
+
+    def _us(self, span: timedelta) -> int:
+        return span // timedelta(microseconds=1)
+
+    def _expire(self, now_us: int) -> int:
+        """Close the open segment and let the speed view go of hours whose wait is over, keeping their partials."""
+        expired = 0
+        with self._writer.exclusive, self._facts.lock:
+            self._facts.log.close_segment()
+            horizons = {model_id: self._horizon(model_id, now_us) for model_id in self._facts.speed.models()}
+            with self._facts.catalog.transaction():
+                for model_id, horizon in horizons.items():
+                    expired += self._keep_partials(model_id, horizon, now_us)
+                    self._facts.catalog.db.execute(
+                        "INSERT INTO horizons VALUES (?, ?) ON CONFLICT DO UPDATE SET hour = max(hour, excluded.hour)",
+                        (model_id, horizon),
+                    )
+            for model_id, horizon in horizons.items():
+                self._facts.speed.expire(model_id, horizon)
+        return expired
+
+    def _horizon(self, model_id: str, now_us: int) -> int:
+        window = max(spec.window for spec in self._facts.labels_of(model_id))
+        return max(0, hour_of(now_us - self._us(min(window, self._config.speed_window))))
+
+    def _keep_partials(self, model_id: str, horizon: int, now_us: int) -> int:
+        """Store the speed partials of hours before the horizon; they answer until the batch join replaces them."""
+        hours = [hour for hour in self._facts.speed.hours(model_id) if hour < horizon]
+        for spec in self._facts.labels_of(model_id):
+            mature_before = (now_us - spec.window_us) // MICROSECONDS_PER_HOUR
+            for hour in hours:
+                partials = self._facts.speed.partials(model_id, spec, hour, mature_before) or {}
+                packed = {version: pack(partial) for version, partial in partials.items()}
+                self._facts.catalog.put_partials(model_id, spec.label_type, hour, "speed", packed)
+        return len(hours)
+
+    def _seal(self) -> int:
+        """Turn a few closed segments into Parquet."""
+        with self._facts.lock:
+            numbers = self._facts.log.closed_numbers()[:SEGMENTS_PER_TICK_MAX]
+        for number in numbers:
+            entries = seal(self._facts.root, number, list(read_segment(self._facts.log.path(number))))
+            with self._facts.lock:
+                with self._facts.catalog.transaction():
+                    for entry in entries:
+                        self._facts.catalog.add_file(entry)
+                    self._facts.catalog.db.executemany(
+                        "INSERT OR IGNORE INTO batches VALUES (?, ?)",
+                        list(self._facts.unsealed_batches.get(number, {}).items()),
+                    )
+                    self._facts.histograms.seal(number)
+                    self._facts.catalog.set_meta("sealed_segment", number)
+                self._facts.histograms.sealed(number)
+                self._facts.unsealed_batches.pop(number, None)
+                self._facts.log.delete(number)
+        return len(numbers)
+
+    def _run_join(self, now: datetime) -> int:
+        """Join some of the due hours; returns how many."""
+        with self._facts.lock:
+            due = self._due_hours(hour_of(int(now.timestamp()) * 1_000_000))
+            job = self._job(due, now) if due else None
+            seen_file = int(self._facts.catalog.db.execute("SELECT coalesce(max(id), 0) FROM files").fetchone()[0])
+            sealed_segment = self._facts.catalog.meta("sealed_segment")
+        if job is None:
+            return 0
+        result = self._join.run(job)
+        with self._facts.lock, self._facts.catalog.transaction():
+            self._store(job, result, seen_file)
+        with self._facts.lock:
+            self._forget_late(job, sealed_segment)
+        return len(due)
+
+    def _due_hours(self, now_hour: int) -> list[tuple[str, int]]:
+        """Due hours that the speed view does not serve, oldest first, within the limits of one job."""
+        live = {model_id: set(self._facts.speed.hours(model_id)) for model_id in self._facts.speed.models()}
+        chosen: list[tuple[str, int]] = []
+        rows = 0
+        for model_id, hour, size in self._facts.catalog.db.execute(
+            "SELECT d.model_id, d.hour, (SELECT coalesce(sum(h.rows), 0) FROM file_hours h "
+            "WHERE h.model_id = d.model_id AND h.hour = d.hour) FROM due d WHERE d.after_hour <= ? "
+            "ORDER BY d.model_id, d.hour",
+            (now_hour,),
+        ).fetchall():
+            shed = hour in self._facts.speed.shed_hours(model_id)
+            expired = hour == NO_HOUR or hour < self._facts.speed.horizon(model_id) or shed
+            if not expired or hour in live.get(model_id, ()):
+                continue
+            if chosen and (rows + size > JOB_ROWS_MAX or len(chosen) >= JOB_HOURS_MAX):
+                break
+            chosen.append((model_id, int(hour)))
+            rows += int(size)
+        return chosen
+
+    def _job(self, due: list[tuple[str, int]], now: datetime) -> Job:
+        """Everything a join of these hours must read."""
+        catalog = self._facts.catalog
+        predictions: set[tuple[str, int]] = set()
+        outcomes: set[tuple[str, int]] = set()
+        for model_id, hour in due:
+            predictions.add((model_id, hour))
+            predictions.update((model_id, reader) for reader in catalog.prediction_hours(model_id, hour))
+            outcomes.add((model_id, hour))
+            outcomes.update((model_id, in_id) for in_id in catalog.hours_in_ids(model_id, hour))
+        models = sorted({model_id for model_id, _ in due})
+        files: dict[str, list[str]] = {"predictions": [], "outcomes": []}
+        for kind, pairs in (("predictions", predictions), ("outcomes", outcomes)):
+            for model_id in models:
+                hours = [hour for one, hour in pairs if one == model_id]
+                files[kind] += [str(self._facts.root / path) for _, path in catalog.files_of(model_id, kind, hours)]
+        labels = [(model_id, spec) for model_id in models for spec in self._facts.labels_of(model_id)]
+        rows = sum(catalog.rows_of(model_id, "predictions", hour) for model_id, hour in predictions)
+        rows += sum(catalog.rows_of(model_id, "outcomes", hour) for model_id, hour in outcomes)
+        return Job(
+            due=tuple(due),
+            prediction_hours=tuple(sorted(predictions)),
+            outcome_hours=tuple(sorted(outcomes)),
+            prediction_files=tuple(files["predictions"]),
+            outcome_files=tuple(files["outcomes"]),
+            labels=tuple(labels),
+            mature_before={f"{model_id}/{spec.label_type}": mature_before_hour(spec, now) for model_id, spec in labels},
+            rows=rows,
+        )
+
+    def _store(self, job: Job, result: JobResult, seen_file: int) -> None:
+        """Replace partials and orphans of the joined hours; inside one transaction."""
+        catalog = self._facts.catalog
+        for model_id, hour in job.due:
+            again_at = 0
+            for label_model, spec in job.labels:
+                if label_model != model_id:
+                    continue
+                key = (model_id, spec.label_type, hour)
+                packed = {version: pack(partial) for version, partial in result.partials.get(key, {}).items()}
+                catalog.put_partials(model_id, spec.label_type, hour, "batch", packed)
+                catalog.put_orphans(*key, result.orphans.get(key, 0))
+                mature_before = job.mature_before[f"{model_id}/{spec.label_type}"]
+                if spec.absence_means_negative and packed and hour >= mature_before:
+                    again_at = max(again_at, hour + 1 - (-spec.window_us // MICROSECONDS_PER_HOUR))
+            catalog.settle_due(model_id, hour, seen_file, again_at)
+        self._list_orphans(result.listed)
+
+    def _list_orphans(self, listed: tuple[Orphan, ...]) -> None:
+        db = self._facts.catalog.db
+        room = ORPHANS_MAX - int(db.execute("SELECT count(*) FROM orphans").fetchone()[0])
+        db.executemany(
+            "INSERT OR REPLACE INTO orphans VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [
+                (
+                    one.model_id,
+                    one.label_type,
+                    one.hour,
+                    one.prediction_id,
+                    one.observed_us,
+                    one.value,
+                    one.revision,
+                )
+                for one in listed[: max(0, room)]
+            ],
+        )
+
+    def _forget_late(self, job: Job, sealed_segment: int) -> None:
+        """Late rows that the join has seen are in its partials now."""
+        due = set(job.due)
+        for key in [key for key in self._facts.late if (key[0], key[2]) in due]:
+            left = {segment: n for segment, n in self._facts.late[key].items() if segment > sealed_segment}
+            if left:
+                self._facts.late[key] = left
+            else:
+                del self._facts.late[key]
+
+    def _delete_old(self, now_us: int) -> int:
+        """Delete files all of whose hours are older than what is kept, and orphans past their listing."""
+        before = hour_of(now_us - self._us(self._config.keep))
+        with self._facts.lock:
+            with self._facts.catalog.transaction():
+                paths = self._facts.catalog.remove_files_before(before)
+                self._facts.catalog.db.execute(
+                    "DELETE FROM orphans WHERE observed_us < ?", (now_us - self._us(self._config.orphans_keep),)
+                )
+            for path in paths:
+                Path(self._facts.root / path).unlink(missing_ok=True)
+        return len(paths)

@@ -1,0 +1,108 @@
+"""Opening a store: bring memory to where it was, from what is on disk.
+
+1. Small things from the catalogue: labels, profiles' digests, horizons.
+2. Rows of hours that have not expired, from Parquet, oldest file first: the speed view.
+3. Segments that are not Parquet yet, through the same `apply` as when they arrived. Segments that are (a crash
+   between the catalogue's commit and the deletion) are deleted.
+"""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from control_plane.adapters.parquet.facts import Batch, Facts
+from control_plane.adapters.parquet.segments import Record, read_segment, recover_segment
+from control_plane.core.ground_truth.batch import read_outcomes, read_predictions
+from control_plane.core.ground_truth.ids import IdColumns, Int64s, id_columns
+
+_PREDICTIONS = ["prediction_id", "predicted_at", "score", "version", "hour"]
+_OUTCOMES = ["prediction_id", "observed_at", "value", "revision", "label_type", "late", "hour"]
+
+
+def recover(facts: Facts) -> None:
+    """Fill memory; call once, before anything else.
+
+    Raises:
+        SegmentDamaged: acknowledged data does not read back.
+    """
+    facts.load()
+    _reload_files(facts)
+    sealed = facts.catalog.meta("sealed_segment")
+    facts.log.start_after(sealed)
+    numbers = facts.log.numbers()
+    for number in numbers:
+        path = facts.log.path(number)
+        if number <= sealed:
+            facts.log.delete(number)
+            continue
+        records = recover_segment(path) if number == numbers[-1] else list(read_segment(path))
+        for record in records:
+            facts.apply(number, record.head, parse(record))
+
+
+def parse(record: Record) -> Batch:
+    """The batch of a record; it was validated before it was stored."""
+    return read_predictions(record.ipc) if record.head.kind == "predictions" else read_outcomes(record.ipc)
+
+
+def _reload_files(facts: Facts) -> None:
+    """Rows of live hours, in order of arrival."""
+    too_large = facts.catalog.db.execute(
+        "SELECT model_id, hour FROM file_hours GROUP BY model_id, hour HAVING sum(rows) > ?",
+        (facts.speed.rows_max,),
+    ).fetchall()
+    for model_id, hour in too_large:
+        facts.speed.shed(model_id, int(hour))
+    for kind, model_id, path, hour_max in facts.catalog.db.execute(
+        "SELECT kind, model_id, path, hour_max FROM files ORDER BY id"
+    ).fetchall():
+        horizon = facts.speed.horizon(model_id)
+        if hour_max < horizon and kind == "predictions":
+            continue
+        columns = _PREDICTIONS if kind == "predictions" else _OUTCOMES
+        file = facts.root / path
+        if kind == "predictions":
+            table = pq.read_table(file, columns=columns, filters=[("hour", ">=", horizon)], partitioning=None)
+            _reload_predictions(facts, model_id, table)
+        elif hour_max >= horizon or hour_max < 0:
+            table = pq.read_table(file, columns=columns, filters=[("late", "=", False)], partitioning=None)
+            _reload_outcomes(facts, model_id, table)
+
+
+def _reload_predictions(facts: Facts, model_id: str, table: pa.Table) -> None:
+    versions = table.column("version").to_numpy()
+    for version in np.unique(versions):
+        rows = table.filter(pa.array(versions == version))
+        facts.speed.add_predictions(
+            model_id,
+            int(version),
+            _ids(rows),
+            _instants(rows, "predicted_at"),
+            rows.column("score").to_numpy(),
+            tell_new=False,
+        )
+
+
+def _reload_outcomes(facts: Facts, model_id: str, table: pa.Table) -> None:
+    for label_type in pc.unique(table.column("label_type")).to_pylist():
+        rows = table.filter(pc.equal(table.column("label_type"), label_type))
+        facts.speed.add_outcomes(
+            model_id,
+            label_type,
+            _ids(rows),
+            _instants(rows, "observed_at"),
+            rows.column("value").to_numpy(),
+            rows.column("revision").to_numpy(),
+        )
+
+
+def _ids(rows: pa.Table) -> IdColumns:
+    column = rows.column("prediction_id").combine_chunks()
+    raw = np.frombuffer(column.buffers()[1], np.uint8)[column.offset * 16 :][: len(column) * 16]
+    return id_columns(raw.reshape(-1, 16))
+
+
+def _instants(rows: pa.Table, name: str) -> Int64s:
+    instants: Int64s = rows.column(name).cast(pa.int64()).to_numpy()
+    return instants

@@ -1,0 +1,142 @@
+"""From segments to Parquet: the same rows, by model and ordered by prediction hour.
+
+File names follow from the segment's number alone, so that a conversion cut short by a crash is simply done again
+over the same names. A file holds one model's rows of one segment; the catalogue knows which hours are in it, and
+rows are ordered by hour, so that a reader of one hour skips the row groups of the others.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from control_plane.adapters.parquet.catalog import FileEntry
+from control_plane.adapters.parquet.segments import Record, sync_directory
+from control_plane.core.ground_truth.batch import OutcomeBatch, PredictionBatch, read_outcomes, read_predictions
+from control_plane.core.ground_truth.ids import MICROSECONDS_PER_HOUR, IdColumns, Int64s, id_bytes, id_hours
+from control_plane.core.ground_truth.speed import late_outcomes
+
+ROW_GROUP_ROWS = 262_144
+"""Rows per row group: 8 MB of bare predictions; the unit that a reader of one hour skips."""
+_INSTANT = pa.timestamp("us", tz="UTC")
+_PLAIN_COLUMNS = ("prediction_id", "predicted_at", "observed_at", "score", "value", "arrival", "late")
+"""Columns in which hardly two rows agree: a dictionary would only cost."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Rows of one record, ready to be written."""
+
+    table: pa.Table
+    hours: Int64s
+    in_ids: Int64s
+
+
+def seal(root: Path, segment: int, records: Sequence[Record]) -> list[FileEntry]:
+    """Write the Parquet files of a segment durably; the catalogue does not know them yet.
+
+    Args:
+        root: the store's directory; paths of the entries are relative to it.
+        records: all records of the segment, in order.
+    """
+    parts: dict[tuple[str, str, pa.Schema], list[_Part]] = {}
+    arrival = segment << 32
+    for record in records:
+        head = record.head
+        if head.kind == "predictions":
+            part = _prediction_part(read_predictions(record.ipc), record, arrival)
+        else:
+            part = _outcome_part(read_outcomes(record.ipc), record, arrival)
+        parts.setdefault((head.kind, head.model_id, part.table.schema), []).append(part)
+        arrival += head.rows
+    entries = []
+    for at, ((kind, model_id, _), found) in enumerate(parts.items()):
+        path = Path(kind) / f"model_id={model_id}" / f"{segment:010d}-{at}.parquet"
+        entries.append(_write(root, path, kind, model_id, found))
+    for directory in sorted({root / entry.path for entry in entries}):
+        sync_directory(directory.parent)
+    return entries
+
+
+def _prediction_part(batch: PredictionBatch, record: Record, arrival: int) -> _Part:
+    hours = batch.predicted_us // MICROSECONDS_PER_HOUR
+    columns = {
+        "prediction_id": _id_array(batch.ids),
+        "predicted_at": pa.array(batch.predicted_us).cast(_INSTANT),
+        "score": pa.array(batch.score),
+        "version": pa.array(np.full(batch.rows, record.head.version, np.int32)),
+        **_shared(record, hours, arrival),
+        **{f"feature.{name}": column for name, column in sorted(batch.features.items())},
+    }
+    return _Part(pa.table(columns), hours, id_hours(batch.ids))
+
+
+def _outcome_part(batch: OutcomeBatch, record: Record, arrival: int) -> _Part:
+    hours, late = late_outcomes(batch.ids, batch.observed_us, record.head.horizon)
+    columns = {
+        "prediction_id": _id_array(batch.ids),
+        "observed_at": pa.array(batch.observed_us).cast(_INSTANT),
+        "value": pa.array(batch.value),
+        "revision": pa.array(batch.revision),
+        "label_type": _repeated(record.head.label_type, batch.rows),
+        "late": pa.array(late),
+        **_shared(record, hours, arrival),
+    }
+    return _Part(pa.table(columns), hours, hours)
+
+
+def _shared(record: Record, hours: Int64s, arrival: int) -> dict[str, pa.Array]:
+    rows = len(hours)
+    return {
+        "model_id": _repeated(record.head.model_id, rows),
+        "hour": pa.array(hours.astype(np.int32)),
+        "arrival": pa.array(np.arange(arrival, arrival + rows, dtype=np.int64)),
+    }
+
+
+def _repeated(text: str, rows: int) -> pa.Array:
+    return pa.DictionaryArray.from_arrays(np.zeros(rows, np.int32), pa.array([text]))
+
+
+def _id_array(ids: IdColumns) -> pa.Array:
+    raw: npt.NDArray[np.uint8] = id_bytes(ids)
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(raw), [None, pa.py_buffer(raw.tobytes())])
+
+
+def _write(root: Path, path: Path, kind: str, model_id: str, parts: list[_Part]) -> FileEntry:
+    """Write the rows of one file, ordered by hour, through a draft."""
+    table = pa.concat_tables([part.table for part in parts]).unify_dictionaries()
+    hours = np.concatenate([part.hours for part in parts])
+    in_ids = np.concatenate([part.in_ids for part in parts])
+    if (hours[1:] < hours[:-1]).any():
+        table = table.take(np.argsort(hours, kind="stable"))
+    target = root / path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_suffix(".draft")
+    with draft.open("wb") as file:
+        pq.write_table(
+            table,
+            file,
+            row_group_size=ROW_GROUP_ROWS,
+            compression="zstd",
+            compression_level=1,
+            use_dictionary=[name for name in table.column_names if name not in _PLAIN_COLUMNS],
+            write_statistics=["hour"],
+        )
+        file.flush()
+        os.fsync(file.fileno())
+    draft.rename(target)
+    distinct, counts = np.unique(hours, return_counts=True)
+    pairs = np.unique(np.stack([in_ids, hours]), axis=1).T if kind == "predictions" else np.zeros((0, 2), np.int64)
+    return FileEntry(
+        kind=kind,
+        model_id=model_id,
+        path=str(path),
+        rows_by_hour={int(hour): int(count) for hour, count in zip(distinct, counts, strict=True)},
+        hours_in_ids=frozenset((int(in_id), int(hour)) for in_id, hour in pairs),
+    )

@@ -1,0 +1,218 @@
+"""The fact store: predictions, outcomes and profiles on local disk, and every number made of them.
+
+Theory of operation. A batch is appended to the segment log, durable, and taken into memory: into the speed view
+(joined when read) and, binned by its version's reference profile, into hourly counts. In the background segments
+become Parquet and hours that the speed view has let go of are joined by DuckDB. Each step is one transaction of the
+catalogue; after a crash, memory is rebuilt from catalogue, Parquet and the segments that were not converted yet.
+
+Files below the directory: `segments/` (the log), `predictions/` and `outcomes/` (Parquet), `profiles/` (JSON by
+sha256), `catalog.sqlite`, `spill/` (DuckDB's, emptied at start), `lock` (one process at a time).
+
+Every method may be called from any thread. Writing goes through one thread; reads take a lock for milliseconds.
+"""
+
+import fcntl
+import os
+import shutil
+from concurrent.futures import Future
+from datetime import datetime
+from pathlib import Path
+
+from control_plane.adapters.parquet.catalog import Catalog
+from control_plane.adapters.parquet.facts import Facts
+from control_plane.adapters.parquet.histograms import Histograms
+from control_plane.adapters.parquet.maintenance import Maintenance, StoreConfig
+from control_plane.adapters.parquet.profiles import ProfileStore
+from control_plane.adapters.parquet.reading import Reader
+from control_plane.adapters.parquet.rebuild import rebuild_histograms
+from control_plane.adapters.parquet.recovery import recover
+from control_plane.adapters.parquet.segments import SegmentLog
+from control_plane.adapters.parquet.writer import Writer
+from control_plane.app.fact_store import (
+    CoverageReport,
+    FactEvidence,
+    Grain,
+    PerformanceReport,
+    Receipt,
+    StoreStats,
+    TickReport,
+)
+from control_plane.core.errors import Invalid, NotFound, Reason, Unavailable, Violation
+from control_plane.core.ground_truth.labels import WINDOW_MAX, LabelSpec
+from control_plane.core.ground_truth.speed import SpeedView
+from control_plane.core.ids import parse_model_id
+
+BATCH_ID_CHARS_MAX = 200
+"""As in the contract."""
+
+
+class ParquetFactStore:
+    """`FactStore` on a local directory."""
+
+    def __init__(self, root: Path, config: StoreConfig | None = None) -> None:
+        """Open or create a store; recovers from whatever a crash left.
+
+        Raises:
+            Unavailable: another process has the directory, or acknowledged data is damaged (`SegmentDamaged`).
+        """
+        config = config or StoreConfig()
+        root.mkdir(parents=True, exist_ok=True)
+        self._lock_file = _lock(root)
+        shutil.rmtree(root / "spill", ignore_errors=True)
+        try:
+            catalog = Catalog(root / "catalog.sqlite")
+            self._facts = Facts(
+                root=root,
+                log=SegmentLog(root / "segments"),
+                catalog=catalog,
+                profiles=ProfileStore(root / "profiles"),
+                histograms=Histograms(catalog),
+                speed=SpeedView(config.speed_rows_max),
+            )
+            recover(self._facts)
+        except BaseException:
+            os.close(self._lock_file)
+            raise
+        self._writer = Writer(self._facts)
+        self._reader = Reader(self._facts)
+        self._maintenance = Maintenance(self._facts, self._writer, config)
+        self._open = True
+
+    def submit_predictions(self, batch_id: str, model_id: str, version: int, ipc_bytes: bytes) -> "Future[Receipt]":
+        """See `FactStore`."""
+        _check_header(batch_id, "version", version >= 1, "a version is 1 or more")
+        return self._writer.submit("predictions", batch_id, parse_model_id(model_id), ipc_bytes, version=version)
+
+    def submit_outcomes(self, batch_id: str, model_id: str, label_type: str, ipc_bytes: bytes) -> "Future[Receipt]":
+        """See `FactStore`."""
+        _check_header(batch_id, "label_type", len(label_type) <= 100, "at most 100 characters")
+        return self._writer.submit("outcomes", batch_id, parse_model_id(model_id), ipc_bytes, label_type=label_type)
+
+    def append_predictions(self, batch_id: str, model_id: str, version: int, ipc_bytes: bytes) -> Receipt:
+        """See `FactStore`."""
+        return self.submit_predictions(batch_id, model_id, version, ipc_bytes).result()
+
+    def append_outcomes(self, batch_id: str, model_id: str, label_type: str, ipc_bytes: bytes) -> Receipt:
+        """See `FactStore`."""
+        return self.submit_outcomes(batch_id, model_id, label_type, ipc_bytes).result()
+
+    def set_label(self, model_id: str, spec: LabelSpec) -> None:
+        """See `FactStore`."""
+        if not spec.label_type or not 0 < spec.window.total_seconds() <= WINDOW_MAX.total_seconds():
+            raise _invalid("label", f"a label has a name and a window of up to {WINDOW_MAX.days} days")
+        with self._facts.lock:
+            self._facts.put_label(parse_model_id(model_id), spec)
+
+    def put_profile(self, json_bytes: bytes) -> str:
+        """See `FactStore`."""
+        with self._facts.lock:
+            return self._facts.profiles.put(json_bytes)
+
+    def profile(self, digest: str) -> bytes | None:
+        """See `FactStore`."""
+        return self._facts.profiles.text(digest)
+
+    def set_reference(self, model_id: str, version: int, digest: str) -> None:
+        """See `FactStore`."""
+        model_id = parse_model_id(model_id)
+        if self._facts.references.get((model_id, version)) == digest:
+            return
+        if self._facts.profiles.text(digest) is None:
+            raise NotFound(Reason.VERSION_NOT_FOUND, f"there is no profile {digest}", digest=digest)
+        with self._writer.exclusive, self._facts.lock:
+            rebuild_histograms(self._facts, model_id, version, digest)
+
+    def evidence(
+        self, model_id: str, version: int, window_start: datetime, window_end: datetime, now: datetime
+    ) -> FactEvidence:
+        """See `FactStore`."""
+        return self._reader.evidence(model_id, version, window_start, window_end, now)
+
+    def coverage(
+        self,
+        model_id: str,
+        version: int | None,
+        start: datetime,
+        end: datetime,
+        now: datetime,
+        *,
+        label_type: str = "",
+        grain: Grain = "day",
+    ) -> CoverageReport:
+        """See `FactStore`."""
+        return self._reader.coverage(model_id, version, start, end, now, label_type=label_type, grain=grain)
+
+    def performance(
+        self,
+        model_id: str,
+        version: int | None,
+        start: datetime,
+        end: datetime,
+        now: datetime,
+        *,
+        label_type: str = "",
+        grain: Grain = "day",
+    ) -> PerformanceReport:
+        """See `FactStore`."""
+        return self._reader.performance(model_id, version, start, end, now, label_type=label_type, grain=grain)
+
+    def tick(self, now: datetime, *, force: bool = False) -> TickReport:
+        """See `FactStore`."""
+        return self._maintenance.tick(now, force=force)
+
+    def stats(self) -> StoreStats:
+        """See `FactStore`."""
+        facts = self._facts
+        with facts.lock:
+            files, rows = facts.catalog.db.execute("SELECT count(*), coalesce(sum(rows), 0) FROM files").fetchone()
+            due = facts.catalog.db.execute("SELECT count(*) FROM due").fetchone()[0]
+            orphans = facts.catalog.db.execute("SELECT coalesce(sum(orphans), 0) FROM orphan_hours").fetchone()[0]
+            return StoreStats(
+                rows_appended=facts.rows_appended,
+                batches_appended=facts.batches_appended,
+                duplicate_batches=facts.duplicate_batches,
+                segments=len(facts.log.numbers()),
+                open_segment_bytes=facts.log.open_bytes,
+                files=int(files),
+                file_rows=int(rows),
+                speed_rows=facts.speed.rows,
+                speed_rows_shed=facts.speed.rows_shed,
+                due_hours=int(due),
+                orphans=int(orphans),
+            )
+
+    def close(self) -> None:
+        """See `FactStore`. Safe to call twice."""
+        if not self._open:
+            return
+        self._open = False
+        self._writer.close()
+        self._maintenance.close()
+        with self._facts.lock:
+            self._facts.log.close_segment()
+            self._facts.catalog.close()
+        os.close(self._lock_file)
+
+
+def _lock(root: Path) -> int:
+    """Hold the directory for this process; the kernel lets go of it however the process ends."""
+    file = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(file)
+        raise Unavailable(
+            Reason.STORE_UNAVAILABLE, f"another process uses the fact store in {root}: stop it first"
+        ) from error
+    return file
+
+
+def _check_header(batch_id: str, field: str, fits: bool, rule: str) -> None:
+    if not 0 < len(batch_id) <= BATCH_ID_CHARS_MAX:
+        raise _invalid("batch_id", f"1 to {BATCH_ID_CHARS_MAX} characters")
+    if not fits:
+        raise _invalid(field, rule)
+
+
+def _invalid(field: str, message: str) -> Invalid:
+    return Invalid(Reason.INVALID_ARGUMENT, Violation(field=field, rule="range", message=message))

@@ -1,0 +1,191 @@
+"""The one writer: batches queue up, a group is written with one sync, then all of it is answered.
+
+A batch is validated before it touches the disk; an invalid one is answered by itself and its neighbours in the
+group do not notice. Nothing is answered before it is durable *and* visible to readers.
+"""
+
+import queue
+import threading
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from control_plane.adapters.parquet.facts import Batch, Facts, batch_key
+from control_plane.adapters.parquet.segments import BatchHead, Kind, Record
+from control_plane.app.fact_store import Receipt
+from control_plane.core.errors import Reason, RunwayError, Unavailable
+from control_plane.core.ground_truth.batch import read_outcomes, read_predictions
+
+GROUP_BYTES_MAX = 32 * 1024 * 1024
+"""Bytes made durable at once: half a segment, so that a segment never grows far beyond its size."""
+GROUP_BATCHES_MAX = 256
+"""Batches made durable at once; beyond this the sync is amortised and only latency would grow."""
+QUEUED_BYTES_MAX = 1024 * 1024 * 1024
+"""Bytes waiting to be written before new batches are turned away: three of the largest messages."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Request:
+    """A batch on its way."""
+
+    kind: Kind
+    batch_id: str
+    model_id: str
+    version: int
+    label_type: str
+    ipc: bytes
+    answer: "Future[Receipt]" = field(default_factory=Future)
+
+
+@dataclass(slots=True)
+class _Prepared:
+    """A valid batch of a group."""
+
+    request: _Request
+    head: BatchHead
+    batch: Batch
+
+
+class Writer:
+    """Owns the writing thread. `exclusive` is held while a group is written: hold it to close segments or move
+    horizons, so that no group sees half of that."""
+
+    def __init__(self, facts: Facts) -> None:
+        self._facts = facts
+        self._queue: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
+        self._queued_bytes = 0
+        self._queued_lock = threading.Lock()
+        self._closed = False
+        self.exclusive = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="fact-writer", daemon=True)
+        self._thread.start()
+
+    def submit(
+        self, kind: Kind, batch_id: str, model_id: str, ipc: bytes, *, version: int = 0, label_type: str = ""
+    ) -> "Future[Receipt]":
+        """Queue a batch; the future resolves once it is durable, or fails with `Invalid` or `Unavailable`."""
+        request = _Request(
+            kind=kind, batch_id=batch_id, model_id=model_id, version=version, label_type=label_type, ipc=ipc
+        )
+        with self._queued_lock:
+            if self._closed:
+                raise Unavailable(Reason.SHUTTING_DOWN, "the fact store is closed")
+            if self._queued_bytes and self._queued_bytes + len(ipc) > QUEUED_BYTES_MAX:
+                raise Unavailable(Reason.STORE_UNAVAILABLE, "too many batches wait to be written: slow down")
+            self._queued_bytes += len(ipc)
+            self._queue.put(request)
+        return request.answer
+
+    def close(self) -> None:
+        """Write what is queued, then stop."""
+        with self._queued_lock:
+            if not self._closed:
+                self._closed = True
+                self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (first := self._queue.get()) is not None:
+            group, size, last = [first], len(first.ipc), False
+            while size < GROUP_BYTES_MAX and len(group) < GROUP_BATCHES_MAX and not last:
+                try:
+                    following = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+                if following is None:
+                    last = True
+                else:
+                    group.append(following)
+                    size += len(following.ipc)
+            self._write_safely(group)
+            with self._queued_lock:
+                self._queued_bytes -= size
+            if last:
+                return
+
+    def _write_safely(self, group: list[_Request]) -> None:
+        """Every request gets an answer, whatever happens; this is the thread's edge."""
+        try:
+            self._write(group)
+        except RunwayError as error:
+            _fail(group, error)
+        except Exception as error:
+            failure = Unavailable(Reason.STORE_UNAVAILABLE, f"the fact store failed: {error}")
+            failure.__cause__ = error
+            _fail(group, failure)
+
+    def _write(self, group: list[_Request]) -> None:
+        with self.exclusive:
+            prepared: list[_Prepared] = []
+            receipts: list[tuple[_Request, Receipt]] = []
+            in_group: dict[bytes, int] = {}
+            for request in group:
+                try:
+                    self._prepare(request, prepared, receipts, in_group)
+                except RunwayError as error:
+                    request.answer.set_exception(error)
+            if prepared:
+                segment = self._facts.log.append([Record(head=one.head, ipc=one.request.ipc) for one in prepared])
+                with self._facts.lock:
+                    for one in prepared:
+                        self._facts.apply(segment, one.head, one.batch)
+        for one in prepared:
+            one.request.answer.set_result(Receipt(rows=one.head.rows, duplicate=False))
+        for request, receipt in receipts:
+            request.answer.set_result(receipt)
+
+    def _prepare(
+        self,
+        request: _Request,
+        prepared: list[_Prepared],
+        receipts: list[tuple[_Request, Receipt]],
+        in_group: dict[bytes, int],
+    ) -> None:
+        """Recognise a duplicate, or validate."""
+        facts = self._facts
+        with facts.lock:
+            label_type = request.label_type
+            if request.kind == "outcomes":
+                label_type = facts.label(request.model_id, label_type).label_type
+            spec = facts.checked_label(request.model_id, label_type)
+            profile = facts.profile_of(request.model_id, request.version)
+            horizon = facts.speed.horizon(request.model_id)
+            head = BatchHead(
+                kind=request.kind,
+                batch_id=request.batch_id,
+                model_id=request.model_id,
+                version=request.version,
+                label_type=label_type,
+                rows=0,
+                horizon=horizon,
+            )
+            key = batch_key(head)
+            known = in_group.get(key)
+            known = facts.batch_rows(key) if known is None else known
+            if known is not None:
+                facts.duplicate_batches += 1
+                receipts.append((request, Receipt(rows=known, duplicate=True)))
+                return
+        batch: Batch
+        if request.kind == "predictions":
+            batch = read_predictions(request.ipc, spec)
+            if profile is not None:
+                profile.check(batch.features)
+        else:
+            batch = read_outcomes(request.ipc, spec)
+        head = BatchHead(
+            kind=head.kind,
+            batch_id=head.batch_id,
+            model_id=head.model_id,
+            version=head.version,
+            label_type=head.label_type,
+            rows=batch.rows,
+            horizon=horizon,
+        )
+        in_group[key] = batch.rows
+        prepared.append(_Prepared(request, head, batch))
+
+
+def _fail(group: list[_Request], error: RunwayError) -> None:
+    for request in group:
+        if not request.answer.done():
+            request.answer.set_exception(error)
