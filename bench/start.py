@@ -1,0 +1,67 @@
+"""[start_5k_s] Start from a snapshot of 5,000 models and 50,000 edges.
+
+The fleet is registered through the API and the control plane stopped cleanly, which leaves a snapshot. Then it is
+started again, several times: from exec to the first answered GetModel of the last model. Interpreter and imports are
+in the figure, because whoever waits for a restart waits for them too; how long they take alone is shown beside it.
+"""
+
+import subprocess
+import sys
+import time
+
+import numpy as np
+from runway.v1 import graph_pb2, graph_pb2_grpc, registry_pb2, registry_pb2_grpc
+
+from bench.fleet import Fleet, make_fleet
+from bench.plane import Plane, load_fleet, running_plane
+from bench.table import Row
+
+IDS = ("start_5k_s",)
+
+STARTS = 5
+
+
+def run() -> list[Row]:
+    """Load once, start several times."""
+    fleet = make_fleet(models=5_000, others=2_000, dependencies=50_000)
+    with running_plane() as plane:
+        with plane.channel() as channel:
+            load_fleet(channel, fleet)
+        plane.stop()
+        answered, listening = zip(*(_start_and_ask(plane, fleet) for _ in range(STARTS)), strict=True)
+    imports = [_imports_s() for _ in range(STARTS)]
+    return [
+        Row(
+            id="start_5k_s",
+            value=float(np.median(answered)),
+            unit="s",
+            peers={
+                "until it listens": float(np.median(listening)),
+                "interpreter and imports alone": float(np.median(imports)),
+            },
+            note="target < 1; exec to first answer, from a snapshot of 5,000 models and 50,000 edges",
+        )
+    ]
+
+
+def _start_and_ask(plane: Plane, fleet: Fleet) -> tuple[float, float]:
+    """Seconds to the first answer and to listening; checks that the whole fleet is there, then stops."""
+    begun = time.perf_counter()
+    listening_s = plane.start()
+    with plane.channel() as channel:
+        model_id = fleet.models[-1].removeprefix("model:")
+        registry = registry_pb2_grpc.RegistryServiceStub(channel)
+        registry.GetModel(registry_pb2.GetModelRequest(model_id=model_id), timeout=30, wait_for_ready=True)
+        answered_s = time.perf_counter() - begun
+        graph = graph_pb2_grpc.GraphServiceStub(channel).GetGraph(graph_pb2.GetGraphRequest(), timeout=30)
+    if len(graph.nodes) != len(fleet.node_ids) or len(graph.dependencies) != len(fleet.dependencies):
+        raise AssertionError(f"{len(graph.nodes)} nodes and {len(graph.dependencies)} edges came back")
+    plane.stop()
+    return answered_s, listening_s
+
+
+def _imports_s() -> float:
+    """Seconds to start an interpreter that imports all of the control plane and ends."""
+    begun = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "import control_plane.bootstrap"], check=True)
+    return time.perf_counter() - begun
