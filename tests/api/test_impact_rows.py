@@ -15,12 +15,9 @@ def chain(length: int) -> DependencyGraph:
     graph = DependencyGraph()
     ids = [NodeId(f"model:m{i}") for i in range(length)]
     for number, node_id in enumerate(ids):
-        graph.put_node(
-            Node(
-                node_id=node_id, owner="ana" * (60 if number == 1 else number % 2), team="ops", tier=number % 5 or None
-            )
-        )
-    pairs = [*zip(ids, ids[1:], strict=False), (ids[0], ids[2])]
+        owner = "ana" * (60 if number == 1 else number % 2)
+        graph.put_node(Node(node_id=node_id, owner=owner, team="ops", tier=number % 5 or None))
+    pairs = [*pairwise(ids), (ids[0], ids[2])]
     graph.add_dependencies(
         Dependency(upstream=up, downstream=down, edge_type=DependencyType.EMBEDS) for up, down in pairs
     )

@@ -7,7 +7,7 @@ known bytes: 0.4 ms. That fields may come in any order and that encodings may be
 protobuf wire format (https://protobuf.dev/programming-guides/encoding/#order, "Last One Wins").
 """
 
-from runway.v1 import common_pb2, graph_pb2
+from runway.v1 import graph_pb2
 
 from control_plane.api.convert.registry import TIERS
 from control_plane.core.graph.dependency_graph import DependencyGraph
@@ -63,8 +63,10 @@ def _beginning(node: Node) -> bytes:
 
 
 def _facts(node: Node) -> graph_pb2.Reached:
-    tier = TIERS[node.tier] if node.tier else common_pb2.TIER_UNSPECIFIED
-    return graph_pb2.Reached(node_id=node.node_id, owner=node.owner, team=node.team, tier=tier)
+    facts = graph_pb2.Reached(node_id=node.node_id, owner=node.owner, team=node.team)
+    if node.tier:
+        facts.tier = TIERS[node.tier]
+    return facts
 
 
 def _one_by_one(graph: DependencyGraph, answer: Impact) -> bytes:
