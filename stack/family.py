@@ -12,8 +12,12 @@ import sys
 
 import psutil
 
+from stack.settings import StackError
+
 STACK_VARIABLE = "RUNWAY_STACK"
 PR_SET_CHILD_SUBREAPER = 36
+ROUNDS_MAX = 5
+"""A process may start another while it is asked to end; then there is one more round."""
 KILLED_S_MAX = 5.0
 """After SIGKILL a process is gone as soon as the kernel gets to it; longer means it hangs in a system call."""
 
@@ -34,6 +38,27 @@ def belonging_to(stack_id: str) -> list[psutil.Process]:
         except (psutil.Error, OSError):
             continue
     return found
+
+
+def end_family(stack_id: str, patience_s: float, spared: frozenset[int] = frozenset()) -> list[psutil.Process]:
+    """End every process of a stack but the `spared`; returns all that were ended.
+
+    Raises:
+        StackError: one does not end, not even when killed.
+    """
+    ended: list[psutil.Process] = []
+    for _ in range(ROUNDS_MAX):
+        members = [runs for runs in belonging_to(stack_id) if runs.pid not in spared]
+        alive = end_all(members, patience_s)
+        if alive:
+            raise StackError(
+                f"Processes {', '.join(str(runs.pid) for runs in alive)} do not end, not even when killed: they hang "
+                "in the kernel (a disk that does not answer?)."
+            )
+        if not members:
+            break
+        ended += members
+    return ended
 
 
 def end_all(members: list[psutil.Process], patience_s: float) -> list[psutil.Process]:

@@ -10,12 +10,10 @@ import asyncio
 import time
 from collections.abc import Coroutine
 
-import psutil
-
 from control_plane.adapters.postgres.embedded import STOP_S_MAX, EmbeddedPostgres
 from control_plane.adapters.postgres.placement import EmbeddedPostgresError
 from stack.children import RESTARTS_MAX, RESTARTS_WINDOW_S, Child, GaveUpError, Program, Say
-from stack.family import belonging_to, end_all, reap_orphans
+from stack.family import end_family, reap_orphans
 from stack.home import Home
 from stack.settings import StackError
 
@@ -111,20 +109,19 @@ class Supervisor:
             if names is STOP_ORDER[-1]:
                 await asyncio.gather(*(child.stop() for child in by_name.values()))
             if DAGSTER_DAEMON in names:
-                await self._end_runs({child.pid for child in by_name.values()})
+                await self._end_runs({child.pid for child in by_name.values() if child.pid is not None})
         await self._end_runs(set())
         await self._stop_postgres(STOP_S_MAX)
         reap_orphans(set(), seen=reap_orphans(set(), set()))
 
     async def kill(self) -> None:
         """End everything at once, Postgres in its quickest safe way. For a second Ctrl-C."""
-        await asyncio.to_thread(end_all, belonging_to(self.home.stack_id), 0.0)
+        await asyncio.to_thread(end_family, self.home.stack_id, 0.0)
         await self._stop_postgres(1.0)
 
-    async def _end_runs(self, spared: set[int | None]) -> None:
+    async def _end_runs(self, spared: set[int]) -> None:
         """End what children of ours left: trainings, mostly."""
-        left = [runs for runs in belonging_to(self.home.stack_id) if runs.pid not in spared]
-        await asyncio.to_thread(end_all, left, RUNS_END_S_MAX)
+        await asyncio.to_thread(end_family, self.home.stack_id, RUNS_END_S_MAX, frozenset(spared))
 
     def _known(self) -> set[int]:
         known = {child.pid for child in self.children} | {self._postgres.pid if self._postgres else None}
@@ -181,19 +178,7 @@ def stop_leftovers(home: Home) -> list[str]:
     Raises:
         StackError: something does not end.
     """
-    left = belonging_to(home.stack_id)
-    ended = []
-    for runs in left:
-        try:
-            ended.append(f"process {runs.pid} ({' '.join(runs.cmdline()[1:4]) or runs.name()})")
-        except psutil.Error:
-            continue
-    alive = end_all(left, RUNS_END_S_MAX)
-    if alive:
-        raise StackError(
-            f"Processes {', '.join(str(runs.pid) for runs in alive)} of an earlier run do not end, not even "
-            "when killed: they hang in the kernel (a disk that does not answer?)."
-        )
+    ended = [f"process {runs.pid}" for runs in end_family(home.stack_id, RUNS_END_S_MAX)]
     if home.postgres.stop():
         ended.append("Postgres")
     return ended
