@@ -1,5 +1,7 @@
 """The rows written on the wire directly are the rows that message objects would give."""
 
+from itertools import pairwise
+
 import pytest
 from runway.v1 import common_pb2, graph_pb2
 

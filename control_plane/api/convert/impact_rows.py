@@ -7,9 +7,8 @@ known bytes: 0.4 ms. That fields may come in any order and that encodings may be
 protobuf wire format (https://protobuf.dev/programming-guides/encoding/#order, "Last One Wins").
 """
 
-from runway.v1 import graph_pb2
+from runway.v1 import common_pb2, graph_pb2
 
-from control_plane.api.convert.registry import TIERS
 from control_plane.core.graph.dependency_graph import DependencyGraph
 from control_plane.core.graph.facts import Node
 from control_plane.core.graph.impact import Impact
@@ -65,7 +64,7 @@ def _beginning(node: Node) -> bytes:
 def _facts(node: Node) -> graph_pb2.Reached:
     facts = graph_pb2.Reached(node_id=node.node_id, owner=node.owner, team=node.team)
     if node.tier:
-        facts.tier = TIERS[node.tier]
+        facts.tier = common_pb2.Tier.ValueType(node.tier)  # TIER_1 is 1, and so on
     return facts
 
 
