@@ -8,6 +8,7 @@ batch join's partials; until those exist, the last ones of the speed view. An ho
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -271,7 +272,7 @@ def _layer(hours: Iterable[_Hour]) -> ServedBy:
 def _spans(first: int, last: int, step: int) -> list[tuple[int, int]]:
     """[first, last) cut at multiples of `step` hours."""
     cuts = [first, *range((first // step + 1) * step, last, step), last]
-    return [(a, b) for a, b in zip(cuts[:-1], cuts[1:], strict=True) if a < b]
+    return [(a, b) for a, b in pairwise(cuts) if a < b]
 
 
 def _hours(start: datetime, end: datetime) -> tuple[int, int]:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from control_plane.core.errors import Invalid, Reason, Violation
 from control_plane.core.ground_truth.ids import ID_BYTES, IdColumns, Int64s, id_columns
@@ -25,7 +24,7 @@ VIOLATIONS_MAX = 20
 """Violations reported per batch: enough to see the pattern, short enough for one error message."""
 FEATURE_PREFIX = "feature."
 INSTANT_US_MAX = 7_258_118_400_000_000
-"""2200-01-01: later instants are unit mistakes (nanoseconds sent as microseconds), and sums with windows must not overflow."""
+"""2200-01-01: later instants are unit mistakes (nanoseconds sent as microseconds), and no sum may overflow."""
 
 _TIMESTAMP = pa.timestamp("us", tz="UTC")
 _UTC_NAMES = ("UTC", "+00:00", "Etc/UTC")
@@ -277,8 +276,11 @@ def _feature(checks: _Checks, table: pa.Table, name: str) -> pa.Array:
         return column.cast(pa.string())
     if pa.types.is_string(kind):
         return column
-    numbers = column.cast(pa.float64(), safe=False)
-    bad = pc.invert(pc.fill_null(pc.is_finite(numbers), True))
-    if pc.any(bad).as_py():
-        checks.rows(name, bad.to_numpy(zero_copy_only=False), "finite", "NaN or infinite; a missing value is null")
+    numbers = column if kind == pa.float64() else column.cast(pa.float64(), safe=False)
+    values = numbers.to_numpy(zero_copy_only=False)  # null becomes NaN
+    bad = ~np.isfinite(values)
+    if np.count_nonzero(bad) > numbers.null_count:
+        if numbers.null_count:
+            bad &= numbers.is_valid().to_numpy(zero_copy_only=False)
+        checks.rows(name, bad, "finite", "NaN or infinite; a missing value is null")
     return numbers

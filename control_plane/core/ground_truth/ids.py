@@ -28,7 +28,7 @@ _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 @dataclass(frozen=True, slots=True)
 class IdColumns:
-    """Ids as two columns: `key` to sort and search by, `high` (the first 8 bytes) to tell equal keys apart. Shape (n,)."""
+    """Ids as two columns of shape (n,): `key` to sort and search by, `high` (8 bytes) to tell equal keys apart."""
 
     key: UInt64s
     high: UInt64s

@@ -9,7 +9,7 @@ import numpy as np
 
 from control_plane.core.ground_truth.ids import Int64s
 from control_plane.core.ground_truth.labels import Task
-from control_plane.core.ground_truth.partials import Partial
+from control_plane.core.ground_truth.partials import Float64s, Partial
 
 HIGHER_IS_BETTER = frozenset({"auc", "accuracy", "r2"})
 
@@ -71,11 +71,11 @@ def auc(scores: Int64s) -> tuple[float, float] | None:
     return area, float(np.sqrt(variance))
 
 
-def _spread(placement: np.ndarray[tuple[int], np.dtype[np.float64]], weight: object, mean: float, n: float) -> float:
+def _spread(placement: Float64s, weight: Float64s, mean: float, n: float) -> float:
     """Sample variance of placements with integer weights."""
     if n < 2:
         return 0.0
-    return float(np.asarray(weight) @ (placement - mean) ** 2 / (n - 1))
+    return float(weight @ (placement - mean) ** 2 / (n - 1))
 
 
 def _mean(name: str, total: float, squares: float, n: int) -> MetricValue:

@@ -12,6 +12,7 @@ histogram of scores by label (`SCORE_BINS` each) on the logit scale, where a pos
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -194,7 +195,7 @@ def _sparse(group: Int64s, cell: Int64s, sums: Float64s, groups: int) -> list[Pa
     cells = (flat % CELLS).astype(np.int32)
     return [
         Partial(cell=cells[a:b], count=count[a:b].astype(np.int64), sums=sums[at])
-        for at, (a, b) in enumerate(zip(starts[:-1], starts[1:], strict=True))
+        for at, (a, b) in enumerate(pairwise(starts))
     ]
 
 
