@@ -11,7 +11,7 @@ then, level by level,
 with no Python per edge. Measured on 2 cores: 0.14 ms per fold at 5,000 nodes / 50,000 edges and 2.4 ms at
 100,000 / 1,000,000, where copying the subgraph and sorting it topologically takes 1.7 and 25 ms.
 
-A layout is built once per change of the graph (3 ms and 0.3 s at those sizes), on first use. A `reverse`
+A layout is built once per change of the graph (6 ms and 0.2 s at those sizes), on first use. A `reverse`
 layout has every edge turned round: "downstream" in here then means upstream in the graph.
 """
 
@@ -149,7 +149,9 @@ def build_layout(graph: "rx.PyDiGraph[Node, Dependency]", *, reverse: bool) -> L
     order = np.lexsort((text_rank, level_of))
     position = np.empty(len(ids), np.int64)
     position[order] = np.arange(len(ids))
-    key = np.unique(position[edges[:, 1]] * max(len(ids), 1) + position[edges[:, 0]])
+    # Sorted and without repeats by hand: `np.unique` hashes, at 20 times the price.
+    key = np.sort(position[edges[:, 1]] * max(len(ids), 1) + position[edges[:, 0]])
+    key = key[np.diff(key, prepend=-1) > 0]
     targets, sources = np.divmod(key, max(len(ids), 1))
     ordered_ids = ids[order]
     return Layout(
