@@ -139,7 +139,13 @@ def make() -> None:
         _say("making .venv")
         if not shutil.which("cc") and not shutil.which("gcc"):
             _say("no C compiler here: fine as long as every package has a wheel for this machine")
-        venv.create(VENV, clear=VENV.exists(), with_pip=True, symlinks=True)
+        try:
+            venv.create(VENV, clear=VENV.exists(), with_pip=True, symlinks=True)
+        except (subprocess.CalledProcessError, OSError) as error:
+            sys.exit(
+                f"environment: this Python cannot make a virtual environment ({error}).\n"
+                "On Debian and Ubuntu the package python3.11-venv is missing."
+            )
     MADE_FROM.unlink(missing_ok=True)
     if found.get("locks") != wanted["locks"]:
         _say("installing uv and setuptools (requirements-uv.lock)")
