@@ -22,7 +22,7 @@ Theory of operation
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -162,6 +162,11 @@ class Node(Generic[S, CommandT]):
         """The newest durable revision."""
         return self._leading().durable
 
+    @property
+    def snapshot_revision(self) -> int:
+        """The revision of the newest snapshot known to be stored; 0 if there is none."""
+        return self._saving.seq
+
     def now(self) -> datetime:
         """The time decisions are made at: the clock's, the driven clock's, never before the log's last."""
         state = self._leading().state
@@ -224,7 +229,7 @@ class Node(Generic[S, CommandT]):
         await self.durable(revision)
         return seen, revision
 
-    def watch(self, since: int, progress_s: float = limits.WATCH_PROGRESS_S) -> AsyncIterator[WatchBatch]:
+    def watch(self, since: int, progress_s: float = limits.WATCH_PROGRESS_S) -> AsyncGenerator[WatchBatch, None]:
         """Durable events after `since`, then those to come; see `Changes.follow`."""
         self._leading()
         return self._changes.follow(since, progress_s)
@@ -263,9 +268,7 @@ class Node(Generic[S, CommandT]):
 
     def _not_leading(self) -> Unavailable:
         if self._stopping.is_set():
-            return Unavailable(
-                Reason.SHUTTING_DOWN, "This control plane is stopping; send the request again."
-            )
+            return Unavailable(Reason.SHUTTING_DOWN, "This control plane is stopping; send the request again.")
         if self.failure is not None:
             return Unavailable(Reason.STORE_UNAVAILABLE, str(self.failure))
         return Unavailable(
@@ -347,6 +350,9 @@ class Node(Generic[S, CommandT]):
         ticking = asyncio.create_task(self._tick_on())
         try:
             await self._write(replica, epoch)
+        except BaseException:
+            self._forget()  # before anybody else runs: an append failed, or may have
+            raise
         finally:
             ticking.cancel()
             await asyncio.gather(ticking, return_exceptions=True)
@@ -358,10 +364,7 @@ class Node(Generic[S, CommandT]):
         """Show that we live, as long as the writer moves."""
         while True:
             await asyncio.sleep(limits.HEARTBEAT_S)
-            if (
-                self._busy_since is not None
-                and time.monotonic() - self._busy_since > limits.WRITER_STALL_S_MAX
-            ):
+            if self._busy_since is not None and time.monotonic() - self._busy_since > limits.WRITER_STALL_S_MAX:
                 raise Unavailable(Reason.STORE_UNAVAILABLE, "The writer is stuck; letting another one lead.")
             await self._leadership.heartbeat()
 
@@ -434,8 +437,8 @@ class Node(Generic[S, CommandT]):
 
     # --- stepping down ---
 
-    async def _step_down(self) -> None:
-        """Forget the state, tell or keep those who wait, let go of leadership."""
+    def _forget(self) -> None:
+        """The state may be ahead of the log: from this moment nobody reads it; those who did are told."""
         self._replica = None
         self._busy_since = None
         lost = self._not_leading()
@@ -446,6 +449,10 @@ class Node(Generic[S, CommandT]):
         self._enter(Phase.STANDBY)
         if self._patience is None and not self._stopping.is_set() and self.counters.terms:
             self._patience = asyncio.get_running_loop().call_later(limits.STORE_WAIT_S_MAX, self._give_up)
+
+    async def _step_down(self) -> None:
+        """End a term, however it went; let the next one lead."""
+        self._forget()
         await self._leadership.release()
         await self._saving.finish()
 
@@ -459,9 +466,7 @@ class Node(Generic[S, CommandT]):
                 if stored:
                     caller.tell()
                 else:
-                    caller.fail(
-                        Unavailable(Reason.STORE_UNAVAILABLE, "The command was not stored; send it again.")
-                    )
+                    caller.fail(Unavailable(Reason.STORE_UNAVAILABLE, "The command was not stored; send it again."))
 
     def _give_up(self) -> None:
         """The database is away for too long (or we stop): tell everybody who waits."""

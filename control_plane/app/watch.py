@@ -6,7 +6,7 @@ resume (`WATCH_TOO_OLD`), so that a stuck client costs nothing but its cursor.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -61,9 +61,7 @@ class Changes:
         self._moved.set()
         self._moved = asyncio.Event()
 
-    async def follow(
-        self, since: int, progress_s: float = limits.WATCH_PROGRESS_S
-    ) -> AsyncIterator[WatchBatch]:
+    async def follow(self, since: int, progress_s: float = limits.WATCH_PROGRESS_S) -> AsyncGenerator[WatchBatch, None]:
         """Everything after revision `since`, then what comes, with an empty batch at least every
         `progress_s`.
 
@@ -104,9 +102,7 @@ class Changes:
 
     def _check_begin(self, since: int) -> None:
         if self.watchers >= limits.WATCHERS_MAX:
-            raise Unavailable(
-                Reason.LIMIT_EXCEEDED, f"{limits.WATCHERS_MAX} watchers are connected; try again later."
-            )
+            raise Unavailable(Reason.LIMIT_EXCEEDED, f"{limits.WATCHERS_MAX} watchers are connected; try again later.")
         if since > self.revision:
             raise Unavailable(
                 Reason.REVISION_NOT_REACHED,

@@ -88,9 +88,7 @@ async def test_a_batch_must_follow_the_head_and_is_all_or_nothing(world: World, 
 
 async def test_of_two_appends_at_the_same_place_one_wins(world: World, epoch: int) -> None:
     logs = [world.log(), world.log()]
-    outcomes = await asyncio.gather(
-        *(log.append(epoch, chain(3, epoch=epoch)) for log in logs), return_exceptions=True
-    )
+    outcomes = await asyncio.gather(*(log.append(epoch, chain(3, epoch=epoch)) for log in logs), return_exceptions=True)
     refused = [outcome for outcome in outcomes if outcome is not None]
     assert len(refused) == 1
     assert isinstance(refused[0], Unavailable)

@@ -1,8 +1,9 @@
-"""A state machine small enough to check by hand: named totals. It drives the replica and the node in tests."""
+"""A state machine small enough to check by hand: named totals. It drives the replica and the node in
+tests."""
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import cast
 
@@ -63,7 +64,7 @@ class ToyDecision:
     """Events and result."""
 
     events: tuple[Event, ...] = ()
-    result: Result = Result()
+    result: Result = field(default_factory=Result)
 
 
 class ToyMachine:

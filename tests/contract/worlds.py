@@ -115,7 +115,7 @@ class PostgresWorld:
 
     def run(self, statement: str | sql.Composed, *values: object) -> None:
         """One statement, committed."""
-        query = sql.SQL(statement) if isinstance(statement, str) else statement  # type: ignore[arg-type]
+        query = sql.SQL(statement) if isinstance(statement, str) else statement
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute(query, values or None)
 
