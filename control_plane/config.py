@@ -103,6 +103,6 @@ def _checked(config: Config) -> Config:
     host, colon, port = config.address.rpartition(":")
     if not colon or not host or not port.isdigit():
         raise ConfigError(f"address={config.address!r}: write host:port, for example 127.0.0.1:7433")
-    if config.message_bytes_max < 1024:  # noqa: PLR2004
+    if config.message_bytes_max < 1024:
         raise ConfigError("message_bytes_max must be at least 1024")
     return config

@@ -1,7 +1,7 @@
-"""Clocks. Both are monotone: a decision never sees time run backwards.
+"""The wall clock, without its jumps.
 
-A wall clock that jumps (a VM resumed, an operator's mistake) must not expire every lease at once, so `WallClock` runs on
-the monotonic clock and is drawn towards the wall at a bounded rate.
+A wall clock that jumps (a VM resumed, an operator's mistake) must not expire every lease at once, so `WallClock` runs
+on the monotonic clock and is drawn towards the wall at a bounded rate. It never runs backwards.
 """
 
 import time
@@ -42,18 +42,3 @@ class WallClock:
         self._now = max(self._now, expected + step)
         self._read_at = read_at
         return self._now
-
-
-class DrivenClock:
-    """Time that moves only when it is told to."""
-
-    def __init__(self, start: datetime) -> None:
-        self._now = start
-
-    def now(self) -> datetime:
-        """Where it stands."""
-        return self._now
-
-    def advance(self, to: datetime) -> None:
-        """Move forward; an earlier instant is ignored."""
-        self._now = max(self._now, to)

@@ -73,7 +73,9 @@ def to_status(error: RunwayError) -> status_pb2.Status:
         bad = error_details_pb2.BadRequest()
         for violation in error.violations[:VIOLATIONS_ON_WIRE_MAX]:
             bad.field_violations.add(
-                field=violation.field, description=violation.message[:MESSAGE_CHARS_MAX], reason=violation.rule.upper()
+                field=violation.field,
+                description=violation.message[:MESSAGE_CHARS_MAX],
+                reason=violation.rule.upper(),
             )
         status.details.append(_any(bad))
     return status

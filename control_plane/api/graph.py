@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+from runway.v1 import graph_pb2, graph_pb2_grpc
+
 from control_plane.api.convert.graph import (
     KINDS_FROM,
     dependency,
@@ -13,11 +15,10 @@ from control_plane.api.convert.graph import (
 from control_plane.api.interceptors import Context
 from control_plane.api.plane import Plane
 from control_plane.core.commands import DeclareDependencies, DeclareNodes, RetractDependencies
-from control_plane.core.graph.impact import Impact, impact, upstream
 from control_plane.core.graph.facts import Node, NodeKind
+from control_plane.core.graph.impact import Impact, impact, upstream
 from control_plane.core.ids import NodeId, parse_node_id
 from control_plane.core.state import State
-from runway.v1 import graph_pb2, graph_pb2_grpc
 
 
 class GraphServicer(graph_pb2_grpc.GraphServiceServicer):

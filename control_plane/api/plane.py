@@ -1,13 +1,15 @@
-"""What every servicer stands on: submit a change, or read at a revision. Parsing and rendering stay in the servicers."""
+"""What every servicer stands on: submit a change, or read at a revision. Parsing and rendering stay outside."""
 
 from dataclasses import dataclass
 
-from control_plane.app.node import Node, Submission
+from runway.v1 import common_pb2
+
+from control_plane.app.node import Node
+from control_plane.app.replica import Submission
 from control_plane.core.commands import Command, Result
 from control_plane.core.decide import decide
 from control_plane.core.errors import Invalid, Reason, Violation
 from control_plane.core.state import State
-from runway.v1 import common_pb2
 
 READ_WAIT_S = 5.0
 """How long a read waits for the revision it asked for; beyond that the caller should know."""

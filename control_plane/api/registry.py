@@ -1,11 +1,14 @@
 """RegistryService."""
 
-import asyncio
-
 from google.protobuf.field_mask_pb2 import FieldMask
+from runway.v1 import registry_pb2, registry_pb2_grpc
 
 from control_plane.api.convert.common import instant_from, newest_first_key, page, span_from
-from control_plane.api.convert.policies import retraining_policy_from, staleness_policy_from, validation_policy_from
+from control_plane.api.convert.policies import (
+    retraining_policy_from,
+    staleness_policy_from,
+    validation_policy_from,
+)
 from control_plane.api.convert.registry import (
     alias_move,
     attempt_id_from,
@@ -19,13 +22,12 @@ from control_plane.api.convert.registry import (
 from control_plane.api.errors import invalid
 from control_plane.api.interceptors import Context, validate
 from control_plane.api.plane import Plane
-from control_plane.app.ports import FactStore
+from control_plane.app.ground_truth import GroundTruth
 from control_plane.core.commands import MoveAlias, RegisterModel, RegisterVersion, UpdateModel
 from control_plane.core.errors import NotFound, Reason
 from control_plane.core.ids import LeaseToken
 from control_plane.core.registry.rules import alias_as_of
 from control_plane.core.state import ModelRecord
-from runway.v1 import registry_pb2, registry_pb2_grpc
 
 SERVER_FIELDS = frozenset({"model_id", "registered_at", "updated_at", "etag", "aliases", "latest_version"})
 """Fields of Model that an update never changes."""
@@ -34,9 +36,9 @@ SERVER_FIELDS = frozenset({"model_id", "registered_at", "updated_at", "etag", "a
 class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
     """Parse, submit or read, render."""
 
-    def __init__(self, plane: Plane, facts: FactStore) -> None:
+    def __init__(self, plane: Plane, ground_truth: GroundTruth) -> None:
         self._plane = plane
-        self._facts = facts
+        self._ground_truth = ground_truth
 
     async def RegisterModel(  # noqa: N802
         self, request: registry_pb2.RegisterModelRequest, context: Context
@@ -62,16 +64,14 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
             staleness_policy=staleness_policy_from(wanted.staleness_policy, wanted.tier),
             retraining_policy=retraining_policy_from(wanted.retraining_policy),
             validation_policy=validation_policy_from(wanted.validation_policy),
-            label_spec=label_spec_from(wanted.label_spec),
+            label_spec=label_spec_from(wanted.label_spec, wanted.task_type),
             # The mask was merged into what stands now: nothing may come between.
             etag=request.model.etag or record.etag,
         )
         outcome = await self._plane.submit(command, request.mutation)
         if outcome.dry:
             return registry_pb2.UpdateModelResponse(model=wanted, revision=outcome.revision)
-        return registry_pb2.UpdateModelResponse(
-            model=model(outcome.state.model(model_id)), revision=outcome.revision
-        )
+        return registry_pb2.UpdateModelResponse(model=model(outcome.state.model(model_id)), revision=outcome.revision)
 
     async def GetModel(  # noqa: N802
         self, request: registry_pb2.GetModelRequest, context: Context
@@ -105,7 +105,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
         model_id = model_id_from(request.version.model_id)
         digest = ""
         if request.reference_profile and not request.mutation.validate_only:
-            digest = await asyncio.to_thread(self._facts.put_profile, request.reference_profile)
+            digest = await self._ground_truth.put_profile(request.reference_profile)
         command = RegisterVersion(
             model_id=model_id,
             facts=version_facts_from(request.version, digest),
@@ -204,7 +204,7 @@ def _register_command(message: registry_pb2.Model) -> RegisterModel:
         validation_policy=validation_policy_from(message.validation_policy)
         if message.HasField("validation_policy")
         else None,
-        label_spec=label_spec_from(message.label_spec) if message.HasField("label_spec") else None,
+        label_spec=label_spec_from(message.label_spec, message.task_type) if message.HasField("label_spec") else None,
     )
 
 
@@ -232,5 +232,3 @@ def _matches(record: ModelRecord, request: registry_pb2.ListModelsRequest) -> bo
         key, equals, value = request.tag.partition("=")
         return key in facts.tags and (not equals or facts.tags[key] == value)
     return True
-
-

@@ -2,6 +2,8 @@
 
 import secrets
 
+from runway.v1 import retraining_pb2, retraining_pb2_grpc
+
 from control_plane.api.convert.common import newest_first_key, page, timestamp
 from control_plane.api.convert.registry import model_id_from
 from control_plane.api.convert.retraining import STATES_FROM, lease, retrain
@@ -19,7 +21,6 @@ from control_plane.core.commands import (
 from control_plane.core.ids import AttemptId, LeaseToken, RetrainId
 from control_plane.core.retraining.types import Retrain, RetrainCause
 from control_plane.core.state import State
-from runway.v1 import retraining_pb2, retraining_pb2_grpc
 
 TOKEN_BYTES = 16
 """128 random bits: a lease token cannot be guessed."""
@@ -73,9 +74,7 @@ class RetrainingServicer(retraining_pb2_grpc.RetrainingServiceServicer):
         """Retrains, newest first."""
         state = await self._plane.read(request.read)
         wanted = {STATES_FROM[number] for number in request.states if number in STATES_FROM}
-        ids = (
-            state.model(model_id_from(request.model_id)).retrain_ids if request.model_id else list(state.retrains)
-        )
+        ids = state.model(model_id_from(request.model_id)).retrain_ids if request.model_id else list(state.retrains)
         found = [state.retrains[i] for i in reversed(ids) if not wanted or state.retrains[i].state in wanted]
         shown, token = page(found, [newest_first_key(_number(one)) for one in found], request.page)
         reply = retraining_pb2.ListRetrainsResponse(
@@ -138,7 +137,8 @@ class RetrainingServicer(retraining_pb2_grpc.RetrainingServiceServicer):
             )
         outcome = await self._plane.submit(command, request.mutation)
         return retraining_pb2.ReportAttemptResponse(
-            retrain=_render(outcome.state, outcome.state.retrain_of_attempt(attempt_id)), revision=outcome.revision
+            retrain=_render(outcome.state, outcome.state.retrain_of_attempt(attempt_id)),
+            revision=outcome.revision,
         )
 
 

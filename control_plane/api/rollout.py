@@ -1,5 +1,7 @@
 """RolloutService."""
 
+from runway.v1 import rollout_pb2, rollout_pb2_grpc
+
 from control_plane.api.convert.common import newest_first_key, page
 from control_plane.api.convert.registry import model_id_from
 from control_plane.api.convert.rollout import rollout, validation_from
@@ -7,7 +9,6 @@ from control_plane.api.interceptors import Context
 from control_plane.api.plane import Outcome, Plane, require_reason
 from control_plane.core.commands import PromoteVersion, ReportValidation, RollBack
 from control_plane.core.ids import RolloutId
-from runway.v1 import rollout_pb2, rollout_pb2_grpc
 
 
 class RolloutServicer(rollout_pb2_grpc.RolloutServiceServicer):
@@ -59,9 +60,7 @@ class RolloutServicer(rollout_pb2_grpc.RolloutServiceServicer):
         """Promote by hand."""
         if request.force:
             require_reason(request.mutation, "a promotion without validation")
-        command = PromoteVersion(
-            model_id=model_id_from(request.model_id), version=request.version, force=request.force
-        )
+        command = PromoteVersion(model_id=model_id_from(request.model_id), version=request.version, force=request.force)
         outcome = await self._plane.submit(command, request.mutation)
         return rollout_pb2.PromoteVersionResponse(rollout=_shown(outcome), revision=outcome.revision)
 
@@ -69,9 +68,7 @@ class RolloutServicer(rollout_pb2_grpc.RolloutServiceServicer):
         self, request: rollout_pb2.RollBackRequest, context: Context
     ) -> rollout_pb2.RollBackResponse:
         """Go back to the version before."""
-        outcome = await self._plane.submit(
-            RollBack(model_id=model_id_from(request.model_id)), request.mutation
-        )
+        outcome = await self._plane.submit(RollBack(model_id=model_id_from(request.model_id)), request.mutation)
         return rollout_pb2.RollBackResponse(rollout=_shown(outcome), revision=outcome.revision)
 
 

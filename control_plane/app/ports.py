@@ -69,7 +69,7 @@ class BadRecord(msgspec.Struct, frozen=True, kw_only=True):
     fault: str
 
 
-class CorruptLog(RunwayError):  # noqa: N818 - named like its siblings in core.errors
+class CorruptLog(RunwayError):
     """The event log cannot be trusted from `seq` on; the control plane must not start on it."""
 
     def __init__(self, seq: int, fault: str) -> None:

@@ -8,8 +8,9 @@ from datetime import datetime
 import msgspec
 
 from control_plane.core.graph.facts import Dependency, Node
+from control_plane.core.ground_truth.labels import LabelSpec
 from control_plane.core.ids import AttemptId, LeaseToken, ModelId, RetrainId, RolloutId
-from control_plane.core.registry.types import LabelSpec, ModelFacts, VersionFacts
+from control_plane.core.registry.types import ModelFacts, VersionFacts
 from control_plane.core.retraining.types import RetrainCause, RetrainingLimits, RetrainingPolicy
 from control_plane.core.rollout.types import Validation, ValidationPolicy
 from control_plane.core.staleness.policy import StalenessPolicy

@@ -1,4 +1,4 @@
-"""What can go wrong, in three kinds: `Invalid` (your input), `Refused` (the state forbids it), `Unavailable` (try again).
+"""What can go wrong: `Invalid` (your input), `Refused` (the state forbids it), `Unavailable` (try again).
 
 Every error carries a `Reason` of the contract (`proto/runway/v1/errors.proto`, same names; a test proves it) and
 typed details. An ambiguous append is a kind of its own, because neither answer would be true.

@@ -1,7 +1,7 @@
 """Everything that can have happened. Events are facts in the past tense; `evolve` applies them and never refuses.
 
-An event's kind on the log is its class name, its version `SCHEMA_VERSIONS`. A field may be added with a default; anything
-else is a new version with an upcaster, and every version ever written stays in `tests/golden`.
+An event's kind on the log is its class name, its version `SCHEMA_VERSION`. A field may be added with a default;
+anything else is a new version with an upcaster, and every version ever written stays in `tests/golden`.
 """
 
 from datetime import datetime
@@ -10,9 +10,16 @@ import msgspec
 
 from control_plane.core.commands import Result
 from control_plane.core.graph.facts import Dependency, Node
+from control_plane.core.ground_truth.labels import LabelSpec
 from control_plane.core.ids import AttemptId, LeaseToken, ModelId, RetrainId, RolloutId
-from control_plane.core.registry.types import LabelSpec, ModelFacts, VersionFacts
-from control_plane.core.retraining.types import AttemptState, RetrainCause, RetrainingLimits, RetrainingPolicy, RetrainState
+from control_plane.core.registry.types import ModelFacts, VersionFacts
+from control_plane.core.retraining.types import (
+    AttemptState,
+    RetrainCause,
+    RetrainingLimits,
+    RetrainingPolicy,
+    RetrainState,
+)
 from control_plane.core.rollout.types import RolloutState, Validation, ValidationPolicy
 from control_plane.core.staleness.policy import StalenessPolicy
 from control_plane.core.staleness.verdict import Evaluation, Level, Streak

@@ -39,6 +39,7 @@ from control_plane.core.registry.types import PRODUCTION, AliasMove, ModelFacts,
 from control_plane.core.retraining.rules import merged_causes
 from control_plane.core.retraining.types import Attempt, AttemptState, Retrain, RetrainState
 from control_plane.core.rollout.types import Rollout, RolloutState
+from control_plane.core.staleness.verdict import Level
 from control_plane.core.state import (
     REQUESTS_KEPT_MAX,
     VERDICT_CHANGES_KEPT_MAX,
@@ -48,7 +49,6 @@ from control_plane.core.state import (
     State,
     VerdictChange,
 )
-from control_plane.core.staleness.verdict import Level
 
 
 def evolve(state: State, envelope: Envelope) -> None:
@@ -66,7 +66,7 @@ def evolve(state: State, envelope: Envelope) -> None:
             del state.requests[next(iter(state.requests))]
 
 
-def _apply(state: State, envelope: Envelope, event: Event) -> None:
+def _apply(state: State, envelope: Envelope, event: Event) -> None:  # noqa: PLR0912 - one branch per event
     match event:
         case ModelRegistered():
             _model_registered(state, envelope, event)
@@ -262,7 +262,9 @@ def _retraining(
 
 
 def _next(
-    retrain: Retrain, envelope: Envelope, event: RetrainJoined | RetrainLeased | LeaseRenewed | AttemptEnded | RetrainEnded
+    retrain: Retrain,
+    envelope: Envelope,
+    event: RetrainJoined | RetrainLeased | LeaseRenewed | AttemptEnded | RetrainEnded,
 ) -> Retrain:
     match event:
         case RetrainJoined():

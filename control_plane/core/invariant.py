@@ -5,7 +5,7 @@ run; in production the driver (`app/node.py`) logs and counts it, and discards t
 """
 
 
-class InvariantBroken(AssertionError):  # noqa: N818 - reads as what happened
+class InvariantBroken(AssertionError):
     """A rule that must always hold does not."""
 
     def __init__(self, text: str, facts: dict[str, object]) -> None:

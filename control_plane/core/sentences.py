@@ -65,7 +65,9 @@ def sentence(envelope: Envelope) -> str:  # noqa: PLR0912 - one line per event
         case DependenciesRetracted():
             return f"{_count(len(event.dependencies), 'dependency', 'dependencies')} retracted"
         case StreakChanged():
-            return f"{event.model_id} was seen otherwise than its verdict says; the verdict stands until it is seen again"
+            return (
+                f"{event.model_id} was seen otherwise than its verdict says; the verdict stands until it is seen again"
+            )
         case VerdictChanged():
             return _verdict_changed(event)
         case CoverageAlertRaised():
@@ -157,7 +159,9 @@ def _attempt_ended(event: AttemptEnded) -> str:
     if event.state is AttemptState.SUCCEEDED:
         return f"{event.attempt_id} of {event.model_id} trained version {event.version}"
     again = f"; next try at {event.retry_at:%Y-%m-%d %H:%M}" if event.retry_at else ""
-    return f"{event.attempt_id} of {event.model_id} {event.state.value.lower().replace('_', ' ')}: {event.failure}{again}"
+    return (
+        f"{event.attempt_id} of {event.model_id} {event.state.value.lower().replace('_', ' ')}: {event.failure}{again}"
+    )
 
 
 def _validation(validation: Validation) -> str:

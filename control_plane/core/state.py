@@ -13,8 +13,9 @@ from control_plane.core.commands import Result
 from control_plane.core.errors import NotFound, Reason
 from control_plane.core.graph.dependency_graph import DependencyGraph
 from control_plane.core.graph.facts import GraphSnapshot
+from control_plane.core.ground_truth.labels import LabelSpec
 from control_plane.core.ids import AttemptId, ModelId, RetrainId, RolloutId, model_node, node_name
-from control_plane.core.registry.types import PRODUCTION, AliasMove, LabelSpec, ModelFacts, ModelVersion
+from control_plane.core.registry.types import PRODUCTION, AliasMove, ModelFacts, ModelVersion
 from control_plane.core.retraining.types import Retrain, RetrainingLimits, RetrainingPolicy, RetrainState
 from control_plane.core.rollout.types import Rollout, RolloutState, ValidationPolicy
 from control_plane.core.staleness.policy import StalenessPolicy
@@ -151,7 +152,9 @@ class State:
         found = self.retrains.get(retrain_id)
         if found is None:
             raise NotFound(
-                Reason.RETRAIN_NOT_FOUND, f"no retrain {retrain_id!r}: `runway retrains list` shows them", retrain_id=retrain_id
+                Reason.RETRAIN_NOT_FOUND,
+                f"no retrain {retrain_id!r}: `runway retrains list` shows them",
+                retrain_id=retrain_id,
             )
         return found
 
@@ -167,7 +170,9 @@ class State:
         found = self.rollouts.get(rollout_id)
         if found is None:
             raise NotFound(
-                Reason.ROLLOUT_NOT_FOUND, f"no rollout {rollout_id!r}: `runway rollouts list` shows them", rollout_id=rollout_id
+                Reason.ROLLOUT_NOT_FOUND,
+                f"no rollout {rollout_id!r}: `runway rollouts list` shows them",
+                rollout_id=rollout_id,
             )
         return found
 

@@ -7,9 +7,9 @@ from typing import TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
+from runway.v1 import common_pb2
 
 from control_plane.api.errors import invalid
-from runway.v1 import common_pb2
 
 T = TypeVar("T")
 
@@ -67,7 +67,11 @@ def page(items: Sequence[T], keys: Sequence[str], request: common_pb2.PageReques
     start = 0
     if request.page_token:
         if request.page_token[:2] != "k:":
-            raise invalid("page.page_token", "token", "not a token of this service: use next_page_token of the page before")
+            raise invalid(
+                "page.page_token",
+                "token",
+                "not a token of this service: use next_page_token of the page before",
+            )
         after = request.page_token[2:]
         start = _first_after(keys, after)
     end = min(start + size, len(items))

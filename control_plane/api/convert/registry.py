@@ -1,11 +1,20 @@
 """Models, versions, aliases."""
 
+from runway.v1 import common_pb2, policies_pb2, registry_pb2
+
 from control_plane.api.convert.common import duration, instant_from, span_from, timestamp
 from control_plane.api.convert.policies import retraining_policy, staleness_policy, validation_policy
+from control_plane.core.ground_truth.labels import LabelSpec
 from control_plane.core.ids import AttemptId, ModelId, parse_model_id, parse_team
-from control_plane.core.registry.types import AliasMove, LabelSpec, Metric, ModelFacts, ModelVersion, TaskType, VersionFacts
+from control_plane.core.registry.types import (
+    AliasMove,
+    Metric,
+    ModelFacts,
+    ModelVersion,
+    TaskType,
+    VersionFacts,
+)
 from control_plane.core.state import ModelRecord
-from runway.v1 import common_pb2, policies_pb2, registry_pb2
 
 TASKS = {
     TaskType.BINARY: common_pb2.TASK_TYPE_BINARY,
@@ -42,10 +51,11 @@ def facts_from(message: registry_pb2.Model) -> ModelFacts:
     )
 
 
-def label_spec_from(message: policies_pb2.LabelSpec) -> LabelSpec:
+def label_spec_from(message: policies_pb2.LabelSpec, task_type: common_pb2.TaskType) -> LabelSpec:
     """The label; an unset window takes the default."""
     default = LabelSpec()
     return LabelSpec(
+        task="regression" if task_type == common_pb2.TASK_TYPE_REGRESSION else "binary",
         label_type=message.label_type or default.label_type,
         window=span_from(message.window, "model.label_spec.window") if message.HasField("window") else default.window,
         absence_means_negative=message.absence_means_negative,
@@ -75,7 +85,7 @@ def model(record: ModelRecord) -> registry_pb2.Model:
         description=facts.description,
         tags=facts.tags,
         consumers=facts.consumers,
-        staleness_policy=staleness_policy(record.staleness_policy, facts.tier),
+        staleness_policy=staleness_policy(record.staleness_policy),
         retraining_policy=retraining_policy(record.retraining_policy),
         validation_policy=validation_policy(record.validation_policy),
         label_spec=label_spec(record.label_spec),
@@ -123,9 +133,7 @@ def version(found: ModelVersion) -> registry_pb2.ModelVersion:
         trained_from=timestamp(facts.trained_from),
         trained_until=timestamp(facts.trained_until),
         metrics=[
-            registry_pb2.Metric(
-                name=m.name, value=m.value, standard_error=m.standard_error, sample_size=m.sample_size
-            )
+            registry_pb2.Metric(name=m.name, value=m.value, standard_error=m.standard_error, sample_size=m.sample_size)
             for m in facts.metrics
         ],
         upstream_versions={str(name): number for name, number in facts.upstream_versions.items()},

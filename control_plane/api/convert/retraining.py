@@ -1,19 +1,16 @@
 """Retrains, attempts, leases."""
 
+from runway.v1 import retraining_pb2
+
 from control_plane.api.convert.common import timestamp
 from control_plane.api.convert.registry import TIERS
 from control_plane.core.retraining.types import Attempt, AttemptState, Retrain, RetrainCause, RetrainState
 from control_plane.core.state import State
-from runway.v1 import retraining_pb2
 
-STATES = {
-    state: retraining_pb2.RetrainState.Value(f"RETRAIN_STATE_{state.value}") for state in RetrainState
-}
+STATES = {state: retraining_pb2.RetrainState.Value(f"RETRAIN_STATE_{state.value}") for state in RetrainState}
 STATES_FROM = {number: state for state, number in STATES.items()}
 CAUSES = {cause: retraining_pb2.RetrainCause.Value(f"RETRAIN_CAUSE_{cause.value}") for cause in RetrainCause}
-ATTEMPT_STATES = {
-    state: retraining_pb2.AttemptState.Value(f"ATTEMPT_STATE_{state.value}") for state in AttemptState
-}
+ATTEMPT_STATES = {state: retraining_pb2.AttemptState.Value(f"ATTEMPT_STATE_{state.value}") for state in AttemptState}
 
 
 def attempt(found: Attempt) -> retraining_pb2.Attempt:

@@ -1,8 +1,9 @@
 """Rollouts and validations."""
 
+from runway.v1 import rollout_pb2
+
 from control_plane.api.convert.common import instant_from, timestamp
 from control_plane.core.rollout.types import Rollout, RolloutState, Validation
-from runway.v1 import rollout_pb2
 
 STATES = {state: rollout_pb2.RolloutState.Value(f"ROLLOUT_STATE_{state.value}") for state in RolloutState}
 

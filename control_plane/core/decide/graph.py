@@ -4,8 +4,8 @@ from control_plane.core.commands import DeclareDependencies, DeclareNodes, Resul
 from control_plane.core.decide.decision import Decision
 from control_plane.core.errors import Invalid, Reason, Violation
 from control_plane.core.events import DependenciesDeclared, DependenciesRetracted, NodesDeclared
-from control_plane.core.graph.rules import changed_dependencies, check_dependencies, check_retractions
 from control_plane.core.graph.facts import NodeKind
+from control_plane.core.graph.rules import changed_dependencies, check_dependencies, check_retractions
 from control_plane.core.state import State
 
 

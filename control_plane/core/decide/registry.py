@@ -1,13 +1,14 @@
 """Registry: models, versions, aliases."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from control_plane.core.commands import MoveAlias, RegisterModel, RegisterVersion, Result, UpdateModel
 from control_plane.core.decide.decision import Decision
 from control_plane.core.errors import Invalid, Reason, Refused, Violation
 from control_plane.core.events import AliasMoved, ModelRegistered, ModelUpdated, VersionRegistered
+from control_plane.core.ground_truth.labels import WINDOW_MAX, LabelSpec, Task
 from control_plane.core.registry.rules import check_alias_move, check_facts, check_version
-from control_plane.core.registry.types import LabelSpec, ModelFacts
+from control_plane.core.registry.types import ModelFacts, TaskType
 from control_plane.core.retraining.rules import held_lease
 from control_plane.core.retraining.rules import policy_violations as retraining_violations
 from control_plane.core.retraining.types import RetrainingPolicy
@@ -27,8 +28,14 @@ def _check(
 ) -> None:
     """All violations of a whole model at once."""
     window = (
-        [Violation(field="label_spec.window", rule="range", message="must be longer than 0")]
-        if label.window.total_seconds() <= 0
+        [
+            Violation(
+                field="label_spec.window",
+                rule="range",
+                message=f"must be above 0 and at most {WINDOW_MAX.days} days",
+            )
+        ]
+        if not timedelta(0) < label.window <= WINDOW_MAX
         else []
     )
     check_facts(
@@ -40,6 +47,11 @@ def _check(
     )
 
 
+def default_task(task_type: TaskType) -> Task:
+    """How outcomes of a model are scored: regression on numbers, binary otherwise."""
+    return "regression" if task_type is TaskType.REGRESSION else "binary"
+
+
 def register_model(state: State, command: RegisterModel) -> Decision:
     """Add a model; a second registration under the same id is refused."""
     facts = command.facts
@@ -48,7 +60,7 @@ def register_model(state: State, command: RegisterModel) -> Decision:
         staleness_policy=command.staleness_policy or default_policy(facts.tier),
         retraining_policy=command.retraining_policy or RetrainingPolicy(),
         validation_policy=command.validation_policy or ValidationPolicy(),
-        label_spec=command.label_spec or LabelSpec(),
+        label_spec=command.label_spec or LabelSpec(task=default_task(facts.task_type)),
     )
     _check(facts, event.staleness_policy, event.retraining_policy, event.validation_policy, event.label_spec)
     if facts.model_id in state.models:
@@ -67,7 +79,7 @@ def update_model(state: State, command: UpdateModel) -> Decision:
     if command.etag and command.etag != record.etag:
         raise Refused(
             Reason.ETAG_MISMATCH,
-            f"{command.model_id} was changed meanwhile (etag {record.etag}, yours {command.etag}): read it, then try again",
+            f"{command.model_id} was changed meanwhile (etag {record.etag}, yours {command.etag}): read it and try again",
             model_id=command.model_id,
             etag=record.etag,
         )
@@ -78,7 +90,13 @@ def update_model(state: State, command: UpdateModel) -> Decision:
         validation_policy=command.validation_policy or record.validation_policy,
         label_spec=command.label_spec or record.label_spec,
     )
-    _check(event.facts, event.staleness_policy, event.retraining_policy, event.validation_policy, event.label_spec)
+    _check(
+        event.facts,
+        event.staleness_policy,
+        event.retraining_policy,
+        event.validation_policy,
+        event.label_spec,
+    )
     unchanged = (
         event.facts == record.facts
         and event.staleness_policy == record.staleness_policy
@@ -114,7 +132,11 @@ def register_version(state: State, command: RegisterVersion, now: datetime) -> D
         if command.lease_token is None:
             raise Invalid(
                 Reason.INVALID_ARGUMENT,
-                Violation(field="lease_token", rule="required", message="an attempt registers its version under its lease"),
+                Violation(
+                    field="lease_token",
+                    rule="required",
+                    message="an attempt registers its version under its lease",
+                ),
             )
         held_lease(retrain, command.attempt_id, command.lease_token, now)
     number = len(record.versions) + 1
@@ -132,7 +154,5 @@ def move_alias(state: State, command: MoveAlias) -> Decision:
     result = Result(model_id=command.model_id, alias=command.alias, version=command.version)
     if current == command.version:
         return Decision(result=result)
-    event = AliasMoved(
-        model_id=command.model_id, alias=command.alias, from_version=current, to_version=command.version
-    )
+    event = AliasMoved(model_id=command.model_id, alias=command.alias, from_version=current, to_version=command.version)
     return Decision(events=(event,), result=result)

@@ -30,7 +30,14 @@ from control_plane.core.events import (
 from control_plane.core.graph.order import topological_waves
 from control_plane.core.ids import AttemptId, ModelId, RetrainId, RolloutId, model_node, node_name
 from control_plane.core.registry.types import CANDIDATE
-from control_plane.core.retraining.rules import earliest_start, held_lease, merged_causes, overdue, releasable, retry_at
+from control_plane.core.retraining.rules import (
+    earliest_start,
+    held_lease,
+    merged_causes,
+    overdue,
+    releasable,
+    retry_at,
+)
 from control_plane.core.retraining.types import Attempt, AttemptState, Retrain, RetrainCause, RetrainState
 from control_plane.core.rollout.types import RolloutState
 from control_plane.core.staleness.verdict import Level
@@ -70,7 +77,8 @@ def request_retrain(state: State, command: RequestRetrain, now: datetime) -> Dec
         ignore_cooldown=command.ignore_cooldown,
     )
     return Decision(
-        events=(requested,), result=Result(model_id=command.model_id, retrain_id=retrain_id, created=True, changed=1)
+        events=(requested,),
+        result=Result(model_id=command.model_id, retrain_id=retrain_id, created=True, changed=1),
     )
 
 
@@ -248,7 +256,14 @@ def report_failure(state: State, command: ReportFailure, now: datetime) -> Decis
             return Decision(result=_attempt_result(retrain, command.attempt_id))
     attempt = held_lease(retrain, command.attempt_id, command.lease_token, now)
     events = failed_attempt(
-        state, retrain, attempt, AttemptState.FAILED, command.failure, now, run=command.run, permanent=command.permanent
+        state,
+        retrain,
+        attempt,
+        AttemptState.FAILED,
+        command.failure,
+        now,
+        run=command.run,
+        permanent=command.permanent,
     )
     return Decision(events=events, result=_attempt_result(retrain, command.attempt_id))
 
@@ -308,9 +323,7 @@ def _ended(
 
 
 def _retrain_ended(retrain: Retrain, ended_as: RetrainState, conclusion: str) -> RetrainEnded:
-    return RetrainEnded(
-        retrain_id=retrain.retrain_id, model_id=retrain.model_id, state=ended_as, conclusion=conclusion
-    )
+    return RetrainEnded(retrain_id=retrain.retrain_id, model_id=retrain.model_id, state=ended_as, conclusion=conclusion)
 
 
 def _attempt_result(retrain: Retrain, attempt_id: AttemptId) -> Result:

@@ -47,14 +47,21 @@ def report_validation(state: State, command: ReportValidation, now: datetime) ->
     if command.validation.passed:
         events = (reported, *promotion(state, record, rollout, _why_promoted(command.validation), now))
     else:
-        events = (reported, *_refusal(record, rollout, command.validation.explanation or "worse than production"))
+        events = (
+            reported,
+            *_refusal(record, rollout, command.validation.explanation or "worse than production"),
+        )
     return Decision(events=events, result=_result(rollout))
 
 
 def _why_promoted(validation: Validation) -> str:
     return validation.explanation or (
         f"{validation.metric} {validation.candidate:.4f}"
-        + (f" against {validation.production:.4f}" if validation.production is not None else ", nothing to compare with")
+        + (
+            f" against {validation.production:.4f}"
+            if validation.production is not None
+            else ", nothing to compare with"
+        )
     )
 
 
@@ -137,7 +144,9 @@ def roll_back(state: State, command: RollBack, now: datetime) -> Decision:
         )
     events.extend(_cooldowns(state, command.model_id, previous, now))
     result = Result(
-        model_id=command.model_id, version=previous, rollout_id=rollout.rollout_id if rollout is not None else None
+        model_id=command.model_id,
+        version=previous,
+        rollout_id=rollout.rollout_id if rollout is not None else None,
     )
     return Decision(events=tuple(events), result=result)
 
@@ -198,9 +207,7 @@ def _end_of_retrain(rollout: Rollout, ended_as: RetrainState, conclusion: str) -
     if rollout.retrain_id is None:
         return ()
     return (
-        RetrainEnded(
-            retrain_id=rollout.retrain_id, model_id=rollout.model_id, state=ended_as, conclusion=conclusion
-        ),
+        RetrainEnded(retrain_id=rollout.retrain_id, model_id=rollout.model_id, state=ended_as, conclusion=conclusion),
     )
 
 

@@ -19,7 +19,11 @@ def facts_violations(facts: ModelFacts) -> list[Violation]:
         found.append(Violation(field="model.model_id", rule="slug", message="use a lower-case letter, then a-z 0-9 _"))
     if not OWNER.fullmatch(facts.owner):
         found.append(
-            Violation(field="model.owner", rule="owner", message=f"{facts.owner!r} is neither an e-mail nor team:name")
+            Violation(
+                field="model.owner",
+                rule="owner",
+                message=f"{facts.owner!r} is neither an e-mail nor team:name",
+            )
         )
     if not SLUG.fullmatch(facts.team):
         found.append(Violation(field="model.team", rule="slug", message="use a lower-case letter, then a-z 0-9 _"))
@@ -43,12 +47,18 @@ def check_version(facts: VersionFacts) -> None:
     if not SHA256.fullmatch(facts.artifact_sha256):
         found.append(
             Violation(
-                field="version.artifact_sha256", rule="sha256", message="64 lower-case hex digits: sha256sum of the artifact"
+                field="version.artifact_sha256",
+                rule="sha256",
+                message="64 lower-case hex digits: sha256sum of the artifact",
             )
         )
     if facts.trained_from is not None and facts.trained_from >= facts.trained_until:
         found.append(
-            Violation(field="version.trained_from", rule="window", message="the training window ends before it starts")
+            Violation(
+                field="version.trained_from",
+                rule="window",
+                message="the training window ends before it starts",
+            )
         )
     names = [metric.name for metric in facts.metrics]
     if len(set(names)) != len(names):

@@ -1,6 +1,6 @@
 """What the registry knows: models, their versions, and where each alias points."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 
 import msgspec
@@ -84,13 +84,3 @@ class AliasMove(msgspec.Struct, frozen=True, kw_only=True):
     actor: str
     reason: str
     revision: int
-
-
-class LabelSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What the outcome of a prediction is, and how long after the prediction it still counts (inclusive)."""
-
-    label_type: str = "default"
-    window: timedelta = timedelta(days=7)
-    absence_means_negative: bool = False
-    metric: str = ""
-    """Primary metric; empty takes the task's own (auc, rmse ...)."""

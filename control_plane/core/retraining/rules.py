@@ -41,7 +41,11 @@ def policy_violations(policy: RetrainingPolicy) -> list[Violation]:
 def limits_violations(limits: RetrainingLimits) -> None:
     """Raise `Invalid` for limits that could never run anything."""
     found = [
-        Violation(field=f"limits.{name}", rule="positive", message="must be at least 1; to stop retraining use a hold")
+        Violation(
+            field=f"limits.{name}",
+            rule="positive",
+            message="must be at least 1; to stop retraining use a hold",
+        )
         for name in ("running_max", "running_per_team_max")
         if getattr(limits, name) < 1
     ]
@@ -133,7 +137,9 @@ def waiting_for(
     if held:
         why.append("retraining is held for the whole fleet (`runway release` ends that)")
     if retrain.not_before > now:
-        why.append(f"{'its next try' if retrain.attempts else 'its cooldown'} (until {retrain.not_before:%Y-%m-%d %H:%M})")
+        why.append(
+            f"{'its next try' if retrain.attempts else 'its cooldown'} (until {retrain.not_before:%Y-%m-%d %H:%M})"
+        )
     if cooling_until is not None and cooling_until > now and not retrain.ignore_cooldown:
         why.append(f"the cooldown after an upstream promotion (until {cooling_until:%Y-%m-%d %H:%M})")
     if live_upstream:
@@ -151,7 +157,8 @@ def held_lease(retrain: Retrain, attempt_id: AttemptId, token: LeaseToken, now: 
     if attempt is None or attempt.attempt_id != attempt_id or attempt.lease_token != token:
         raise Refused(
             Reason.LEASE_LOST,
-            f"the lease of {attempt_id} is gone ({_how_it_ended(retrain, attempt_id)}): stop the work, its result is not used",
+            f"the lease of {attempt_id} is gone ({_how_it_ended(retrain, attempt_id)}): "
+            "stop the work, its result is not used",
             attempt_id=attempt_id,
         )
     if attempt.expires_at < now:

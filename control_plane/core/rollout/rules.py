@@ -12,7 +12,11 @@ def policy_violations(policy: ValidationPolicy) -> list[Violation]:
     found = []
     if not (math.isfinite(policy.margin) and policy.margin >= 0):
         found.append(
-            Violation(field="validation_policy.margin", rule="range", message="must be a finite number of at least 0")
+            Violation(
+                field="validation_policy.margin",
+                rule="range",
+                message="must be a finite number of at least 0",
+            )
         )
     if policy.timeout.total_seconds() <= 0:
         found.append(Violation(field="validation_policy.timeout", rule="range", message="must be longer than 0"))
@@ -25,11 +29,15 @@ def check_validation(validation: Validation) -> None:
     for name in ("candidate", "production", "standard_error"):
         value = getattr(validation, name)
         if value is not None and not math.isfinite(value):
-            found.append(Violation(field=f"validation.{name}", rule="finite", message=f"{value} is not a finite number"))
+            found.append(
+                Violation(field=f"validation.{name}", rule="finite", message=f"{value} is not a finite number")
+            )
     if validation.passed and validation.sample_size == 0 and validation.production is not None:
         found.append(
             Violation(
-                field="validation.sample_size", rule="evidence", message="a comparison on 0 rows cannot pass: report it as failed"
+                field="validation.sample_size",
+                rule="evidence",
+                message="a comparison on 0 rows cannot pass: report it as failed",
             )
         )
     if found:

@@ -1,11 +1,11 @@
 """Rollouts: a candidate on its way to production.
 
-    state       | on                       | becomes
-    ------------+--------------------------+---------------------------------------
-    VALIDATING  | validation passed        | PROMOTED   (aliases production, previous move)
-    VALIDATING  | validation failed, or no | REFUSED    (production stays; candidate alias is dropped)
-                | report in time           |
-    PROMOTED    | rolled back              | ROLLED_BACK
+state       | on                       | becomes
+------------+--------------------------+---------------------------------------
+VALIDATING  | validation passed        | PROMOTED   (aliases production, previous move)
+VALIDATING  | validation failed, or no | REFUSED    (production stays; candidate alias is dropped)
+            | report in time           |
+PROMOTED    | rolled back              | ROLLED_BACK
 """
 
 from datetime import datetime, timedelta

@@ -67,15 +67,15 @@ class FeatureTable:
             raise InvalidSample(
                 "features", "shape", f"counts are {self.reference.shape} and {self.current.shape} for {rows} features"
             )
-        if any(not np.issubdtype(matrix.dtype, np.integer) for matrix in matrices):
+        if any(matrix.dtype.kind not in "iu" for matrix in matrices):
             raise InvalidSample("features", "type", "counts are integers")
         if rows and (self.cells.min() < 2 or self.cells.max() > self.reference.shape[1]):
             raise InvalidSample("features", "cells", "every feature has from 2 cells to the width of the table")
         if rows and min(matrix.min() for matrix in matrices) < 0:
             raise InvalidSample("features", "count", "a count is negative")
-        if not (np.isfinite(self.importance).all() and np.all(self.importance >= 0)):
+        if rows and not (self.importance.min() >= 0 and self.importance.max() < np.inf):
             raise InvalidSample("features", "importance", "importances are finite and 0 or more")
-        if not np.isfinite(self.psi_usual).all():
+        if rows and not (self.psi_usual.min() > -np.inf and self.psi_usual.max() < np.inf):
             raise InvalidSample("features", "psi_usual", "usual PSI is finite")
 
 

@@ -40,18 +40,26 @@ def fuse(values: Sequence[float | None], weights: Sequence[float], fusion: Fusio
     (0.5, 0.25, 0.75)
     """
     known = [(value, weight) for value, weight in zip(values, weights, strict=True) if value is not None]
+    if len(known) == len(values):
+        score = round(_fused(known, fusion), DECIMALS)
+        return Score(score=score, low=score, high=score)
     heft = sum(weight for _, weight in known)
     mean = sum(value * weight for value, weight in known) / heft if heft > 0 else 0.0
-    score, low, high = (round(_fused(values, weights, fusion, fill), DECIMALS) for fill in (mean, 0.0, 1.0))
+    missing = [weight for value, weight in zip(values, weights, strict=True) if value is None]
+    score, low, high = (
+        round(_fused([*known, *((fill, weight) for weight in missing)], fusion), DECIMALS) for fill in (mean, 0.0, 1.0)
+    )
     return Score(score=score, low=low, high=high)
 
 
-def _fused(values: Sequence[float | None], weights: Sequence[float], fusion: Fusion, fill: float) -> float:
-    filled = [fill if value is None else value for value in values]
+def _fused(weighed: Sequence[tuple[float, float]], fusion: Fusion) -> float:
     if fusion is Fusion.NOISY_OR:
         spared = 1.0
-        for value, weight in zip(filled, weights, strict=True):
+        for value, weight in weighed:
             spared *= 1 - weight * value
         return 1 - spared
-    total = sum(weights)
-    return sum(value * weight for value, weight in zip(filled, weights, strict=True)) / total
+    total = above = 0.0
+    for value, weight in weighed:
+        total += weight
+        above += value * weight
+    return above / total

@@ -71,7 +71,7 @@ def input_drift(policy: StalenessPolicy, evidence: Evidence, found: InputDrift |
         named = [f"{feature.name} (PSI {feature.psi:.2f})" for feature in found.top[:NAMED_MAX] if feature.drifted]
         text = (
             f"{found.drifted} of its {found.features} features drifted, {found.share:.0%} by importance: "
-            f"{', '.join(named)}{' ...' if found.drifted > len(named) else ''}"
+            f"{', '.join(named)}{' and more' if found.drifted > len(named) else ''}"
         )
     return Reading(
         value=found.value, raw=found.share, sample_size=size, significant=found.drifted > 0, explanation=text

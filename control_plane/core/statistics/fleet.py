@@ -19,6 +19,9 @@ Matrix = npt.NDArray[np.integer]
 BLOCK_CELLS = 65_536
 """Cells computed at a time: half a megabyte per temporary, so that a handful of them stay in the L2 cache."""
 
+FREEDOM_SUMMED_MAX = 30
+"""Degrees of freedom up to which summing the tail beats the general incomplete gamma function."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowDrift:
@@ -67,7 +70,7 @@ def _block(reference: Matrix, current: Matrix, cells: Int64s) -> RowDrift:
     total = r + c
     with np.errstate(divide="ignore", invalid="ignore"):
         chi_square, freedom = _chi_square(r, total, n, m)
-        p_value = special.chdtrc(freedom, chi_square)
+        p_value = chi_square_tail(chi_square, freedom)
         # In a padded cell ln((c + 1/2) / (r + 1/2)) = 0; elsewhere it differs from ln(q / p) by a constant of
         # the row, which sum(q - p) = 0 cancels.
         r += SMOOTHING
@@ -102,8 +105,9 @@ def _block(reference: Matrix, current: Matrix, cells: Int64s) -> RowDrift:
 def _chi_square(r: Float64s, total: Float64s, n: Float64s, m: Float64s) -> tuple[Float64s, Int64s]:
     """Statistic and degrees of freedom of each column; fewer than 1 where there is nothing to test.
 
-    With e = t N / T, the terms (r - e)^2 / e of the other sample are N / M times those of this one, so chi2
-    is T / M times the sum here.
+    With e = t N / T, the terms (r - e)^2 / e of the other sample are N / M times those of this one, so chi2 is T / M
+    times the sum here. Pools as `drift.chi_square`: small cells become one, which takes in the smallest other if need
+    be. Most cells are large everywhere, so only those with a small one in some column are gone through.
     """
     whole = n + m
     share = n / whole
@@ -112,37 +116,86 @@ def _chi_square(r: Float64s, total: Float64s, n: Float64s, m: Float64s) -> tuple
     terms -= r
     terms *= terms
     terms /= expected
-    chi_square = terms.sum(axis=0)
     filled = total > 0
-    freedom = np.add.reduce(filled, axis=0, dtype=np.int32).astype(np.int64) - 1
     enough = EXPECTED_MIN * whole / np.minimum(n, m)
     small = total < enough
     small &= filled
-    crowded = np.flatnonzero(small.any(axis=0))
-    if crowded.size:
-        chi_square[crowded], freedom[crowded] = _pooled(
-            np.take(r, crowded, axis=1),
-            np.take(total, crowded, axis=1),
-            np.take(terms, crowded, axis=1),
-            np.take(small, crowded, axis=1),
-            share=share[crowded],
-            enough=enough[crowded],
-        )
-    return chi_square * (whole / m), freedom
+    freedom = np.add.reduce(filled, axis=0, dtype=np.int32).astype(np.int64) - 1
+    affected = np.flatnonzero(small.any(axis=1))
+    if affected.size:
+        _pool(r, total, terms, small, affected=affected, share=share, enough=enough, freedom=freedom)
+    return terms.sum(axis=0) * (whole / m), freedom
 
 
-def _pooled(
-    r: Float64s, total: Float64s, terms: Float64s, small: Bools, *, share: Float64s, enough: Float64s
-) -> tuple[Float64s, Int64s]:
-    """As `drift.chi_square` pools: small cells become one, which takes in the smallest other if need be."""
-    large = ~small
-    large &= total > 0
-    short = np.flatnonzero(((total * small).sum(axis=0) < enough) & large.any(axis=0))
-    smallest = np.argmin(np.where(large[:, short], total[:, short], np.inf), axis=0)
-    small[smallest, short], large[smallest, short] = True, False
-    expected = (total * small).sum(axis=0) * share
-    pooled = ((r * small).sum(axis=0) - expected) ** 2 / expected
-    return (terms * large).sum(axis=0) + pooled, np.add.reduce(large, axis=0, dtype=np.int32).astype(np.int64)
+def _pool(
+    r: Float64s,
+    total: Float64s,
+    terms: Float64s,
+    small: Bools,
+    *,
+    affected: Int64s,
+    share: Float64s,
+    enough: Float64s,
+    freedom: Int64s,
+) -> None:
+    """Replace the terms of pooled cells, in place, by the pooled cell's (written to the first affected one)."""
+    pooled_r, pooled_total = np.zeros_like(share), np.zeros_like(share)
+    for cell in affected.tolist():
+        pooled_r += r[cell] * small[cell]
+        pooled_total += total[cell] * small[cell]
+        terms[cell] *= ~small[cell]
+        freedom -= small[cell]
+    short = np.flatnonzero((pooled_total > 0) & (pooled_total < enough))
+    others = np.where(small[:, short] | (total[:, short] == 0), np.inf, total[:, short])
+    smallest = _first_smallest(others)
+    found = np.isfinite(others[smallest, np.arange(short.size)])
+    short, smallest = short[found], smallest[found]
+    pooled_r[short] += r[smallest, short]
+    pooled_total[short] += total[smallest, short]
+    terms[smallest, short] = 0.0
+    freedom[short] -= 1
+    expected = pooled_total * share
+    terms[affected[0]] += (pooled_r - expected) ** 2 / np.maximum(expected, np.finfo(np.float64).tiny)
+    freedom += pooled_total > 0
+
+
+def _first_smallest(values: Float64s) -> Int64s:
+    """`values.argmin(axis=0)`, in passes over contiguous rows (eight times faster)."""
+    cells = len(values)
+    from_the_end = np.arange(cells, 0, -1.0)[:, None]
+    return cells - ((values == values.min(axis=0)) * from_the_end).max(axis=0).astype(np.int64)  # type: ignore[no-any-return]
+
+
+def chi_square_tail(statistic: Float64s, freedom: Int64s) -> Float64s:
+    """P(chi-square with `freedom` degrees > statistic), as `scipy.special.chdtrc` and four times faster.
+
+    With y = x / 2: e^-y sum_{j < f/2} y^j / j! for even f, erfc(sqrt y) + e^-y sum_{j <= (f-1)/2} y^(j-1/2) /
+    Gamma(j + 1/2) for odd f; all terms are positive, so nothing cancels. Above `FREEDOM_SUMMED_MAX` scipy computes it.
+
+    Args:
+        statistic: shape (rows,), >= 0.
+        freedom: shape (rows,); NaN comes back where it is below 1.
+    Source: Abramowitz and Stegun 26.4.4 and 26.4.5.
+
+    >>> chi_square_tail(np.array([3.841458820694124, 42.82892117421733]), np.array([1, 9])).round(7)
+    array([5.0e-02, 2.3e-06])
+    """
+    found = np.full(statistic.shape, np.nan)
+    present = np.flatnonzero(np.bincount(np.maximum(freedom, 0)))
+    for degrees in present[present > 0].tolist():
+        at = slice(None) if present.size == 1 else np.flatnonzero(freedom == degrees)
+        half = statistic[at] / 2
+        if degrees > FREEDOM_SUMMED_MAX:
+            found[at] = special.chdtrc(degrees, statistic[at])
+            continue
+        odd = degrees % 2
+        term = np.sqrt(half / np.pi) * 2 if odd else np.ones_like(half)
+        total = np.zeros_like(half)
+        for j in range(1, (degrees - odd) // 2 + 1):
+            total += term
+            term *= half / (j + odd / 2)
+        found[at] = np.exp(-half) * total + (special.erfc(np.sqrt(half)) if odd else 0.0)
+    return found
 
 
 def row_divergence(reference: Matrix, current: Matrix) -> tuple[Float64s, Float64s]:

@@ -92,6 +92,9 @@ class StalenessPolicy(_message.Message):
     PREDICTIONS_MIN_FIELD_NUMBER: _builtins.int
     LABELS_MIN_FIELD_NUMBER: _builtins.int
     CADENCE_FIELD_NUMBER: _builtins.int
+    DRIFTED_SHARE_FULL_FIELD_NUMBER: _builtins.int
+    FALSE_DISCOVERY_RATE_FIELD_NUMBER: _builtins.int
+    SEASONAL_WEIGHT_FIELD_NUMBER: _builtins.int
     fusion: Global___Fusion.ValueType
     stale_threshold: _builtins.float
     """Score at or above which the model is STALE."""
@@ -117,6 +120,12 @@ class StalenessPolicy(_message.Message):
     """Fewer predictions than this in the window: no drift verdict, UNKNOWN."""
     labels_min: _builtins.int
     """Fewer matured labels than this: performance is missing evidence."""
+    drifted_share_full: _builtins.float
+    """Share of drifted features, by importance, at which the input drift signal is 1."""
+    false_discovery_rate: _builtins.float
+    """Benjamini-Hochberg level over the model's features."""
+    seasonal_weight: _builtins.float
+    """What a drift that is usual for the season counts, against one that is not."""
     @_builtins.property
     def weights(self) -> Global___StalenessPolicy.Weights: ...
     @_builtins.property
@@ -142,10 +151,13 @@ class StalenessPolicy(_message.Message):
         predictions_min: _builtins.int | None = ...,
         labels_min: _builtins.int | None = ...,
         cadence: _duration_pb2.Duration | None = ...,
+        drifted_share_full: _builtins.float | None = ...,
+        false_discovery_rate: _builtins.float | None = ...,
+        seasonal_weight: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_age_backstop_days", b"_age_backstop_days", "_at_risk_threshold", b"_at_risk_threshold", "_coverage_min", b"_coverage_min", "_hysteresis_k", b"_hysteresis_k", "_hysteresis_n", b"_hysteresis_n", "_labels_min", b"_labels_min", "_performance_floor", b"_performance_floor", "_performance_tolerance", b"_performance_tolerance", "_predictions_min", b"_predictions_min", "_psi_moderate", b"_psi_moderate", "_psi_significant", b"_psi_significant", "_stale_threshold", b"_stale_threshold", "_window_days", b"_window_days", "age_backstop_days", b"age_backstop_days", "at_risk_threshold", b"at_risk_threshold", "cadence", b"cadence", "coverage_min", b"coverage_min", "hysteresis_k", b"hysteresis_k", "hysteresis_n", b"hysteresis_n", "labels_min", b"labels_min", "performance_floor", b"performance_floor", "performance_tolerance", b"performance_tolerance", "predictions_min", b"predictions_min", "psi_moderate", b"psi_moderate", "psi_significant", b"psi_significant", "stale_threshold", b"stale_threshold", "weights", b"weights", "window_days", b"window_days"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_age_backstop_days", b"_age_backstop_days", "_at_risk_threshold", b"_at_risk_threshold", "_coverage_min", b"_coverage_min", "_drifted_share_full", b"_drifted_share_full", "_false_discovery_rate", b"_false_discovery_rate", "_hysteresis_k", b"_hysteresis_k", "_hysteresis_n", b"_hysteresis_n", "_labels_min", b"_labels_min", "_performance_floor", b"_performance_floor", "_performance_tolerance", b"_performance_tolerance", "_predictions_min", b"_predictions_min", "_psi_moderate", b"_psi_moderate", "_psi_significant", b"_psi_significant", "_seasonal_weight", b"_seasonal_weight", "_stale_threshold", b"_stale_threshold", "_window_days", b"_window_days", "age_backstop_days", b"age_backstop_days", "at_risk_threshold", b"at_risk_threshold", "cadence", b"cadence", "coverage_min", b"coverage_min", "drifted_share_full", b"drifted_share_full", "false_discovery_rate", b"false_discovery_rate", "hysteresis_k", b"hysteresis_k", "hysteresis_n", b"hysteresis_n", "labels_min", b"labels_min", "performance_floor", b"performance_floor", "performance_tolerance", b"performance_tolerance", "predictions_min", b"predictions_min", "psi_moderate", b"psi_moderate", "psi_significant", b"psi_significant", "seasonal_weight", b"seasonal_weight", "stale_threshold", b"stale_threshold", "weights", b"weights", "window_days", b"window_days"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_age_backstop_days", b"_age_backstop_days", "_at_risk_threshold", b"_at_risk_threshold", "_coverage_min", b"_coverage_min", "_hysteresis_k", b"_hysteresis_k", "_hysteresis_n", b"_hysteresis_n", "_labels_min", b"_labels_min", "_performance_floor", b"_performance_floor", "_performance_tolerance", b"_performance_tolerance", "_predictions_min", b"_predictions_min", "_psi_moderate", b"_psi_moderate", "_psi_significant", b"_psi_significant", "_stale_threshold", b"_stale_threshold", "_window_days", b"_window_days", "age_backstop_days", b"age_backstop_days", "at_risk_threshold", b"at_risk_threshold", "cadence", b"cadence", "coverage_min", b"coverage_min", "fusion", b"fusion", "hysteresis_k", b"hysteresis_k", "hysteresis_n", b"hysteresis_n", "labels_min", b"labels_min", "performance_floor", b"performance_floor", "performance_tolerance", b"performance_tolerance", "predictions_min", b"predictions_min", "psi_moderate", b"psi_moderate", "psi_significant", b"psi_significant", "stale_threshold", b"stale_threshold", "weights", b"weights", "window_days", b"window_days"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_age_backstop_days", b"_age_backstop_days", "_at_risk_threshold", b"_at_risk_threshold", "_coverage_min", b"_coverage_min", "_drifted_share_full", b"_drifted_share_full", "_false_discovery_rate", b"_false_discovery_rate", "_hysteresis_k", b"_hysteresis_k", "_hysteresis_n", b"_hysteresis_n", "_labels_min", b"_labels_min", "_performance_floor", b"_performance_floor", "_performance_tolerance", b"_performance_tolerance", "_predictions_min", b"_predictions_min", "_psi_moderate", b"_psi_moderate", "_psi_significant", b"_psi_significant", "_seasonal_weight", b"_seasonal_weight", "_stale_threshold", b"_stale_threshold", "_window_days", b"_window_days", "age_backstop_days", b"age_backstop_days", "at_risk_threshold", b"at_risk_threshold", "cadence", b"cadence", "coverage_min", b"coverage_min", "drifted_share_full", b"drifted_share_full", "false_discovery_rate", b"false_discovery_rate", "fusion", b"fusion", "hysteresis_k", b"hysteresis_k", "hysteresis_n", b"hysteresis_n", "labels_min", b"labels_min", "performance_floor", b"performance_floor", "performance_tolerance", b"performance_tolerance", "predictions_min", b"predictions_min", "psi_moderate", b"psi_moderate", "psi_significant", b"psi_significant", "seasonal_weight", b"seasonal_weight", "stale_threshold", b"stale_threshold", "weights", b"weights", "window_days", b"window_days"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__age_backstop_days: _TypeAlias = _typing.Literal["age_backstop_days"]  # noqa: Y015
     _WhichOneofArgType__age_backstop_days: _TypeAlias = _typing.Literal["_age_backstop_days", b"_age_backstop_days"]  # noqa: Y015
@@ -153,6 +165,10 @@ class StalenessPolicy(_message.Message):
     _WhichOneofArgType__at_risk_threshold: _TypeAlias = _typing.Literal["_at_risk_threshold", b"_at_risk_threshold"]  # noqa: Y015
     _WhichOneofReturnType__coverage_min: _TypeAlias = _typing.Literal["coverage_min"]  # noqa: Y015
     _WhichOneofArgType__coverage_min: _TypeAlias = _typing.Literal["_coverage_min", b"_coverage_min"]  # noqa: Y015
+    _WhichOneofReturnType__drifted_share_full: _TypeAlias = _typing.Literal["drifted_share_full"]  # noqa: Y015
+    _WhichOneofArgType__drifted_share_full: _TypeAlias = _typing.Literal["_drifted_share_full", b"_drifted_share_full"]  # noqa: Y015
+    _WhichOneofReturnType__false_discovery_rate: _TypeAlias = _typing.Literal["false_discovery_rate"]  # noqa: Y015
+    _WhichOneofArgType__false_discovery_rate: _TypeAlias = _typing.Literal["_false_discovery_rate", b"_false_discovery_rate"]  # noqa: Y015
     _WhichOneofReturnType__hysteresis_k: _TypeAlias = _typing.Literal["hysteresis_k"]  # noqa: Y015
     _WhichOneofArgType__hysteresis_k: _TypeAlias = _typing.Literal["_hysteresis_k", b"_hysteresis_k"]  # noqa: Y015
     _WhichOneofReturnType__hysteresis_n: _TypeAlias = _typing.Literal["hysteresis_n"]  # noqa: Y015
@@ -169,6 +185,8 @@ class StalenessPolicy(_message.Message):
     _WhichOneofArgType__psi_moderate: _TypeAlias = _typing.Literal["_psi_moderate", b"_psi_moderate"]  # noqa: Y015
     _WhichOneofReturnType__psi_significant: _TypeAlias = _typing.Literal["psi_significant"]  # noqa: Y015
     _WhichOneofArgType__psi_significant: _TypeAlias = _typing.Literal["_psi_significant", b"_psi_significant"]  # noqa: Y015
+    _WhichOneofReturnType__seasonal_weight: _TypeAlias = _typing.Literal["seasonal_weight"]  # noqa: Y015
+    _WhichOneofArgType__seasonal_weight: _TypeAlias = _typing.Literal["_seasonal_weight", b"_seasonal_weight"]  # noqa: Y015
     _WhichOneofReturnType__stale_threshold: _TypeAlias = _typing.Literal["stale_threshold"]  # noqa: Y015
     _WhichOneofArgType__stale_threshold: _TypeAlias = _typing.Literal["_stale_threshold", b"_stale_threshold"]  # noqa: Y015
     _WhichOneofReturnType__window_days: _TypeAlias = _typing.Literal["window_days"]  # noqa: Y015
@@ -179,6 +197,10 @@ class StalenessPolicy(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__at_risk_threshold) -> _WhichOneofReturnType__at_risk_threshold | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__coverage_min) -> _WhichOneofReturnType__coverage_min | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__drifted_share_full) -> _WhichOneofReturnType__drifted_share_full | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__false_discovery_rate) -> _WhichOneofReturnType__false_discovery_rate | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__hysteresis_k) -> _WhichOneofReturnType__hysteresis_k | None: ...
     @_typing.overload
@@ -195,6 +217,8 @@ class StalenessPolicy(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__psi_moderate) -> _WhichOneofReturnType__psi_moderate | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__psi_significant) -> _WhichOneofReturnType__psi_significant | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__seasonal_weight) -> _WhichOneofReturnType__seasonal_weight | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__stale_threshold) -> _WhichOneofReturnType__stale_threshold | None: ...
     @_typing.overload

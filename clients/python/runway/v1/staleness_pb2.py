@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from runway.v1 import common_pb2 as runway_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19runway/v1/staleness.proto\x12\trunway.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16runway/v1/common.proto\"\xa8\x01\n\x06Signal\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\x12\x0b\n\x03raw\x18\x03 \x01(\x01\x12\x0e\n\x06weight\x18\x04 \x01(\x01\x12\x14\n\x0c\x63ontribution\x18\x05 \x01(\x01\x12\x13\n\x0bsample_size\x18\x06 \x01(\x03\x12\x13\n\x0bsignificant\x18\x07 \x01(\x08\x12\x0f\n\x07missing\x18\x08 \x01(\x08\x12\x13\n\x0b\x65xplanation\x18\t \x01(\t\"a\n\x0c\x46\x65\x61tureDrift\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03psi\x18\x02 \x01(\x01\x12\x14\n\x0cpsi_debiased\x18\x03 \x01(\x01\x12\x0f\n\x07p_value\x18\x04 \x01(\x01\x12\x0f\n\x07\x64rifted\x18\x05 \x01(\x08\"\x97\x03\n\nEvaluation\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x30\n\x0c\x65valuated_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12!\n\x05level\x18\x03 \x01(\x0e\x32\x12.runway.v1.Verdict\x12\r\n\x05score\x18\x04 \x01(\x01\x12\x11\n\tscore_low\x18\x05 \x01(\x01\x12\x12\n\nscore_high\x18\x06 \x01(\x01\x12\x11\n\tthreshold\x18\x07 \x01(\x01\x12)\n\nconfidence\x18\x08 \x01(\x0e\x32\x15.runway.v1.Confidence\x12\x19\n\x11\x63onfidence_reason\x18\t \x01(\t\x12\"\n\x07signals\x18\n \x03(\x0b\x32\x11.runway.v1.Signal\x12-\n\x0ctop_features\x18\x0b \x03(\x0b\x32\x17.runway.v1.FeatureDrift\x12\x0f\n\x07reasons\x18\x0c \x03(\t\x12\x1a\n\x12recommended_action\x18\r \x01(\t\x12\x14\n\x0c\x64\x61ta_quality\x18\x0e \x03(\t\"\xdc\x01\n\tStaleness\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12#\n\x07verdict\x18\x02 \x01(\x0e\x32\x12.runway.v1.Verdict\x12\x31\n\rverdict_since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\nevaluation\x18\x04 \x01(\x0b\x32\x15.runway.v1.Evaluation\x12\r\n\x05owner\x18\x05 \x01(\t\x12\x0c\n\x04team\x18\x06 \x01(\t\x12\x1d\n\x04tier\x18\x07 \x01(\x0e\x32\x0f.runway.v1.Tier\"\xf1\x01\n\rVerdictChange\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12(\n\x0c\x66rom_verdict\x18\x03 \x01(\x0e\x32\x12.runway.v1.Verdict\x12&\n\nto_verdict\x18\x04 \x01(\x0e\x32\x12.runway.v1.Verdict\x12.\n\nchanged_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\nevaluation\x18\x06 \x01(\x0b\x32\x15.runway.v1.Evaluation\x12\x10\n\x08revision\x18\x07 \x01(\x03\"X\n\x13GetStalenessRequest\x12\x1b\n\x08model_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18x\x12$\n\x04read\x18\x02 \x01(\x0b\x32\x16.runway.v1.ReadOptions\"Q\n\x14GetStalenessResponse\x12\'\n\tstaleness\x18\x01 \x01(\x0b\x32\x14.runway.v1.Staleness\x12\x10\n\x08revision\x18\x02 \x01(\x03\"\x9f\x01\n\x14ListStalenessRequest\x12$\n\x04page\x18\x01 \x01(\x0b\x32\x16.runway.v1.PageRequest\x12$\n\x04read\x18\x02 \x01(\x0b\x32\x16.runway.v1.ReadOptions\x12\x15\n\x04team\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12$\n\x08verdicts\x18\x04 \x03(\x0e\x32\x12.runway.v1.Verdict\"k\n\x15ListStalenessResponse\x12\'\n\tstaleness\x18\x01 \x03(\x0b\x32\x14.runway.v1.Staleness\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\"\\\n\x17\x45xplainStalenessRequest\x12\x1b\n\x08model_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18x\x12$\n\x04read\x18\x02 \x01(\x0b\x32\x16.runway.v1.ReadOptions\"h\n\x18\x45xplainStalenessResponse\x12\'\n\tstaleness\x18\x01 \x01(\x0b\x32\x14.runway.v1.Staleness\x12\x11\n\tsentences\x18\x02 \x03(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\"Z\n\x14\x45valuateModelRequest\x12%\n\x08mutation\x18\x01 \x01(\x0b\x32\x13.runway.v1.Mutation\x12\x1b\n\x08model_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18x\"R\n\x15\x45valuateModelResponse\x12\'\n\tstaleness\x18\x01 \x01(\x0b\x32\x14.runway.v1.Staleness\x12\x10\n\x08revision\x18\x02 \x01(\x03\"^\n\x19ListVerdictChangesRequest\x12\x1b\n\x08model_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18x\x12$\n\x04read\x18\x02 \x01(\x0b\x32\x16.runway.v1.ReadOptions\"Y\n\x1aListVerdictChangesResponse\x12)\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x18.runway.v1.VerdictChange\x12\x10\n\x08revision\x18\x02 \x01(\x03*r\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x11\n\rVERDICT_FRESH\x10\x01\x12\x13\n\x0fVERDICT_AT_RISK\x10\x02\x12\x11\n\rVERDICT_STALE\x10\x03\x12\x13\n\x0fVERDICT_UNKNOWN\x10\x04*h\n\nConfidence\x12\x1a\n\x16\x43ONFIDENCE_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x43ONFIDENCE_LOW\x10\x01\x12\x15\n\x11\x43ONFIDENCE_MEDIUM\x10\x02\x12\x13\n\x0f\x43ONFIDENCE_HIGH\x10\x03\x32\xcb\x03\n\x10StalenessService\x12O\n\x0cGetStaleness\x12\x1e.runway.v1.GetStalenessRequest\x1a\x1f.runway.v1.GetStalenessResponse\x12R\n\rListStaleness\x12\x1f.runway.v1.ListStalenessRequest\x1a .runway.v1.ListStalenessResponse\x12[\n\x10\x45xplainStaleness\x12\".runway.v1.ExplainStalenessRequest\x1a#.runway.v1.ExplainStalenessResponse\x12R\n\rEvaluateModel\x12\x1f.runway.v1.EvaluateModelRequest\x1a .runway.v1.EvaluateModelResponse\x12\x61\n\x12ListVerdictChanges\x12$.runway.v1.ListVerdictChangesRequest\x1a%.runway.v1.ListVerdictChangesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19runway/v1/staleness.proto\x12\trunway.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16runway/v1/common.proto\"\xa8\x01\n\x06Signal\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\x12\x0b\n\x03raw\x18\x03 \x01(\x01\x12\x0e\n\x06weight\x18\x04 \x01(\x01\x12\x14\n\x0c\x63ontribution\x18\x05 \x01(\x01\x12\x13\n\x0bsample_size\x18\x06 \x01(\x03\x12\x13\n\x0bsignificant\x18\x07 \x01(\x08\x12\x0f\n\x07missing\x18\x08 \x01(\x08\x12\x13\n\x0b\x65xplanation\x18\t \x01(\t\"a\n\x0c\x46\x65\x61tureDrift\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03psi\x18\x02 \x01(\x01\x12\x14\n\x0cpsi_debiased\x18\x03 \x01(\x01\x12\x0f\n\x07p_value\x18\x04 \x01(\x01\x12\x0f\n\x07\x64rifted\x18\x05 \x01(\x08\"\xda\x03\n\nEvaluation\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x30\n\x0c\x65valuated_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12!\n\x05level\x18\x03 \x01(\x0e\x32\x12.runway.v1.Verdict\x12\r\n\x05score\x18\x04 \x01(\x01\x12\x11\n\tscore_low\x18\x05 \x01(\x01\x12\x12\n\nscore_high\x18\x06 \x01(\x01\x12\x11\n\tthreshold\x18\x07 \x01(\x01\x12)\n\nconfidence\x18\x08 \x01(\x0e\x32\x15.runway.v1.Confidence\x12\x19\n\x11\x63onfidence_reason\x18\t \x01(\t\x12\"\n\x07signals\x18\n \x03(\x0b\x32\x11.runway.v1.Signal\x12-\n\x0ctop_features\x18\x0b \x03(\x0b\x32\x17.runway.v1.FeatureDrift\x12\x0f\n\x07reasons\x18\x0c \x03(\t\x12\x1a\n\x12recommended_action\x18\r \x01(\t\x12\x14\n\x0c\x64\x61ta_quality\x18\x0e \x03(\t\x12\x18\n\x10weighted_average\x18\x0f \x01(\x01\x12\x10\n\x08noisy_or\x18\x10 \x01(\x01\x12\x15\n\rhard_triggers\x18\x11 \x03(\t\"\xdc\x01\n\tStaleness\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12#\n\x07verdict\x18\x02 \x01(\x0e\x32\x12.runway.v1.Verdict\x12\x31\n\rverdict_since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\nevaluation\x18\x04 \x01(\x0b\x32\x15.runway.v1.Evaluation\x12\r\n\x05owner\x18\x05 \x01(\t\x12\x0c\n\x04team\x18\x06 \x01(\t\x12\x1d\n\x04tier\x18\x07 \x01(\x0e\x32\x0f.runway.v1.Tier\"\xf1\x01\n\rVerdictChange\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12(\n\x0c\x66rom_verdict\x18\x03 \x01(\x0e\x32\x12.runway.v1.Verdict\x12&\n\nto_verdict\x18\x04 \x01(\x0e\x32\x12.runway.v1.Verdict\x12.\n\nchanged_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\nevaluation\x18\x06 \x01(\x0b\x32\x15.runway.v1.Evaluation\x12\x10\n\x08revision\x18\x07 \x01(\x03\"X\n\x13GetStalenessRequest\x12\x1b\n\x08model_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18x\x12$\n\x04read\x18\x02 \x01(\x0b\x32\x16.runway.v1.ReadOptions\"Q\n\x14GetStalenessResponse\x12\'\n\tstaleness\x18\x01 \x01(\x0b\x32\x14.runway.v1.Staleness\x12\x10\n\x08revision\x18\x02 \x01(\x03\"\x9f\x01\n\x14ListStalenessRequest\x12$\n\x04page\x18\x01 \x01(\x0b\x32\x16.runway.v1.PageRequest\x12$\n\x04read\x18\x02 \x01(\x0b\x32\x16.runway.v1.ReadOptions\x12\x15\n\x04team\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12$\n\x08verdicts\x18\x04 \x03(\x0e\x32\x12.runway.v1.Verdict\"k\n\x15ListStalenessResponse\x12\'\n\tstaleness\x18\x01 \x03(\x0b\x32\x14.runway.v1.Staleness\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\"\\\n\x17\x45xplainStalenessRequest\x12\x1b\n\x08model_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18x\x12$\n\x04read\x18\x02 \x01(\x0b\x32\x16.runway.v1.ReadOptions\"h\n\x18\x45xplainStalenessResponse\x12\'\n\tstaleness\x18\x01 \x01(\x0b\x32\x14.runway.v1.Staleness\x12\x11\n\tsentences\x18\x02 \x03(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\"Z\n\x14\x45valuateModelRequest\x12%\n\x08mutation\x18\x01 \x01(\x0b\x32\x13.runway.v1.Mutation\x12\x1b\n\x08model_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18x\"R\n\x15\x45valuateModelResponse\x12\'\n\tstaleness\x18\x01 \x01(\x0b\x32\x14.runway.v1.Staleness\x12\x10\n\x08revision\x18\x02 \x01(\x03\"^\n\x19ListVerdictChangesRequest\x12\x1b\n\x08model_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18x\x12$\n\x04read\x18\x02 \x01(\x0b\x32\x16.runway.v1.ReadOptions\"Y\n\x1aListVerdictChangesResponse\x12)\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x18.runway.v1.VerdictChange\x12\x10\n\x08revision\x18\x02 \x01(\x03*r\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x11\n\rVERDICT_FRESH\x10\x01\x12\x13\n\x0fVERDICT_AT_RISK\x10\x02\x12\x11\n\rVERDICT_STALE\x10\x03\x12\x13\n\x0fVERDICT_UNKNOWN\x10\x04*h\n\nConfidence\x12\x1a\n\x16\x43ONFIDENCE_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x43ONFIDENCE_LOW\x10\x01\x12\x15\n\x11\x43ONFIDENCE_MEDIUM\x10\x02\x12\x13\n\x0f\x43ONFIDENCE_HIGH\x10\x03\x32\xcb\x03\n\x10StalenessService\x12O\n\x0cGetStaleness\x12\x1e.runway.v1.GetStalenessRequest\x1a\x1f.runway.v1.GetStalenessResponse\x12R\n\rListStaleness\x12\x1f.runway.v1.ListStalenessRequest\x1a .runway.v1.ListStalenessResponse\x12[\n\x10\x45xplainStaleness\x12\".runway.v1.ExplainStalenessRequest\x1a#.runway.v1.ExplainStalenessResponse\x12R\n\rEvaluateModel\x12\x1f.runway.v1.EvaluateModelRequest\x1a .runway.v1.EvaluateModelResponse\x12\x61\n\x12ListVerdictChanges\x12$.runway.v1.ListVerdictChangesRequest\x1a%.runway.v1.ListVerdictChangesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,40 +44,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EVALUATEMODELREQUEST'].fields_by_name['model_id']._serialized_options = b'\272H\006r\004\020\001\030x'
   _globals['_LISTVERDICTCHANGESREQUEST'].fields_by_name['model_id']._loaded_options = None
   _globals['_LISTVERDICTCHANGESREQUEST'].fields_by_name['model_id']._serialized_options = b'\272H\006r\004\020\001\030x'
-  _globals['_VERDICT']._serialized_start=2280
-  _globals['_VERDICT']._serialized_end=2394
-  _globals['_CONFIDENCE']._serialized_start=2396
-  _globals['_CONFIDENCE']._serialized_end=2500
+  _globals['_VERDICT']._serialized_start=2347
+  _globals['_VERDICT']._serialized_end=2461
+  _globals['_CONFIDENCE']._serialized_start=2463
+  _globals['_CONFIDENCE']._serialized_end=2567
   _globals['_SIGNAL']._serialized_start=127
   _globals['_SIGNAL']._serialized_end=295
   _globals['_FEATUREDRIFT']._serialized_start=297
   _globals['_FEATUREDRIFT']._serialized_end=394
   _globals['_EVALUATION']._serialized_start=397
-  _globals['_EVALUATION']._serialized_end=804
-  _globals['_STALENESS']._serialized_start=807
-  _globals['_STALENESS']._serialized_end=1027
-  _globals['_VERDICTCHANGE']._serialized_start=1030
-  _globals['_VERDICTCHANGE']._serialized_end=1271
-  _globals['_GETSTALENESSREQUEST']._serialized_start=1273
-  _globals['_GETSTALENESSREQUEST']._serialized_end=1361
-  _globals['_GETSTALENESSRESPONSE']._serialized_start=1363
-  _globals['_GETSTALENESSRESPONSE']._serialized_end=1444
-  _globals['_LISTSTALENESSREQUEST']._serialized_start=1447
-  _globals['_LISTSTALENESSREQUEST']._serialized_end=1606
-  _globals['_LISTSTALENESSRESPONSE']._serialized_start=1608
-  _globals['_LISTSTALENESSRESPONSE']._serialized_end=1715
-  _globals['_EXPLAINSTALENESSREQUEST']._serialized_start=1717
-  _globals['_EXPLAINSTALENESSREQUEST']._serialized_end=1809
-  _globals['_EXPLAINSTALENESSRESPONSE']._serialized_start=1811
-  _globals['_EXPLAINSTALENESSRESPONSE']._serialized_end=1915
-  _globals['_EVALUATEMODELREQUEST']._serialized_start=1917
-  _globals['_EVALUATEMODELREQUEST']._serialized_end=2007
-  _globals['_EVALUATEMODELRESPONSE']._serialized_start=2009
-  _globals['_EVALUATEMODELRESPONSE']._serialized_end=2091
-  _globals['_LISTVERDICTCHANGESREQUEST']._serialized_start=2093
-  _globals['_LISTVERDICTCHANGESREQUEST']._serialized_end=2187
-  _globals['_LISTVERDICTCHANGESRESPONSE']._serialized_start=2189
-  _globals['_LISTVERDICTCHANGESRESPONSE']._serialized_end=2278
-  _globals['_STALENESSSERVICE']._serialized_start=2503
-  _globals['_STALENESSSERVICE']._serialized_end=2962
+  _globals['_EVALUATION']._serialized_end=871
+  _globals['_STALENESS']._serialized_start=874
+  _globals['_STALENESS']._serialized_end=1094
+  _globals['_VERDICTCHANGE']._serialized_start=1097
+  _globals['_VERDICTCHANGE']._serialized_end=1338
+  _globals['_GETSTALENESSREQUEST']._serialized_start=1340
+  _globals['_GETSTALENESSREQUEST']._serialized_end=1428
+  _globals['_GETSTALENESSRESPONSE']._serialized_start=1430
+  _globals['_GETSTALENESSRESPONSE']._serialized_end=1511
+  _globals['_LISTSTALENESSREQUEST']._serialized_start=1514
+  _globals['_LISTSTALENESSREQUEST']._serialized_end=1673
+  _globals['_LISTSTALENESSRESPONSE']._serialized_start=1675
+  _globals['_LISTSTALENESSRESPONSE']._serialized_end=1782
+  _globals['_EXPLAINSTALENESSREQUEST']._serialized_start=1784
+  _globals['_EXPLAINSTALENESSREQUEST']._serialized_end=1876
+  _globals['_EXPLAINSTALENESSRESPONSE']._serialized_start=1878
+  _globals['_EXPLAINSTALENESSRESPONSE']._serialized_end=1982
+  _globals['_EVALUATEMODELREQUEST']._serialized_start=1984
+  _globals['_EVALUATEMODELREQUEST']._serialized_end=2074
+  _globals['_EVALUATEMODELRESPONSE']._serialized_start=2076
+  _globals['_EVALUATEMODELRESPONSE']._serialized_end=2158
+  _globals['_LISTVERDICTCHANGESREQUEST']._serialized_start=2160
+  _globals['_LISTVERDICTCHANGESREQUEST']._serialized_end=2254
+  _globals['_LISTVERDICTCHANGESRESPONSE']._serialized_start=2256
+  _globals['_LISTVERDICTCHANGESRESPONSE']._serialized_end=2345
+  _globals['_STALENESSSERVICE']._serialized_start=2570
+  _globals['_STALENESSSERVICE']._serialized_end=3029
 # @@protoc_insertion_point(module_scope)

@@ -164,6 +164,9 @@ class Evaluation(_message.Message):
     REASONS_FIELD_NUMBER: _builtins.int
     RECOMMENDED_ACTION_FIELD_NUMBER: _builtins.int
     DATA_QUALITY_FIELD_NUMBER: _builtins.int
+    WEIGHTED_AVERAGE_FIELD_NUMBER: _builtins.int
+    NOISY_OR_FIELD_NUMBER: _builtins.int
+    HARD_TRIGGERS_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     level: Global___Verdict.ValueType
     """What this look alone says; the verdict follows after hysteresis."""
@@ -175,6 +178,9 @@ class Evaluation(_message.Message):
     confidence: Global___Confidence.ValueType
     confidence_reason: _builtins.str
     recommended_action: _builtins.str
+    weighted_average: _builtins.float
+    """Both fusions, whichever the policy acts on."""
+    noisy_or: _builtins.float
     @_builtins.property
     def evaluated_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -188,6 +194,10 @@ class Evaluation(_message.Message):
     @_builtins.property
     def data_quality(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Faults of the data that no retrain can mend."""
+
+    @_builtins.property
+    def hard_triggers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What made it STALE whatever the score."""
 
     def __init__(
         self,
@@ -206,10 +216,13 @@ class Evaluation(_message.Message):
         reasons: _abc.Iterable[_builtins.str] | None = ...,
         recommended_action: _builtins.str = ...,
         data_quality: _abc.Iterable[_builtins.str] | None = ...,
+        weighted_average: _builtins.float = ...,
+        noisy_or: _builtins.float = ...,
+        hard_triggers: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["evaluated_at", b"evaluated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "confidence_reason", b"confidence_reason", "data_quality", b"data_quality", "evaluated_at", b"evaluated_at", "level", b"level", "reasons", b"reasons", "recommended_action", b"recommended_action", "score", b"score", "score_high", b"score_high", "score_low", b"score_low", "signals", b"signals", "threshold", b"threshold", "top_features", b"top_features", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "confidence_reason", b"confidence_reason", "data_quality", b"data_quality", "evaluated_at", b"evaluated_at", "hard_triggers", b"hard_triggers", "level", b"level", "noisy_or", b"noisy_or", "reasons", b"reasons", "recommended_action", b"recommended_action", "score", b"score", "score_high", b"score_high", "score_low", b"score_low", "signals", b"signals", "threshold", b"threshold", "top_features", b"top_features", "version", b"version", "weighted_average", b"weighted_average"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

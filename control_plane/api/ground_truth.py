@@ -1,0 +1,182 @@
+"""GroundTruthService."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from runway.v1 import common_pb2, ground_truth_pb2, ground_truth_pb2_grpc
+
+from control_plane.api.convert.common import instant_from
+from control_plane.api.convert.ground_truth import coverage, performance
+from control_plane.api.convert.registry import model_id_from
+from control_plane.api.errors import invalid, to_status
+from control_plane.api.interceptors import Context, validate
+from control_plane.api.plane import Plane
+from control_plane.app.fact_store import CoverageRow
+from control_plane.app.ground_truth import GroundTruth
+from control_plane.app.queries import current_time
+from control_plane.core.errors import RunwayError
+from control_plane.core.state import ModelRecord, State
+
+RequestT = TypeVar("RequestT")
+ResponseT = TypeVar("ResponseT")
+
+BATCHES_IN_FLIGHT_MAX = 16
+"""Batches of one stream that may wait for their fdatasync together; enough to keep the disk busy."""
+
+RANGE_DEFAULT = timedelta(days=7)
+RANGE_MAX = timedelta(days=400)
+"""A year and its neighbours; a longer range is asked for in parts."""
+
+
+class GroundTruthServicer(ground_truth_pb2_grpc.GroundTruthServiceServicer):
+    """Parse, store or read, render."""
+
+    def __init__(self, plane: Plane, ground_truth: GroundTruth) -> None:
+        self._plane = plane
+        self._ground_truth = ground_truth
+
+    async def IngestPredictions(  # noqa: N802
+        self, request_iterator: AsyncIterator[ground_truth_pb2.IngestPredictionsRequest], context: Context
+    ) -> AsyncIterator[ground_truth_pb2.IngestPredictionsResponse]:
+        """One answer per batch, in order."""
+        async for response in _in_order(request_iterator, self._predictions):
+            yield response
+
+    async def IngestOutcomes(  # noqa: N802
+        self, request_iterator: AsyncIterator[ground_truth_pb2.IngestOutcomesRequest], context: Context
+    ) -> AsyncIterator[ground_truth_pb2.IngestOutcomesResponse]:
+        """One answer per batch, in order."""
+        async for response in _in_order(request_iterator, self._outcomes):
+            yield response
+
+    async def _predictions(
+        self, request: ground_truth_pb2.IngestPredictionsRequest
+    ) -> ground_truth_pb2.IngestPredictionsResponse:
+        try:
+            validate(request)
+            state = await self._plane.read(common_pb2.ReadOptions())
+            record = state.model(model_id_from(request.model_id))
+            version = state.version(record.model_id, request.version)
+            receipt = await self._ground_truth.append_predictions(request.batch_id, record, version, request.arrow_ipc)
+        except RunwayError as error:
+            return ground_truth_pb2.IngestPredictionsResponse(batch_id=request.batch_id, refused=to_status(error))
+        return ground_truth_pb2.IngestPredictionsResponse(
+            batch_id=request.batch_id,
+            accepted=ground_truth_pb2.BatchAccepted(rows=receipt.rows, duplicate=receipt.duplicate),
+        )
+
+    async def _outcomes(
+        self, request: ground_truth_pb2.IngestOutcomesRequest
+    ) -> ground_truth_pb2.IngestOutcomesResponse:
+        try:
+            validate(request)
+            state = await self._plane.read(common_pb2.ReadOptions())
+            record = state.model(model_id_from(request.model_id))
+            receipt = await self._ground_truth.append_outcomes(
+                request.batch_id, record, request.label_type, request.arrow_ipc
+            )
+        except RunwayError as error:
+            return ground_truth_pb2.IngestOutcomesResponse(batch_id=request.batch_id, refused=to_status(error))
+        return ground_truth_pb2.IngestOutcomesResponse(
+            batch_id=request.batch_id,
+            accepted=ground_truth_pb2.BatchAccepted(rows=receipt.rows, duplicate=receipt.duplicate),
+        )
+
+    async def GetCoverage(  # noqa: N802
+        self, request: ground_truth_pb2.GetCoverageRequest, context: Context
+    ) -> ground_truth_pb2.GetCoverageResponse:
+        """How much of the truth has arrived."""
+        state = await self._plane.read(request.read)
+        record = state.model(model_id_from(request.model_id))
+        start, end = _range(state, request)
+        await self._ground_truth.tell(record, None)
+        report = await self._ground_truth.read(
+            lambda store: store.coverage(record.model_id, request.version or None, start, end, current_time(state))
+        )
+        minimum = record.staleness_policy.coverage_min
+        reply = ground_truth_pb2.GetCoverageResponse(
+            total=coverage(report.total),
+            rows=[coverage(row) for row in report.rows],
+            coverage_min=minimum,
+            alert=record.coverage_alert,
+            explanation=_explained(record, report.total, minimum),
+            revision=state.revision,
+        )
+        await self._plane.durable(reply.revision)
+        return reply
+
+    async def GetPerformance(  # noqa: N802
+        self, request: ground_truth_pb2.GetPerformanceRequest, context: Context
+    ) -> ground_truth_pb2.GetPerformanceResponse:
+        """How good the model is on the truth that has arrived."""
+        state = await self._plane.read(request.read)
+        record = state.model(model_id_from(request.model_id))
+        version = state.version(record.model_id, request.version) if request.version else record.production
+        start, end = _range(state, request)
+        await self._ground_truth.tell(record, None)
+        report = await self._ground_truth.read(
+            lambda store: store.performance(record.model_id, request.version or None, start, end, current_time(state))
+        )
+        reply = ground_truth_pb2.GetPerformanceResponse(
+            total=performance(report.total, version),
+            rows=[performance(row, version) for row in report.rows],
+            revision=state.revision,
+        )
+        await self._plane.durable(reply.revision)
+        return reply
+
+
+def _range(
+    state: State, request: ground_truth_pb2.GetCoverageRequest | ground_truth_pb2.GetPerformanceRequest
+) -> tuple[datetime, datetime]:
+    """The asked stretch of prediction time; the last seven days unless said otherwise."""
+    end = _instant(request.end_time, "end_time") if request.HasField("end_time") else current_time(state)
+    start = _instant(request.start_time, "start_time") if request.HasField("start_time") else end - RANGE_DEFAULT
+    if start >= end:
+        raise invalid("start_time", "order", f"{start.isoformat()} is not before {end.isoformat()}")
+    if end - start > RANGE_MAX:
+        raise invalid("start_time", "range", f"at most {RANGE_MAX.days} days at once")
+    return start, end
+
+
+def _instant(message: Timestamp, field: str) -> datetime:
+    return instant_from(message, field)
+
+
+def _explained(record: ModelRecord, total: CoverageRow, minimum: float) -> str:
+    share = total.coverage
+    if share is None:
+        return (
+            f"no prediction of {record.model_id} in this range is mature yet: "
+            f"outcomes count for {record.label_spec.window} after a prediction"
+        )
+    verdict = "enough" if share >= minimum else "too little"
+    return (
+        f"{total.joined} of {total.mature} mature predictions have their outcome ({share:.1%}, {verdict}: "
+        f"{minimum:.1%} is asked for); {total.predicted - total.mature} are younger than {record.label_spec.window}"
+    )
+
+
+async def _in_order(
+    requests: AsyncIterator[RequestT], store: Callable[[RequestT], Awaitable[ResponseT]]
+) -> AsyncIterator[ResponseT]:
+    """Store batches side by side, answer in the order they came."""
+    answers: asyncio.Queue[asyncio.Future[ResponseT] | None] = asyncio.Queue(BATCHES_IN_FLIGHT_MAX)
+
+    async def take() -> None:
+        try:
+            async for request in requests:
+                await answers.put(asyncio.ensure_future(store(request)))
+        finally:
+            await answers.put(None)
+
+    taking = asyncio.create_task(take())
+    try:
+        while (answer := await answers.get()) is not None:
+            yield await answer
+        await taking
+    finally:
+        taking.cancel()

@@ -1,0 +1,119 @@
+"""StalenessService."""
+
+from runway.v1 import staleness_pb2, staleness_pb2_grpc
+
+from control_plane.api.convert.common import page
+from control_plane.api.convert.registry import model_id_from
+from control_plane.api.convert.staleness import VERDICTS_FROM, staleness, verdict_change
+from control_plane.api.interceptors import Context
+from control_plane.api.plane import Plane
+from control_plane.app.evaluator import Evaluator
+from control_plane.core.staleness.explain import explain
+from control_plane.core.staleness.verdict import Evaluation, Level
+from control_plane.core.state import ModelRecord
+
+WORST_FIRST = {Level.STALE: 0, Level.AT_RISK: 1, Level.UNKNOWN: 2, Level.FRESH: 3}
+
+
+class StalenessServicer(staleness_pb2_grpc.StalenessServiceServicer):
+    """Parse, submit or read, render."""
+
+    def __init__(self, plane: Plane, evaluator: Evaluator) -> None:
+        self._plane = plane
+        self._evaluator = evaluator
+
+    async def GetStaleness(  # noqa: N802
+        self, request: staleness_pb2.GetStalenessRequest, context: Context
+    ) -> staleness_pb2.GetStalenessResponse:
+        """The verdict of one model."""
+        state = await self._plane.read(request.read)
+        record = state.model(model_id_from(request.model_id))
+        reply = staleness_pb2.GetStalenessResponse(
+            staleness=staleness(record, self._evaluator.latest.get(record.model_id)), revision=state.revision
+        )
+        await self._plane.durable(reply.revision)
+        return reply
+
+    async def ListStaleness(  # noqa: N802
+        self, request: staleness_pb2.ListStalenessRequest, context: Context
+    ) -> staleness_pb2.ListStalenessResponse:
+        """The fleet, worst first; of one verdict the higher score first."""
+        state = await self._plane.read(request.read)
+        wanted = {VERDICTS_FROM[number] for number in request.verdicts if number in VERDICTS_FROM}
+        keyed = sorted(
+            (self._worst_first(record), record)
+            for record in state.models.values()
+            if (not wanted or record.standing.level in wanted) and request.team in ("", record.facts.team)
+        )
+        shown, token = page([record for _, record in keyed], [key for key, _ in keyed], request.page)
+        reply = staleness_pb2.ListStalenessResponse(
+            staleness=[staleness(record, self._evaluator.latest.get(record.model_id)) for record in shown],
+            next_page_token=token,
+            revision=state.revision,
+        )
+        await self._plane.durable(reply.revision)
+        return reply
+
+    def _worst_first(self, record: ModelRecord) -> str:
+        found = self._shown(record)
+        score = found.score if found is not None else 0.0
+        return f"{WORST_FIRST[record.standing.level]}:{1 - score:.6f}:{record.model_id}"
+
+    def _shown(self, record: ModelRecord) -> Evaluation | None:
+        latest = self._evaluator.latest.get(record.model_id)
+        return latest if latest is not None else record.standing.evaluation
+
+    async def ExplainStaleness(  # noqa: N802
+        self, request: staleness_pb2.ExplainStalenessRequest, context: Context
+    ) -> staleness_pb2.ExplainStalenessResponse:
+        """Why, how sure, what to do."""
+        state = await self._plane.read(request.read)
+        record = state.model(model_id_from(request.model_id))
+        shown = self._shown(record)
+        sentences = (
+            explain(shown)
+            if shown is not None
+            else [
+                f"{record.model_id} has not been evaluated yet: "
+                + ("it has no production version." if record.production is None else "no evidence has arrived.")
+            ]
+        )
+        reply = staleness_pb2.ExplainStalenessResponse(
+            staleness=staleness(record, self._evaluator.latest.get(record.model_id)),
+            sentences=sentences,
+            revision=state.revision,
+        )
+        await self._plane.durable(reply.revision)
+        return reply
+
+    async def EvaluateModel(  # noqa: N802
+        self, request: staleness_pb2.EvaluateModelRequest, context: Context
+    ) -> staleness_pb2.EvaluateModelResponse:
+        """Evaluate now."""
+        model_id = (
+            (await self._plane.read(staleness_pb2.GetStalenessRequest().read))
+            .model(model_id_from(request.model_id))
+            .model_id
+        )
+        if not request.mutation.validate_only:
+            await self._evaluator.evaluate_now(model_id)
+        state = await self._plane.read(staleness_pb2.GetStalenessRequest().read)
+        reply = staleness_pb2.EvaluateModelResponse(
+            staleness=staleness(state.model(model_id), self._evaluator.latest.get(model_id)),
+            revision=state.revision,
+        )
+        await self._plane.durable(reply.revision)
+        return reply
+
+    async def ListVerdictChanges(  # noqa: N802
+        self, request: staleness_pb2.ListVerdictChangesRequest, context: Context
+    ) -> staleness_pb2.ListVerdictChangesResponse:
+        """History of a model's verdict, newest first."""
+        state = await self._plane.read(request.read)
+        record = state.model(model_id_from(request.model_id))
+        reply = staleness_pb2.ListVerdictChangesResponse(
+            changes=[verdict_change(record.model_id, change) for change in reversed(record.verdict_changes)],
+            revision=state.revision,
+        )
+        await self._plane.durable(reply.revision)
+        return reply

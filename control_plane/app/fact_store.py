@@ -1,0 +1,243 @@
+"""The port to the fact store: predictions and outcomes in, coverage, performance and evidence out.
+
+Facts are bulk and recomputable; they never enter the event log. `adapters/parquet` implements this on local disk.
+"""
+
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, Protocol
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from control_plane.core.ground_truth.labels import LabelSpec
+from control_plane.core.ground_truth.metrics import MetricValue
+from control_plane.core.ground_truth.partials import Partial
+
+Int64s = npt.NDArray[np.int64]
+ServedBy = Literal["speed", "batch", "pending"]
+Grain = Literal["hour", "day"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """A stored batch. `duplicate`: it was stored before, and nothing was changed."""
+
+    rows: int
+    duplicate: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoverageRow:
+    """How much of the truth has arrived for predictions of [start, end)."""
+
+    start: datetime
+    end: datetime
+    predicted: int
+    mature: int
+    """Predictions whose attribution window has ended."""
+    joined: int
+    """Of the mature, those whose outcome is here."""
+    absent: int
+    """Of the mature, those that count as 0 because absence means negative."""
+    joined_early: int
+    """Outcomes of predictions that are not mature; not in coverage, which they would flatter."""
+    late: int
+    """Outcomes that came after the speed view had let go of the hour."""
+    outside: int
+    """Predictions whose outcomes all came after the attribution window."""
+    orphans: int
+    """Outcomes whose prediction was never seen."""
+    pending: int
+    """Predictions that wait for the batch join; not in `mature`."""
+    layer: ServedBy
+    """`batch` if the batch join has the last word on all of it."""
+
+    @property
+    def coverage(self) -> float | None:
+        """(joined + absent) / mature; None if nothing is mature."""
+        return (self.joined + self.absent) / self.mature if self.mature else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoverageReport:
+    """Coverage by hour or day, and over all."""
+
+    label: LabelSpec
+    total: CoverageRow
+    rows: tuple[CoverageRow, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PerformanceRow:
+    """Metrics over the mature, labelled predictions of [start, end)."""
+
+    start: datetime
+    end: datetime
+    metrics: tuple[MetricValue, ...]
+    partial: Partial
+    layer: ServedBy
+
+    def metric(self, name: str) -> MetricValue | None:
+        """One metric; None if the labels do not support it."""
+        return next((metric for metric in self.metrics if metric.name == name), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PerformanceReport:
+    """Performance by day, and over all."""
+
+    label: LabelSpec
+    total: PerformanceRow
+    rows: tuple[PerformanceRow, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureEvidence:
+    """Reference and current counts of one histogram, over the same cells; shapes (cells,)."""
+
+    name: str
+    kind: Literal["numeric", "categorical"]
+    cells: tuple[str, ...]
+    """A name for each cell, `missing` last."""
+    reference: Int64s
+    current: Int64s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FactEvidence:
+    """All that facts say about a version in a window."""
+
+    model_id: str
+    version: int
+    window_start: datetime
+    window_end: datetime
+    predictions: int
+    """Predictions made in the window; with features and scores binned if the version has a profile."""
+    profile_sha256: str
+    """Of the reference profile; empty if the version has none."""
+    features: tuple[FeatureEvidence, ...]
+    """Ordered by name."""
+    prediction: FeatureEvidence | None
+    label: LabelSpec
+    performance: PerformanceRow
+    """Over mature predictions: a window of the same length, moved back to where labels are complete."""
+    coverage: CoverageRow
+    """Of that same moved window."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TickReport:
+    """What a tick did. `more`: there is work left, tick again soon."""
+
+    expired_hours: int = 0
+    sealed_segments: int = 0
+    joined_hours: int = 0
+    deleted_files: int = 0
+    more: bool = False
+
+
+class StoreStats(msgspec.Struct, frozen=True, kw_only=True):
+    """Counters and sizes, for status and metrics."""
+
+    rows_appended: int
+    """Since start, rows read again at recovery included."""
+    batches_appended: int
+    duplicate_batches: int
+    segments: int
+    """Segments that are not Parquet yet, the open one included."""
+    open_segment_bytes: int
+    files: int
+    file_rows: int
+    speed_rows: int
+    """Rows the speed view holds."""
+    speed_rows_shed: int
+    due_hours: int
+    """Hours that wait for a batch join."""
+    orphans: int
+    """Outcomes without a prediction, as of the last joins."""
+
+
+class FactStore(Protocol):
+    """What the application asks of a fact store. Errors: `Invalid` (INVALID_BATCH, INVALID_ARGUMENT), `NotFound`,
+    `Unavailable` (STORE_UNAVAILABLE, SHUTTING_DOWN)."""
+
+    def submit_predictions(self, batch_id: str, model_id: str, version: int, ipc_bytes: bytes) -> "Future[Receipt]":
+        """Queue a batch of predictions; the future resolves once it is durable and readable."""
+        ...
+
+    def submit_outcomes(self, batch_id: str, model_id: str, label_type: str, ipc_bytes: bytes) -> "Future[Receipt]":
+        """Queue a batch of outcomes. An empty label type means the model's first."""
+        ...
+
+    def append_predictions(self, batch_id: str, model_id: str, version: int, ipc_bytes: bytes) -> Receipt:
+        """Store a batch of predictions; durable and readable on return."""
+        ...
+
+    def append_outcomes(self, batch_id: str, model_id: str, label_type: str, ipc_bytes: bytes) -> Receipt:
+        """Store a batch of outcomes; durable and readable on return."""
+        ...
+
+    def set_label(self, model_id: str, spec: LabelSpec) -> None:
+        """Declare a model's label; the same again changes nothing."""
+        ...
+
+    def put_profile(self, json_bytes: bytes) -> str:
+        """Store a reference profile; returns its sha256."""
+        ...
+
+    def profile(self, digest: str) -> bytes | None:
+        """The JSON of a profile; None if there is none."""
+        ...
+
+    def set_reference(self, model_id: str, version: int, digest: str) -> None:
+        """Say which profile a version's predictions are binned by; rows that are here already are binned anew."""
+        ...
+
+    def evidence(
+        self, model_id: str, version: int, window_start: datetime, window_end: datetime, now: datetime
+    ) -> FactEvidence:
+        """All that facts say about a version in a window of whole hours."""
+        ...
+
+    def coverage(
+        self,
+        model_id: str,
+        version: int | None,
+        start: datetime,
+        end: datetime,
+        now: datetime,
+        *,
+        label_type: str = "",
+        grain: Grain = "day",
+    ) -> CoverageReport:
+        """How much of the truth has arrived for predictions made in [start, end)."""
+        ...
+
+    def performance(
+        self,
+        model_id: str,
+        version: int | None,
+        start: datetime,
+        end: datetime,
+        now: datetime,
+        *,
+        label_type: str = "",
+        grain: Grain = "day",
+    ) -> PerformanceReport:
+        """Metrics over the mature predictions made in [start, end)."""
+        ...
+
+    def tick(self, now: datetime, *, force: bool = False) -> TickReport:
+        """Do a bounded part of what is due; call it often, from a worker thread."""
+        ...
+
+    def stats(self) -> StoreStats:
+        """Counters and sizes."""
+        ...
+
+    def close(self) -> None:
+        """Write what is queued and let go of the directory."""
+        ...

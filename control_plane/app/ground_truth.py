@@ -1,0 +1,115 @@
+"""Ground truth as the rest of the application uses it: the fact store behind an asynchronous face.
+
+The store does its own group commit: batches that wait together share one fdatasync. What is added here is what only the
+application knows: which label a model has and by which profile a version's predictions are binned, both taken from the
+state and told to the store before the first batch that needs them.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeVar
+
+import structlog
+
+from control_plane.app.fact_store import FactStore, Receipt
+from control_plane.core.ground_truth.labels import LabelSpec
+from control_plane.core.ids import ModelId
+from control_plane.core.registry.types import ModelVersion
+from control_plane.core.state import ModelRecord
+
+log = structlog.get_logger("runway.ground_truth")
+
+T = TypeVar("T")
+
+BATCHES_WAITING_MAX = 64
+"""Batches in memory that are not on disk yet: 64 of 1 MB each is what a burst may cost."""
+
+
+@dataclass(frozen=True, slots=True)
+class FactCounts:
+    """Rows accepted by this server since it started."""
+
+    predictions: int
+    outcomes: int
+
+
+class GroundTruth:
+    """The fact store, and a thread for everything in it that takes more than a moment."""
+
+    def __init__(self, store: FactStore) -> None:
+        self._store = store
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="facts")
+        self._room = asyncio.Semaphore(BATCHES_WAITING_MAX)
+        self._told: dict[tuple[ModelId, int], tuple[LabelSpec, str]] = {}
+        self._predictions = 0
+        self._outcomes = 0
+
+    async def append_predictions(
+        self, batch_id: str, record: ModelRecord, version: ModelVersion, arrow_ipc: bytes
+    ) -> Receipt:
+        """Store a batch of predictions; durable when this returns.
+
+        Raises:
+            Invalid(INVALID_BATCH): refused whole, with row and column of each violation.
+            Unavailable: the disk did not take it; send it again under the same id.
+        """
+        await self.tell(record, version)
+        async with self._room:
+            receipt = await asyncio.wrap_future(
+                self._store.submit_predictions(batch_id, record.model_id, version.number, arrow_ipc)
+            )
+        self._predictions += 0 if receipt.duplicate else receipt.rows
+        return receipt
+
+    async def append_outcomes(self, batch_id: str, record: ModelRecord, label_type: str, arrow_ipc: bytes) -> Receipt:
+        """Store a batch of outcomes; durable when this returns. Errors as `append_predictions`."""
+        await self.tell(record, None)
+        async with self._room:
+            receipt = await asyncio.wrap_future(
+                self._store.submit_outcomes(batch_id, record.model_id, label_type, arrow_ipc)
+            )
+        self._outcomes += 0 if receipt.duplicate else receipt.rows
+        return receipt
+
+    async def tell(self, record: ModelRecord, version: ModelVersion | None) -> None:
+        """Let the store know a model's label and a version's profile; free when it does."""
+        number = version.number if version is not None else 0
+        known = (record.label_spec, version.facts.profile_sha256 if version is not None else "")
+        if self._told.get((record.model_id, number)) == known:
+            return
+        await self.run(lambda: self._tell(record.model_id, number, known))
+        self._told[(record.model_id, number)] = known
+
+    def _tell(self, model_id: ModelId, number: int, known: tuple[LabelSpec, str]) -> None:
+        label, profile = known
+        self._store.set_label(model_id, label)
+        if profile:
+            self._store.set_reference(model_id, number, profile)
+
+    async def put_profile(self, text: bytes) -> str:
+        """Store a reference profile; its sha256. Raises Invalid if it cannot be used."""
+        return await self.run(lambda: self._store.put_profile(text))
+
+    async def read(self, look: Callable[[FactStore], T]) -> T:
+        """Look at the store; its own locks are held for milliseconds."""
+        return await asyncio.to_thread(look, self._store)
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Do work in the background thread, one piece at a time."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    async def tick(self, now: datetime) -> None:
+        """Let the store expire, seal and join a bounded part of what is due."""
+        await self.run(lambda: self._store.tick(now))
+
+    def counts(self) -> FactCounts:
+        """Rows accepted so far."""
+        return FactCounts(predictions=self._predictions, outcomes=self._outcomes)
+
+    async def close(self) -> None:
+        """Finish what is under way, then close the store."""
+        await self.run(self._store.close)
+        self._thread.shutdown()

@@ -1,0 +1,144 @@
+"""The only module that sees everything: it puts the parts together, starts and stops them in order."""
+
+import asyncio
+import signal
+import sys
+from datetime import UTC, datetime, timedelta
+
+import structlog
+import uvloop
+
+from control_plane import config as configuration
+from control_plane.adapters.clock import WallClock
+from control_plane.adapters.parquet.maintenance import StoreConfig
+from control_plane.adapters.parquet.store import ParquetFactStore
+from control_plane.adapters.postgres.event_log import PostgresEventLog
+from control_plane.adapters.postgres.leadership import PostgresLeadership
+from control_plane.adapters.postgres.snapshots import PostgresSnapshotStore
+from control_plane.api.graph import GraphServicer
+from control_plane.api.ground_truth import GroundTruthServicer
+from control_plane.api.operations import OperationsServicer
+from control_plane.api.plane import Plane
+from control_plane.api.registry import RegistryServicer
+from control_plane.api.retraining import RetrainingServicer
+from control_plane.api.rollout import RolloutServicer
+from control_plane.api.server import Server, Servicers
+from control_plane.api.staleness import StalenessServicer
+from control_plane.app.clock import DrivenClock
+from control_plane.app.evaluator import Evaluator
+from control_plane.app.ground_truth import GroundTruth
+from control_plane.app.machine import FleetMachine
+from control_plane.app.node import Node
+from control_plane.app.ports import Clock, CorruptLog
+from control_plane.config import Config, ConfigError
+from control_plane.core.commands import Command
+from control_plane.core.errors import RunwayError
+from control_plane.core.state import EPOCH_START, State
+from control_plane.telemetry import Metrics, configure_logging
+
+log = structlog.get_logger()
+
+TICK_S_DRIVEN = 0.2
+"""A driven clock runs thousands of times faster than a wall clock; so must what is due by itself."""
+
+TICK_S_WALL = 1.0
+
+
+class ControlPlane:
+    """All parts of one control plane."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        driven = config.clock == "driven"
+        tick_s = TICK_S_DRIVEN if driven else TICK_S_WALL
+        self.clock: Clock = DrivenClock(EPOCH_START) if driven else WallClock()
+        self.metrics = Metrics()
+        self.node: Node[State, Command] = Node(
+            machine=FleetMachine(),
+            event_log=PostgresEventLog(config.database_url),
+            snapshots=PostgresSnapshotStore(config.database_url),
+            leadership=PostgresLeadership(config.database_url),
+            clock=self.clock,
+            snapshot_every=config.snapshot_every,
+            tick_s=tick_s,
+        )
+        self.ground_truth = GroundTruth(ParquetFactStore(config.home / "facts", _store_config(driven)))
+        self.evaluator = Evaluator(node=self.node, ground_truth=self.ground_truth, tick_s=tick_s)
+        plane = Plane(self.node)
+        self.server = Server(
+            servicers=Servicers(
+                registry=RegistryServicer(plane, self.ground_truth),
+                graph=GraphServicer(plane),
+                staleness=StalenessServicer(plane, self.evaluator),
+                ground_truth=GroundTruthServicer(plane, self.ground_truth),
+                retraining=RetrainingServicer(plane),
+                rollout=RolloutServicer(plane),
+                operations=OperationsServicer(
+                    plane=plane,
+                    node=self.node,
+                    evaluator=self.evaluator,
+                    ground_truth=self.ground_truth,
+                    clock=self.clock,
+                    started_at=datetime.now(UTC),
+                ),
+            ),
+            metrics=self.metrics,
+            address=config.address,
+            message_bytes_max=config.message_bytes_max,
+            serve_reflection=config.reflection,
+            drain_s=config.drain_s,
+        )
+
+    async def start(self) -> None:
+        """Lead, then listen, then evaluate."""
+        await self.node.start()
+        await self.server.start()
+        await self.evaluator.start()
+
+    async def stop(self) -> None:
+        """In the opposite order, each part to its end."""
+        await self.server.stop()
+        await self.evaluator.stop()
+        await self.node.stop()
+        await self.ground_truth.close()
+
+
+def _store_config(driven: bool) -> StoreConfig:
+    """With a driven clock an hour lasts a blink; a day between batch joins is enough, the speed view answers meanwhile."""
+    return StoreConfig(join_every=timedelta(days=1 if driven else 1 / 24))
+
+
+async def run(config: Config) -> None:
+    """Start, wait for a signal, stop."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
+    plane = ControlPlane(config)
+    starting = asyncio.ensure_future(plane.start())
+    told = asyncio.ensure_future(stopping.wait())
+    await asyncio.wait({starting, told}, return_when=asyncio.FIRST_COMPLETED)
+    if starting.done():
+        starting.result()
+        await told
+    else:
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+    await plane.stop()
+
+
+def main() -> int:
+    """Exit code: 0 after a signal, 1 when it cannot run, 2 for a wrong configuration."""
+    try:
+        config = configuration.load()
+    except ConfigError as error:
+        print(f"runway: {error}", file=sys.stderr)
+        return 2
+    configure_logging(config.log_level)
+    log.info("configuration", **config.masked())
+    try:
+        uvloop.run(run(config))
+    except (CorruptLog, RunwayError, OSError) as error:
+        print(f"runway: {error}", file=sys.stderr)
+        return 1
+    return 0
