@@ -1,0 +1,132 @@
+"""One attempt of a retrain: train under a lease, register, report, validate, report.
+
+    step                          | fails by itself                     | attempt is over meanwhile
+    ------------------------------+-------------------------------------+--------------------------
+    renew, train                  | report failure (retry is Runway's)  | stop, report nothing
+    RegisterVersion, ReportAttempt| report failure                      | stop, report nothing
+    validate                      | report a failed validation          | -
+    ReportValidation              | raise                               | stop, report nothing
+
+Nothing here knows Dagster: `assets.model_assets` turns an `Outcome` into its events, and the run-status sensor reports
+for a worker that died before it could.
+"""
+
+import time
+from collections.abc import Callable
+
+import msgspec
+from runway_client import RunwayRpcError
+
+from assets.heartbeat import Heartbeat, LeaseLostError
+from assets.plane import ControlPlane, Lease, TrainedVersion, Validation, lease_is_gone
+from assets.trainer import NoTrainerError, Trainer, TrainingOrder
+
+FAILURE_CHARS_MAX = 500
+"""A sentence. The stack trace is in the run's log."""
+
+Say = Callable[[str], None]
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """How a finished attempt went."""
+
+    version: int
+    trained: TrainedVersion
+    validation: Validation
+    promoted: bool
+    training_s: float
+
+
+class ValidationCrashedError(Exception):
+    """The validation raised; the candidate was refused."""
+
+
+def run_attempt(
+    lease: Lease, plane: ControlPlane, find_trainer: Callable[[], Trainer], run: str, say: Say
+) -> Outcome:
+    """Do all of it.
+
+    Args:
+        find_trainer: raises NoTrainerError if there is none.
+        run: Dagster's run id.
+        say: writes a sentence to the run's log.
+    Raises:
+        LeaseLostError: the attempt is over for the control plane; nothing was or need be reported.
+        Exception: whatever training or validation raised, after it was reported.
+    """
+    order = TrainingOrder(
+        model_id=lease.model_id,
+        attempt_id=lease.attempt_id,
+        retrain_id=lease.retrain_id,
+        data_until=lease.data_until,
+        causes=lease.causes,
+        run_id=run,
+    )
+    started_s = time.monotonic()
+    try:
+        trainer = find_trainer()
+        with Heartbeat(plane, lease, run):
+            trained = trainer.train(order, say)
+            training_s = time.monotonic() - started_s
+            version = plane.register_version(lease, trained, run)
+        say(f"trained in {training_s:.1f} s and registered as version {version}")
+        plane.report_success(lease, version, run, training_s)
+    except LeaseLostError:
+        raise
+    except BaseException as error:
+        _report_crash(plane, lease, run, error, say)
+        raise
+    validation, crash = _validated(trainer, order, version, say)
+    try:
+        promoted = plane.report_validation(lease.model_id, version, validation)
+    except RunwayRpcError as error:
+        if error.reason in {"ROLLOUT_FINISHED", "RETRAIN_FINISHED"}:
+            raise LeaseLostError(error.message) from error
+        raise
+    if crash is not None:
+        raise ValidationCrashedError(validation.explanation) from crash
+    return Outcome(
+        version=version, trained=trained, validation=validation, promoted=promoted, training_s=training_s
+    )
+
+
+def sentence_of(error: BaseException) -> str:
+    """The first line of what an exception says, with its type."""
+    said = str(error).strip().splitlines()
+    text = f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
+    return text[:FAILURE_CHARS_MAX]
+
+
+def _validated(
+    trainer: Trainer, order: TrainingOrder, version: int, say: Say
+) -> tuple[Validation, BaseException | None]:
+    try:
+        return trainer.validate(order, version, say), None
+    except Exception as error:
+        why = f"the validation crashed: {sentence_of(error)}"
+        return Validation(passed=False, metric="none", candidate=0.0, explanation=why), error
+
+
+def _report_crash(plane: ControlPlane, lease: Lease, run: str, error: BaseException, say: Say) -> None:
+    """Tell the control plane; what cannot be told now, the run-status sensor tells later.
+
+    Raises:
+        LeaseLostError: the error was that the attempt is over, or telling showed it.
+    """
+    if isinstance(error, RunwayRpcError) and lease_is_gone(error):
+        raise LeaseLostError(error.message) from error
+    # An interruption that no lost lease caused is a person's doing: they do not want it back at once.
+    interrupted = not isinstance(error, Exception)
+    failure = "terminated in Dagster" if interrupted else sentence_of(error)
+    try:
+        plane.report_failure(
+            lease.attempt_id,
+            lease.lease_token,
+            failure,
+            run,
+            permanent=interrupted or isinstance(error, NoTrainerError),
+        )
+    except RunwayRpcError as refused:
+        if lease_is_gone(refused):
+            raise LeaseLostError(refused.message) from error
+        say(f"the failure could not be reported yet: {refused.message}")

@@ -1,0 +1,217 @@
+"""The control plane over gRPC, through the Python client."""
+
+from datetime import datetime, timedelta
+from typing import get_args
+
+from runway_client import Why, connect, from_timestamp, messages, to_timestamp
+from runway_client.connection import RETRY_FOR_S
+
+from assets.fleet import Dependency, Fleet, Kind, Model, Node, make_fleet
+from assets.plane import Lease, Limits, Status, TrainedVersion, Validation, Verdict
+from assets.tags import SCHEDULER
+
+KINDS: dict[str, Kind] = {f"NODE_KIND_{kind.upper()}": kind for kind in get_args(Kind)}
+
+
+class GrpcPlane:
+    """`ControlPlane` over one channel; threads may share it."""
+
+    def __init__(self, address: str | None = None, *, retry_for_s: float = RETRY_FOR_S) -> None:
+        self._runway = connect(address, SCHEDULER, retry_for_s=retry_for_s)
+
+    def close(self) -> None:
+        """Let go of the channel."""
+        self._runway.close()
+
+    def fleet(self) -> Fleet:
+        """Registry and graph. Edges whose ends are in neither are from a moment later and are left for the next look."""
+        graph = self._runway.graph.get_graph()
+        models = [_model(model) for model in self._runway.registry.list_models(min_revision=graph.revision)]
+        known = {node.node_id for node in graph.nodes}
+        return make_fleet(
+            [model for model in models if f"model:{model.model_id}" in known],
+            [_node(node) for node in graph.nodes if node.kind != messages.NODE_KIND_MODEL],
+            [
+                Dependency(
+                    upstream=edge.upstream_id,
+                    downstream=edge.downstream_id,
+                    type=_name(messages.DependencyType.Name(edge.type), "DEPENDENCY_TYPE_").lower(),
+                )
+                for edge in graph.dependencies
+            ],
+            graph.revision,
+        )
+
+    def status(self) -> Status:
+        """Counts, revision and limits."""
+        reply = self._runway.operations.get_status()
+        return Status(
+            revision=reply.revision,
+            models=reply.models,
+            nodes=reply.nodes,
+            dependencies=reply.dependencies,
+            limits=Limits(
+                running_max=reply.limits.running_max, running_per_team_max=reply.limits.running_per_team_max
+            ),
+        )
+
+    def lease(self, known_attempt_ids: list[str], leases_max: int) -> list[Lease]:
+        """What may run now, and again what we hold but do not know."""
+        return [
+            Lease(
+                attempt_id=lease.attempt_id,
+                retrain_id=lease.retrain_id,
+                model_id=lease.model_id,
+                lease_token=lease.lease_token,
+                team=lease.team,
+                tier=int(lease.tier),
+                data_until=from_timestamp(lease.data_until),
+                causes=tuple(lease.causes),
+            )
+            for lease in self._runway.retraining.lease_retrains(SCHEDULER, leases_max, known_attempt_ids)
+        ]
+
+    def renew(self, attempt_id: str, lease_token: str, run: str) -> None:
+        """Still running."""
+        self._runway.retraining.renew_lease(attempt_id, lease_token, run=run)
+
+    def register_version(self, lease: Lease, trained: TrainedVersion, run: str) -> int:
+        """Register what an attempt made; its version number."""
+        version = messages.ModelVersion(
+            model_id=lease.model_id,
+            artifact_uri=trained.artifact_uri,
+            artifact_sha256=trained.artifact_sha256,
+            artifact_size_bytes=trained.artifact_size_bytes,
+            trained_from=_timestamp(trained.trained_from),
+            trained_until=to_timestamp(trained.trained_until),
+            metrics=[
+                messages.Metric(
+                    name=metric.name,
+                    value=metric.value,
+                    standard_error=metric.standard_error,
+                    sample_size=metric.sample_size,
+                )
+                for metric in trained.metrics
+            ],
+            upstream_versions=trained.upstream_versions,
+            run=run,
+            code_revision=trained.code_revision,
+        )
+        registered = self._runway.registry.register_version(
+            version,
+            reference_profile=trained.reference_profile,
+            attempt_id=lease.attempt_id,
+            lease_token=lease.lease_token,
+            why=Why(reason=f"trained by {lease.attempt_id}"),
+        )
+        return int(registered.version)
+
+    def report_success(self, lease: Lease, version: int, run: str, duration_s: float) -> None:
+        """The attempt made `version`."""
+        self._runway.retraining.report_success(
+            lease.attempt_id, lease.lease_token, version, run=run, duration=timedelta(seconds=duration_s)
+        )
+
+    def report_failure(self, attempt_id: str, lease_token: str, failure: str, run: str, *, permanent: bool) -> None:
+        """The attempt failed, in a sentence."""
+        self._runway.retraining.report_failure(attempt_id, lease_token, failure, permanent=permanent, run=run)
+
+    def report_validation(self, model_id: str, version: int, validation: Validation) -> bool:
+        """Whether the candidate was promoted."""
+        rollout = self._runway.rollouts.report_validation(
+            model_id,
+            version,
+            messages.Validation(
+                passed=validation.passed,
+                metric=validation.metric,
+                candidate=validation.candidate,
+                production=validation.production,
+                standard_error=validation.standard_error,
+                sample_size=validation.sample_size,
+                explanation=validation.explanation,
+                holdout_from=_timestamp(validation.holdout_from),
+                holdout_until=_timestamp(validation.holdout_until),
+            ),
+        )
+        return rollout.state == messages.ROLLOUT_STATE_PROMOTED
+
+    def candidate_of_attempt(self, retrain_id: str, attempt_id: str) -> int | None:
+        """The version of an attempt that is still waiting for its validation; None if none is."""
+        retrain = self._runway.retraining.get_retrain(retrain_id)
+        if retrain.state != messages.RETRAIN_STATE_VALIDATING:
+            return None
+        versions = [attempt.version for attempt in retrain.attempts if attempt.attempt_id == attempt_id]
+        return int(versions[0]) if versions and versions[0] else None
+
+    def verdicts(self) -> list[Verdict]:
+        """The standing of the fleet, worst first."""
+        return [_verdict(standing) for standing in self._runway.staleness.list_staleness()]
+
+    def evaluate(self, model_id: str) -> Verdict:
+        """Look at a model now."""
+        return _verdict(self._runway.staleness.evaluate_model(model_id))
+
+    def request_retrain(self, model_id: str, reason: str, request_id: str) -> str:
+        """Ask for a retrain, whoever would run it; what it is called."""
+        reply = self._runway.retraining.request_retrain(
+            model_id, ignore_cooldown=True, why=Why(reason=reason, request_id=request_id)
+        )
+        return str(reply.retrain.retrain_id)
+
+
+def _name(value: str, prefix: str) -> str:
+    return value.removeprefix(prefix)
+
+
+def _timestamp(instant: datetime | None) -> messages.Timestamp | None:
+    return None if instant is None else to_timestamp(instant)
+
+
+def _model(model: messages.Model) -> Model:
+    policy = model.staleness_policy
+    return Model(
+        model_id=model.model_id,
+        owner=model.owner,
+        team=model.team,
+        tier=int(model.tier),
+        task_type=_name(messages.TaskType.Name(model.task_type), "TASK_TYPE_").lower(),
+        description=model.description,
+        tags=dict(sorted(model.tags.items())),
+        consumers=tuple(sorted(model.consumers)),
+        age_backstop_days=policy.age_backstop_days if policy.HasField("age_backstop_days") else None,
+    )
+
+
+def _node(node: messages.Node) -> Node:
+    return Node(
+        kind=KINDS[messages.NodeKind.Name(node.kind)],
+        slug=node.node_id.partition(":")[2],
+        description=node.description,
+        owner=node.owner,
+        team=node.team,
+    )
+
+
+def _verdict(standing: messages.Staleness) -> Verdict:
+    name = _name(messages.Verdict.Name(standing.verdict), "VERDICT_")
+    if not standing.HasField("evaluation"):
+        return Verdict(model_id=standing.model_id, verdict=name)
+    look = standing.evaluation
+    top = look.top_features[0] if look.top_features else None
+    return Verdict(
+        model_id=standing.model_id,
+        verdict=name,
+        score=look.score,
+        score_low=look.score_low,
+        score_high=look.score_high,
+        version=int(look.version),
+        evaluated_at=from_timestamp(look.evaluated_at),
+        top_psi=top.psi_debiased if top else None,
+        top_feature=top.name if top else "",
+        signals={signal.name: signal.raw for signal in look.signals if not signal.missing},
+        confidence=_name(messages.Confidence.Name(look.confidence), "CONFIDENCE_"),
+        reasons=tuple(look.reasons),
+        recommended_action=look.recommended_action,
+    )
+
+

@@ -1,0 +1,245 @@
+"""Nodes of the graph as Dagster assets.
+
+Models are software-defined: one op each, `retrain__<model>`, which Runway's attempts run. Datasets, features and
+consumers are external: they are drawn, Dagster never makes them. Dagster's names are narrower than the registry's in a
+few places (tags, owners); what does not fit is shown as metadata instead of refused, because a model that cannot be
+drawn is worse than one whose tag is elsewhere.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+import dagster as dg
+
+from assets.attempt import Outcome, run_attempt
+from assets.fleet import Fleet, Model, Node
+from assets.plane import ControlPlane, Lease
+from assets.tags import (
+    ATTEMPT_TAG,
+    CAUSES_TAG,
+    DATA_UNTIL_TAG,
+    LEASE_TAG,
+    OFFLINE_VALIDATION,
+    RETRAIN_TAG,
+    TEAM_TAG,
+    TIER_TAG,
+    op_name,
+)
+from assets.trainer import Trainer, trainer_of
+from assets.verdicts import fresh_check
+
+Trainers = Mapping[str, Callable[[], Trainer]]
+Connect = Callable[[], ControlPlane]
+
+GROUPS = {"dataset": "data_sources", "feature": "features", "consumer": "consumers"}
+TAG_PART = re.compile(r"[A-Za-z0-9_.\-]{1,63}")
+EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
+WARN_AT = 0.8
+"""Share of the age backstop after which Dagster shows a model as ageing."""
+
+
+def node_key(node_id: str) -> dg.AssetKey:
+    """The asset key of a node: models by their slug, everything else below its kind."""
+    kind, _, slug = node_id.partition(":")
+    return dg.AssetKey([slug] if kind == "model" else [kind, slug])
+
+
+def external_assets(fleet: Fleet) -> list[dg.AssetSpec]:
+    """Datasets, features and consumers."""
+    upstream = fleet.upstream()
+    return [_external(node, upstream.get(f"{node.kind}:{node.slug}", ())) for node in fleet.nodes]
+
+
+def model_assets(fleet: Fleet, connect: Connect, trainers: Trainers) -> list[dg.AssetsDefinition]:
+    """Every model with the op that retrains it."""
+    upstream = fleet.upstream()
+    return [
+        _model_asset(model, upstream.get(f"model:{model.model_id}", ()), connect, trainers) for model in fleet.models
+    ]
+
+
+def model_checks(fleet: Fleet, connect: Connect) -> list[dg.AssetChecksDefinition]:
+    """The check `fresh` of every model."""
+    return [fresh_check(model.model_id, connect) for model in fleet.models]
+
+
+def _external(node: Node, upstream: tuple[str, ...]) -> dg.AssetSpec:
+    return dg.AssetSpec(
+        node_key(f"{node.kind}:{node.slug}"),
+        deps=[node_key(node_id) for node_id in upstream],
+        description=node.description or None,
+        group_name=GROUPS[node.kind],
+        owners=_owners(node.owner, node.team),
+        kinds={node.kind},
+        metadata={"node": f"{node.kind}:{node.slug}"} | ({"owner": node.owner} if node.owner else {}),
+    )
+
+
+def _model_asset(
+    model: Model, upstream: tuple[str, ...], connect: Connect, trainers: Trainers
+) -> dg.AssetsDefinition:
+    key = dg.AssetKey([model.model_id])
+
+    @dg.multi_asset(
+        name=op_name(model.model_id),
+        specs=[model_spec(model, upstream)],
+        check_specs=[
+            dg.AssetCheckSpec(
+                OFFLINE_VALIDATION,
+                asset=key,
+                blocking=True,
+                description="The candidate against production, on the same holdout. A candidate that fails is not "
+                "promoted, and nothing is materialized.",
+            )
+        ],
+    )
+    def retrain(context: dg.AssetExecutionContext) -> Iterator[Any]:
+        lease = lease_of(context.run.tags, model)
+        plane = connect()
+        try:
+            if lease is None:
+                ask_instead(context, plane, model)
+                return
+            outcome = run_attempt(
+                lease, plane, lambda: trainer_of(model, trainers), context.run.run_id, context.log.info
+            )
+        finally:
+            plane.close()
+        yield from events_of(key, outcome)
+
+    return retrain
+
+
+def model_spec(model: Model, upstream: tuple[str, ...]) -> dg.AssetSpec:
+    """A model as it is drawn."""
+    fitting = {key: value for key, value in model.tags.items() if _fits(key, value)}
+    lineage = f"/assets/{model.model_id}?view=lineage&lineageScope=neighbors"
+    metadata: dict[str, Any] = {
+        "owner": model.owner,
+        "team": model.team,
+        "tier": dg.MetadataValue.int(model.tier),
+        "task": model.task_type,
+        "lineage": dg.MetadataValue.url(lineage),
+        "what breaks if it changes": dg.MetadataValue.text(f"runway impact {model.model_id}"),
+        "why it is fresh or stale": dg.MetadataValue.text(f"runway staleness explain {model.model_id}"),
+    }
+    if model.consumers:
+        metadata["consumers"] = ", ".join(model.consumers)
+    metadata |= {f"tag {key}": value for key, value in model.tags.items() if key not in fitting}
+    return dg.AssetSpec(
+        dg.AssetKey([model.model_id]),
+        deps=[node_key(node_id) for node_id in upstream],
+        description=model.description or None,
+        skippable=True,
+        group_name=model.team,
+        owners=_owners(model.owner, model.team),
+        tags={TIER_TAG: str(model.tier), **fitting},
+        kinds={"model", model.task_type},
+        freshness_policy=_freshness(model.age_backstop_days),
+        metadata=metadata,
+    )
+
+
+def lease_of(tags: Mapping[str, str], model: Model) -> Lease | None:
+    """The lease in a run's tags; None for a run that a person launched."""
+    if ATTEMPT_TAG not in tags or LEASE_TAG not in tags:
+        return None
+    return Lease(
+        attempt_id=tags[ATTEMPT_TAG],
+        retrain_id=tags[RETRAIN_TAG],
+        model_id=model.model_id,
+        lease_token=tags[LEASE_TAG],
+        team=tags.get(TEAM_TAG, model.team),
+        tier=model.tier,
+        data_until=datetime.fromisoformat(tags[DATA_UNTIL_TAG]),
+        causes=tuple(cause for cause in tags.get(CAUSES_TAG, "").split(",") if cause),
+    )
+
+
+def ask_instead(context: dg.AssetExecutionContext, plane: ControlPlane, model: Model) -> None:
+    """A person pressed Materialize: Runway decides when, so ask it, for every model of this run.
+
+    The first op asks for all, because the ops downstream of one that materializes nothing are skipped.
+    """
+    asked = sorted(key.path[-1] for key in context.run.asset_selection or () if len(key.path) == 1)
+    for model_id in asked or [model.model_id]:
+        retrain_id = plane.request_retrain(
+            model_id, "asked for in Dagster", f"dagster-{context.run.run_id}-{model_id}"
+        )
+        context.log.info(
+            f"Asked Runway to retrain {model_id}: {retrain_id}. It runs in a run of its own when order and limits "
+            f"allow; `runway retrains show {retrain_id}` says what it waits for."
+        )
+
+
+def events_of(key: dg.AssetKey, outcome: Outcome) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[None]]:
+    """What Dagster is told. A refused candidate yields only its failed check, so that nothing is materialized."""
+    validation = outcome.validation
+    compared: dict[str, Any] = {
+        "metric": validation.metric,
+        "candidate": dg.MetadataValue.float(validation.candidate),
+        "holdout_rows": dg.MetadataValue.int(validation.sample_size),
+        "version": dg.MetadataValue.int(outcome.version),
+        "explanation": validation.explanation,
+    }
+    if validation.production is not None:
+        compared["production"] = dg.MetadataValue.float(validation.production)
+        compared["difference"] = dg.MetadataValue.float(validation.candidate - validation.production)
+    yield dg.AssetCheckResult(
+        asset_key=key,
+        check_name=OFFLINE_VALIDATION,
+        passed=outcome.promoted,
+        description=validation.explanation or None,
+        metadata=compared,
+    )
+    if outcome.promoted:
+        yield dg.MaterializeResult(asset_key=key, metadata=_made(outcome), data_version=_data_version(outcome))
+
+
+def _made(outcome: Outcome) -> dict[str, Any]:
+    """Metadata of a materialization; what is a number here plots over time."""
+    trained, validation = outcome.trained, outcome.validation
+    made: dict[str, Any] = {
+        "version": dg.MetadataValue.int(outcome.version),
+        validation.metric: dg.MetadataValue.float(validation.candidate),
+        "holdout_rows": dg.MetadataValue.int(validation.sample_size),
+        "training_s": dg.MetadataValue.float(round(outcome.training_s, 2)),
+        "trained_until": dg.MetadataValue.timestamp(trained.trained_until),
+        "digest": trained.artifact_sha256,
+        "artifact": dg.MetadataValue.path(trained.artifact_uri),
+        "artifact_bytes": dg.MetadataValue.int(trained.artifact_size_bytes),
+    }
+    if trained.rows:
+        made["training_rows"] = dg.MetadataValue.int(trained.rows)
+    if validation.production is not None:
+        made[f"{validation.metric}_gain"] = dg.MetadataValue.float(validation.candidate - validation.production)
+    made |= {f"training_{metric.name}": dg.MetadataValue.float(metric.value) for metric in trained.metrics}
+    return made
+
+
+def _data_version(outcome: Outcome) -> dg.DataVersion:
+    return dg.DataVersion(outcome.trained.artifact_sha256)
+
+
+def _freshness(age_backstop_days: float | None) -> dg.FreshnessPolicy | None:
+    """Dagster knows the age of a materialization only; that is the age backstop. The verdict is the check `fresh`."""
+    if age_backstop_days is None:
+        return None
+    fail = timedelta(days=max(age_backstop_days, 1 / 24))
+    return dg.FreshnessPolicy.time_window(fail_window=fail, warn_window=fail * WARN_AT)
+
+
+def _owners(owner: str, team: str) -> list[str]:
+    named = [owner] if EMAIL.fullmatch(owner) or owner.startswith("team:") and len(owner) > len("team:") else []
+    of_team = f"team:{team}"
+    return named + ([of_team] if team and of_team not in named else [])
+
+
+def _fits(key: str, value: str) -> bool:
+    """Would Dagster accept this tag? Keys of its own and of Runway's are not for owners to set."""
+    namespace, slash, name = key.rpartition("/")
+    if slash and (not TAG_PART.fullmatch(namespace) or namespace in {"dagster", "runway"}):
+        return False
+    return bool(TAG_PART.fullmatch(name)) and (not value or bool(TAG_PART.fullmatch(value)))

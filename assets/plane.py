@@ -1,0 +1,166 @@
+"""What Dagster needs from the control plane: a port, and its one implementation over the Python client.
+
+The port is narrow and speaks plain values, so that sensors and ops can be tested against an in-memory control plane and
+the same tests run against a real server.
+"""
+
+from datetime import datetime
+from typing import Protocol
+
+import msgspec
+from runway_client import RunwayRpcError
+
+from assets.fleet import Fleet
+
+LEASE_GONE = frozenset({"LEASE_LOST", "RETRAIN_FINISHED", "ATTEMPT_NOT_FOUND", "RETRAIN_NOT_FOUND"})
+"""Reasons after which the work of an attempt must stop: somebody decided that it is over."""
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """How many retrains may run at once."""
+
+    running_max: int
+    running_per_team_max: int
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """The control plane at a glance: cheap enough to ask every second."""
+
+    revision: int
+    models: int
+    nodes: int
+    dependencies: int
+    limits: Limits
+
+
+class Lease(msgspec.Struct, frozen=True, kw_only=True):
+    """The right to run one attempt."""
+
+    attempt_id: str
+    retrain_id: str
+    model_id: str
+    lease_token: str
+    team: str
+    tier: int
+    data_until: datetime
+    """The control plane's clock when it was leased: train on data before this."""
+    causes: tuple[str, ...] = ()
+
+
+class Metric(msgspec.Struct, frozen=True, kw_only=True):
+    """A metric on a holdout."""
+
+    name: str
+    value: float
+    standard_error: float = 0.0
+    sample_size: int = 0
+
+
+class TrainedVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """What a trainer made."""
+
+    artifact_uri: str
+    artifact_sha256: str
+    artifact_size_bytes: int
+    trained_until: datetime
+    trained_from: datetime | None = None
+    metrics: tuple[Metric, ...] = ()
+    upstream_versions: dict[str, int] = {}
+    reference_profile: bytes = b""
+    code_revision: str = ""
+    rows: int = 0
+
+
+class Validation(msgspec.Struct, frozen=True, kw_only=True):
+    """A candidate against production on the same holdout."""
+
+    passed: bool
+    metric: str
+    candidate: float
+    production: float | None = None
+    standard_error: float = 0.0
+    sample_size: int = 0
+    explanation: str = ""
+    holdout_from: datetime | None = None
+    holdout_until: datetime | None = None
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """A model's standing with the numbers that plot."""
+
+    model_id: str
+    verdict: str
+    """FRESH, AT_RISK, STALE or UNKNOWN."""
+    score: float | None = None
+    score_low: float | None = None
+    score_high: float | None = None
+    version: int = 0
+    evaluated_at: datetime | None = None
+    top_psi: float | None = None
+    top_feature: str = ""
+    signals: dict[str, float] = {}
+    """Signals that are there, in their own units."""
+    confidence: str = ""
+    reasons: tuple[str, ...] = ()
+    recommended_action: str = ""
+
+
+class ControlPlane(Protocol):
+    """The port. Every method may raise `RunwayRpcError`; `Refused` with a reason of LEASE_GONE means: stop the work."""
+
+    def fleet(self) -> Fleet:
+        """Registry and graph."""
+        ...
+
+    def status(self) -> Status:
+        """Counts, revision and limits."""
+        ...
+
+    def lease(self, known_attempt_ids: list[str], leases_max: int) -> list[Lease]:
+        """What may run now, and again what we hold but do not know."""
+        ...
+
+    def renew(self, attempt_id: str, lease_token: str, run: str) -> None:
+        """Still running."""
+        ...
+
+    def register_version(self, lease: Lease, trained: TrainedVersion, run: str) -> int:
+        """Register what an attempt made; its version number."""
+        ...
+
+    def report_success(self, lease: Lease, version: int, run: str, duration_s: float) -> None:
+        """The attempt made `version`."""
+        ...
+
+    def report_failure(self, attempt_id: str, lease_token: str, failure: str, run: str, *, permanent: bool) -> None:
+        """The attempt failed, in a sentence."""
+        ...
+
+    def report_validation(self, model_id: str, version: int, validation: Validation) -> bool:
+        """Whether the candidate was promoted."""
+        ...
+
+    def candidate_of_attempt(self, retrain_id: str, attempt_id: str) -> int | None:
+        """The version of an attempt that is still waiting for its validation; None if none is."""
+        ...
+
+    def verdicts(self) -> list[Verdict]:
+        """The standing of the fleet, worst first."""
+        ...
+
+    def evaluate(self, model_id: str) -> Verdict:
+        """Look at a model now."""
+        ...
+
+    def request_retrain(self, model_id: str, reason: str, request_id: str) -> str:
+        """Ask for a retrain, whoever would run it; what it is called."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        ...
+
+
+def lease_is_gone(error: RunwayRpcError) -> bool:
+    """Does this error mean that the attempt is over?"""
+    return error.reason in LEASE_GONE

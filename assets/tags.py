@@ -1,0 +1,42 @@
+"""Names that the sensors, the launcher, the coordinator and the op of a model share."""
+
+import json
+from collections.abc import Mapping
+
+SCHEDULER = "dagster"
+"""Our name in leases and in the audit log."""
+
+ATTEMPT_TAG = "runway/attempt"
+RETRAIN_TAG = "runway/retrain"
+LEASE_TAG = "runway/lease"
+"""The lease token. It fences, it does not authenticate: whoever can read runs can already launch them."""
+MODEL_TAG = "runway/model"
+TEAM_TAG = "runway/team"
+TIER_TAG = "runway/tier"
+CAUSES_TAG = "runway/causes"
+DATA_UNTIL_TAG = "runway/data_until"
+PRIORITY_TAG = "dagster/priority"
+
+ONLY_MODELS_VARIABLE = "RUNWAY_ONLY_MODELS"
+"""Set for a worker: JSON list of the models it runs. It loads those and nothing else."""
+
+OFFLINE_VALIDATION = "offline_validation"
+FRESH = "fresh"
+
+TIERS = (1, 2, 3, 4)
+
+
+def op_name(model_id: str) -> str:
+    """Name of the op that retrains a model."""
+    return f"retrain__{model_id}"
+
+
+def run_priority(tier: int) -> str:
+    """Dagster's priority of a tier: larger goes first, and a person's run in the UI (tier as registered) is no exception."""
+    return str(10 * (TIERS[-1] - tier + 1))
+
+
+def only_models(environment: Mapping[str, str]) -> tuple[str, ...] | None:
+    """The models this process is restricted to; None if it is not a worker."""
+    text = environment.get(ONLY_MODELS_VARIABLE)
+    return None if not text else tuple(str(model_id) for model_id in json.loads(text))
