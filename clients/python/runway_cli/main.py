@@ -1,0 +1,210 @@
+"""Entry point of `runway`: the list of commands, exit codes, and errors that say what to do.
+
+Only click is imported here; a command's module, gRPC and the contract come when the command runs, so that `--help` and
+a mistyped command answer at once.
+"""
+
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any, NamedTuple, NoReturn, cast
+
+import click
+
+from runway_cli.session import Session
+
+EXIT_OK = 0
+EXIT_REFUSED = 1
+EXIT_USAGE = 2
+EXIT_UNREACHABLE = 3
+EXIT_NO_ANSWER = 4
+
+EXIT_CODES = """\b
+Exit codes: 0 done, 1 refused or not found, 2 wrong usage or invalid input,
+3 cannot reach the control plane, 4 no answer in time.
+
+\b
+Environment: RUNWAY_ADDRESS (default 127.0.0.1:7433), RUNWAY_ACTOR (who you are
+in the audit log; default your login), NO_COLOR."""
+
+
+class Lazy(NamedTuple):
+    """Where a command is, and what the list of commands says about it."""
+
+    where: str
+    help: str
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command when it is asked for, and suggests one when it is mistyped."""
+
+    def __init__(self, *args: Any, lazy: Mapping[str, Lazy | click.Command] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.lazy = dict(lazy or {})
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of the table, which is the order people need them in."""
+        return list(self.lazy)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import it now."""
+        entry = self.lazy.get(cmd_name)
+        if isinstance(entry, Lazy):
+            module, _, name = entry.where.partition(":")
+            return cast("click.Command", getattr(importlib.import_module(f"runway_cli.commands.{module}"), name))
+        return entry
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """From the table, without importing anything."""
+        rows = [
+            (name, entry.help if isinstance(entry, Lazy) else entry.get_short_help_str(limit=90))
+            for name, entry in self.lazy.items()
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, with a suggestion."""
+        name = args[0]
+        if name not in self.lazy and not name.startswith("-"):
+            near = difflib.get_close_matches(name, self.lazy, n=3, cutoff=0.5)
+            near = near or [known for known in self.lazy if known.startswith(name[:3])]
+            remedy = f"did you mean {' or '.join(near)}?" if near else f"see `{ctx.command_path} --help`"
+            ctx.fail(f"there is no command {name!r}: {remedy}")
+        return super().resolve_command(ctx, args)
+
+
+def _group(about: str, **commands: Lazy) -> LazyGroup:
+    lazy = {name.replace("_", "-"): entry for name, entry in commands.items()}
+    return LazyGroup(help=about, lazy=lazy, no_args_is_help=True)
+
+
+MODELS = _group(
+    "What exists, who owns it, what runs in production.",
+    list=Lazy("models:list_models", "The fleet, with what is in production and how fresh it is."),
+    show=Lazy("models:show_model", "One model: facts, aliases, policies, standing."),
+    history=Lazy("models:show_history", "What an alias pointed at, and when, and who moved it."),
+)
+VERSIONS = _group(
+    "Trained versions of a model.",
+    list=Lazy("models:list_versions", "All versions of a model, newest first."),
+)
+STALENESS = _group(
+    "Is a model still good, how sure are we, and why.",
+    show=Lazy("staleness:show_staleness", "The fleet, worst first; or one model's signals."),
+    explain=Lazy("staleness:explain_staleness", "Why, how sure and what to do, in sentences."),
+)
+RETRAINS = _group(
+    "Retrains: asked for, waiting, running, done.",
+    list=Lazy("retrains:list_retrains", "Retrains, newest first."),
+    show=Lazy("retrains:show_retrain", "One retrain with its attempts."),
+    request=Lazy("retrains:request_retrain", "Ask for a retrain of a model."),
+    cancel=Lazy("retrains:cancel_retrain", "End a retrain that has not ended."),
+)
+ROLLOUTS = _group(
+    "From a candidate to production, and back.",
+    list=Lazy("rollouts:list_rollouts", "Rollouts, newest first."),
+    show=Lazy("rollouts:show_rollout", "One rollout with its validation."),
+    promote=Lazy("rollouts:promote_version", "Put a version into production."),
+    roll_back=Lazy("rollouts:roll_back", "Put the version before back into production."),
+)
+
+COMMANDS: dict[str, Lazy | click.Command] = {
+    "status": Lazy("operations:show_status", "Is the control plane well, and what is it doing."),
+    "models": MODELS,
+    "versions": VERSIONS,
+    "staleness": STALENESS,
+    "impact": Lazy("graph:show_impact", "What is reached if this node changes, by wave."),
+    "graph": Lazy("graph:show_graph", "The whole dependency graph."),
+    "retrains": RETRAINS,
+    "rollouts": ROLLOUTS,
+    "coverage": Lazy("truth:show_coverage", "How much of the truth about a model has arrived."),
+    "performance": Lazy("truth:show_performance", "How good a model is on the truth that has arrived."),
+    "watch": Lazy("operations:watch_events", "What happens, as it happens; Ctrl-C ends it."),
+    "events": Lazy("operations:list_events", "What happened: the audit log."),
+    "hold": Lazy("operations:hold_retraining", "Lease no new retrains until released."),
+    "release": Lazy("operations:release_retraining", "Lease retrains again."),
+}
+
+
+@click.group(
+    cls=LazyGroup,
+    lazy=COMMANDS,
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option("--address", metavar="HOST:PORT", help="The control plane; default RUNWAY_ADDRESS or 127.0.0.1:7433.")
+@click.option("--actor", metavar="NAME", help="Who you are in the audit log; default RUNWAY_ACTOR or your login.")
+@click.option("--json", "as_json", is_flag=True, help="Answers as JSON; every command takes it too.")
+@click.pass_context
+def cli(ctx: click.Context, address: str | None, actor: str | None, as_json: bool) -> None:
+    """Keeps a fleet of machine-learning models fresh: ask what is stale, why, and what a change would reach."""
+    ctx.obj = Session(address=address, actor=actor, as_json=as_json)
+    ctx.call_on_close(ctx.obj.close)
+
+
+def main() -> NoReturn:
+    """Run the command line and exit."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command; its exit code."""
+    try:
+        cli.main(args=arguments, prog_name="runway", standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return EXIT_USAGE
+    except click.UsageError as error:
+        _complain(error.format_message())
+        if error.ctx is not None:
+            click.echo(f"usage: {error.ctx.get_usage().removeprefix('Usage: ')}", err=True)
+        return EXIT_USAGE
+    except click.ClickException as error:
+        _complain(error.format_message())
+        return EXIT_REFUSED
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    except BrokenPipeError:
+        # The reader (`head`) has what it wanted; nothing more can be written, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
+    except Exception as error:
+        code = _exit_code(error)
+        if code is None:
+            raise
+        _complain(str(error))
+        for violation in getattr(error, "violations", ()):
+            click.echo(f"  {violation.field}: {violation.message}", err=True)
+        return code
+    return EXIT_OK
+
+
+def _complain(sentence: str) -> None:
+    click.echo(f"runway: {sentence}", err=True)
+
+
+def _exit_code(error: Exception) -> int | None:
+    """The exit code of a failed call; None if it is no failed call but a fault of ours."""
+    if "runway_client.errors" not in sys.modules:
+        return None
+    errors = sys.modules["runway_client.errors"]
+    if not isinstance(error, errors.RunwayRpcError):
+        return None
+    if isinstance(error, errors.Unreachable):
+        return EXIT_UNREACHABLE
+    if isinstance(error, errors.NoAnswer):
+        return EXIT_NO_ANSWER
+    return EXIT_USAGE if isinstance(error, errors.InvalidRequest) else EXIT_REFUSED
+
+
+if __name__ == "__main__":
+    main()
