@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Coroutine
 from datetime import date
 from pathlib import Path
 
@@ -82,11 +83,11 @@ async def bring_up(settings: Settings, home: Home, supervisor: Supervisor, conso
 
     async def dagster() -> None:
         console.say("starting Dagster")
-        await asyncio.gather(supervisor.start(parts.code_server), _storage(parts, supervisor, home))
-        await asyncio.gather(supervisor.start(parts.webserver), supervisor.start(parts.daemon))
+        await _together(supervisor.start(parts.code_server), _storage(parts, supervisor, home))
+        await _together(supervisor.start(parts.webserver), supervisor.start(parts.daemon))
 
     console.say("registering the flights fleet")
-    await asyncio.gather(supervisor.run_once(parts.bootstrap, BOOTSTRAP_S_MAX), dagster())
+    await _together(supervisor.run_once(parts.bootstrap, BOOTSTRAP_S_MAX), dagster())
     web, logs = f"http://{settings.web_address}", _short(home.logs)
     console.line(ADDRESSES.format(elapsed_s=console.elapsed_s, web=web, address=settings.address, logs=logs))
     following = asyncio.ensure_future(Narrator(str(settings.address), console.line).follow())
@@ -95,6 +96,17 @@ async def bring_up(settings: Settings, home: Home, supervisor: Supervisor, conso
         await following
     finally:
         following.cancel()
+
+
+async def _together(*work: Coroutine[None, None, object]) -> None:
+    """Do several things at once; the first failure cancels the others and is raised as it is."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _storage(parts: Programs, supervisor: Supervisor, home: Home) -> None:

@@ -83,6 +83,11 @@ class Child:
         """Process id while it runs."""
         return self._runs.pid if self._runs is not None and self._runs.returncode is None else None
 
+    @property
+    def finished(self) -> bool:
+        """Whether a program that ends by itself has done so, well."""
+        return self.program.once and self._runs is not None and self._runs.returncode == 0
+
     async def start(self) -> None:
         """Start the program and return when it is ready.
 
@@ -122,7 +127,8 @@ class Child:
                 return
             started_s = time.monotonic()
             await self.start()
-            self._say(f"{self.program.name} is back ({time.monotonic() - started_s:.1f} s)")
+            if self.program.probe is not None:
+                self._say(f"{self.program.name} is back ({time.monotonic() - started_s:.1f} s)")
 
     async def stop(self) -> None:
         """Ask the program to end; kill it and everything in its session when it does not."""

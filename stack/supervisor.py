@@ -78,6 +78,8 @@ class Supervisor:
                 f"{program.name} took longer than {timeout_s:.0f} s. Its log {child.log_path} ends with:\n"
                 f"{child.log_tail()}"
             ) from None
+        if not child.finished:
+            raise GaveUpError(f"{program.name} was stopped before it was done.")
         self._say(f"{program.name} is ready ({time.monotonic() - started_s:.1f} s)")
 
     async def keep(self) -> None:

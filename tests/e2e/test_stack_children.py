@@ -25,6 +25,10 @@ def _quick_restarts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(children, "PROBE_EVERY_S", 0.01)
 
 
+async def no_wait() -> bool:
+    return True
+
+
 def program(code: str, stack_id: str = "toy", **more: object) -> Program:
     environment = {**os.environ, STACK_VARIABLE: stack_id}
     facts: dict[str, object] = {"name": "toy program", "command": (sys.executable, "-c", code)} | more
@@ -75,7 +79,7 @@ async def test_missing_executable_is_told(tmp_path: Path) -> None:
 
 async def test_killed_program_comes_back(tmp_path: Path) -> None:
     said: list[str] = []
-    child = Child(program(SLEEPER), tmp_path, said.append)
+    child = Child(program(SLEEPER, probe=no_wait), tmp_path, said.append)
     await child.start()
     keeping = asyncio.create_task(child.keep())
     first = child.pid

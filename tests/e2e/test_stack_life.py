@@ -15,7 +15,7 @@ from stack.family import belonging_to
 from stack.home import open_home
 
 HARNESS = """
-import asyncio, os, sys
+import asyncio, functools, os, sys
 from pathlib import Path
 import stack.__main__ as main
 from stack.children import Program
@@ -29,7 +29,8 @@ async def bring_up(settings, home, supervisor, console):
     environment = {**os.environ, STACK_VARIABLE: home.stack_id}
     for name, code in (("control plane", NOTE), ("dagster daemon", PARENT), ("replay", NOTE)):
         command = (sys.executable, "-c", code + "time.sleep(600)")
-        await supervisor.start(Program(name=name, command=command, environment=environment))
+        probe = functools.partial(asyncio.sleep, 0, True)
+        await supervisor.start(Program(name=name, command=command, environment=environment, probe=probe))
     print("up", *[child.pid for child in supervisor.children], flush=True)
     await asyncio.Event().wait()
 
