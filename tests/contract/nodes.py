@@ -71,3 +71,9 @@ async def until(holds: Callable[[], bool]) -> None:
     """Let others run until something holds; the test's own timeout bounds it."""
     while not holds():
         await asyncio.sleep(0.005)
+
+
+async def at_once(holds: Callable[[], bool]) -> None:
+    """The same for what may hold for a few turns of the loop only."""
+    while not holds():
+        await asyncio.sleep(0)

@@ -12,7 +12,7 @@ from control_plane.app.chain import hash_of
 from control_plane.app.node import Phase, Submission
 from control_plane.app.ports import CorruptLog
 from control_plane.core.errors import Invalid, Reason, Refused, Unavailable
-from tests.contract.nodes import SteppingClock, add, entries, leading, make_node, until
+from tests.contract.nodes import SteppingClock, add, at_once, entries, leading, make_node, until
 from tests.contract.toy import Break, ToyMachine
 from tests.contract.worlds import World
 
@@ -181,7 +181,7 @@ async def test_a_read_waits_for_the_revision_it_asks_for(world: World) -> None:
 async def test_what_is_read_is_released_only_when_durable(world: World) -> None:
     async with leading(world) as node:
         writing = asyncio.create_task(node.submit(add("a")))
-        await until(lambda: node.state.revision == 1)
+        await at_once(lambda: node.state.revision == 1)
         seen, revision = await node.read(lambda state: state.totals.get("a", 0))
         assert (seen, revision) == (1, 1)
         assert len(await entries(world)) == 1

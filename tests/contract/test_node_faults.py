@@ -12,7 +12,7 @@ from control_plane.app import limits
 from control_plane.app.chain import first_bad
 from control_plane.app.node import Phase
 from control_plane.core.errors import AppendOutcomeUnknown, Reason, Unavailable
-from tests.contract.nodes import ToyNode, add, entries, leading, make_node, until
+from tests.contract.nodes import ToyNode, add, at_once, entries, leading, make_node, until
 from tests.contract.worlds import MemoryWorld
 
 
@@ -63,7 +63,7 @@ async def test_what_a_reader_saw_of_a_failed_batch_is_not_released() -> None:
     async with leading(world) as node:
         world.server.next_appends.append(Mood.BROKEN)
         writing = asyncio.create_task(node.submit(add("a", 1)))
-        await until(lambda: node.state.revision == 1)
+        await at_once(lambda: node.state.revision == 1)
         with pytest.raises(Unavailable):
             await node.read(lambda state: state.totals.get("a"))
         with pytest.raises(Unavailable):
@@ -90,7 +90,7 @@ async def test_a_store_that_stays_away_is_told_to_those_who_wait(monkeypatch: py
     async with leading(world) as node:
         world.server.next_appends.append(Mood.UNKNOWN_KEPT)
         writing = asyncio.create_task(node.submit(add("a", 1, request_id="r1")))
-        await until(lambda: node.state.revision == 1)
+        await at_once(lambda: node.state.revision == 1)
         world.server.mood = Mood.BROKEN
         await until(lambda: node.phase is not Phase.LEADING)
         waiting = asyncio.create_task(node.submit(add("b", 1)))
