@@ -104,7 +104,7 @@ class ControlPlane:
 
 
 def _store_config(driven: bool) -> StoreConfig:
-    """With a driven clock an hour lasts a blink; a day between batch joins is enough, the speed view answers meanwhile."""
+    """With a driven clock an hour lasts a blink: joins once a day are enough, the speed view answers meanwhile."""
     return StoreConfig(join_every=timedelta(days=1 if driven else 1 / 24))
 
 

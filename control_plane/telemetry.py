@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 
 import structlog
@@ -15,7 +15,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.calls_total: Counter[tuple[str, str]] = Counter()
-        self.seconds_total: Counter[str] = Counter()
+        self.seconds_total: defaultdict[str, float] = defaultdict(float)
 
     def calls(self, method: str) -> Observe:
         """What a call of `method` reports its end to."""

@@ -10,15 +10,14 @@ from control_plane.api.convert.graph import (
     dependency_from,
     node,
     node_from,
-    reached,
 )
+from control_plane.api.convert.impact_rows import ImpactRows
 from control_plane.api.interceptors import Context
 from control_plane.api.plane import Plane
 from control_plane.core.commands import DeclareDependencies, DeclareNodes, RetractDependencies
-from control_plane.core.graph.facts import Node, NodeKind
-from control_plane.core.graph.impact import Impact, impact, upstream
+from control_plane.core.graph.facts import NodeKind
+from control_plane.core.graph.impact import impact, upstream
 from control_plane.core.ids import NodeId, parse_node_id
-from control_plane.core.state import State
 
 
 class GraphServicer(graph_pb2_grpc.GraphServiceServicer):
@@ -26,8 +25,7 @@ class GraphServicer(graph_pb2_grpc.GraphServiceServicer):
 
     def __init__(self, plane: Plane) -> None:
         self._plane = plane
-        self._facts: dict[NodeId, Node] = {}
-        self._facts_version = -1
+        self._rows = ImpactRows()
 
     async def DeclareNodes(  # noqa: N802
         self, request: graph_pb2.DeclareNodesRequest, context: Context
@@ -66,12 +64,12 @@ class GraphServicer(graph_pb2_grpc.GraphServiceServicer):
             include_paths=request.include_paths,
         )
         reply = graph_pb2.GetImpactResponse(
-            reached=self._rows(state, answer),
             waves=answer.wave_count,
             complete=answer.complete,
             incomplete_reason=answer.why_incomplete,
             revision=state.revision,
         )
+        reply.MergeFromString(self._rows.encode(state.graph, answer))
         await self._plane.durable(reply.revision)
         return reply
 
@@ -88,12 +86,12 @@ class GraphServicer(graph_pb2_grpc.GraphServiceServicer):
             include_paths=request.include_paths,
         )
         reply = graph_pb2.GetUpstreamResponse(
-            reached=self._rows(state, answer),
             waves=answer.wave_count,
             complete=answer.complete,
             incomplete_reason=answer.why_incomplete,
             revision=state.revision,
         )
+        reply.MergeFromString(self._rows.encode(state.graph, answer))
         await self._plane.durable(reply.revision)
         return reply
 
@@ -111,20 +109,11 @@ class GraphServicer(graph_pb2_grpc.GraphServiceServicer):
         await self._plane.durable(reply.revision)
         return reply
 
-    def _rows(self, state: State, answer: Impact) -> list[graph_pb2.Reached]:
-        if self._facts_version != state.graph.nodes_version:
-            # Only nodes with something to say: most datasets and features have no owner, and a row without
-            # facts is twice as fast to write.
-            said = (one for one in state.graph.nodes() if one.owner or one.team or one.tier)
-            self._facts = {one.node_id: one for one in said}
-            self._facts_version = state.graph.nodes_version
-        return reached(answer, self._facts)
-
 
 def _asked(text: str) -> NodeId:
     """A node id; a bare name is taken for a model, because that is what people type."""
     return parse_node_id(text if ":" in text else f"model:{text}")
 
 
-def _kinds(numbers: Iterable[graph_pb2.NodeKind]) -> list[NodeKind]:
+def _kinds(numbers: "Iterable[graph_pb2.NodeKind.ValueType]") -> list[NodeKind]:
     return [KINDS_FROM[number] for number in numbers if number in KINDS_FROM]

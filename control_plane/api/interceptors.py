@@ -64,7 +64,7 @@ def validate(message: Message) -> None:
         raise Invalid(Reason.INVALID_ARGUMENT, *found)
 
 
-class Chain(grpc.aio.ServerInterceptor):
+class Chain(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
     """The five stages around every method of Runway's services; health and reflection pass through."""
 
     def __init__(self, metrics: Metrics) -> None:

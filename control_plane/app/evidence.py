@@ -9,7 +9,6 @@ from control_plane.core.ground_truth.labels import LabelSpec
 from control_plane.core.registry.types import ModelVersion
 from control_plane.core.staleness.evidence import (
     Evidence,
-    FeatureKind,
     PerformanceEvidence,
     PredictionCounts,
     flat_feature_table,
@@ -24,7 +23,7 @@ def evidence_of(version: ModelVersion, label: LabelSpec, facts: FactEvidence) ->
     table = (
         flat_feature_table(
             names=tuple(feature.name for feature in features),
-            kinds=tuple(FeatureKind(feature.kind) for feature in features),
+            categorical=np.array([feature.kind == "categorical" for feature in features]),
             cells=np.array([len(feature.reference) for feature in features], np.int64),
             reference=np.concatenate([feature.reference for feature in features]),
             current=np.concatenate([feature.current for feature in features]),

@@ -21,7 +21,7 @@ class _Command(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Base of all commands; the tag is the class name."""
 
 
-class RegisterModel(_Command):
+class RegisterModel(_Command, frozen=True, kw_only=True):
     """Add a model with its policies; `None` takes the tier's default."""
 
     facts: ModelFacts
@@ -31,7 +31,7 @@ class RegisterModel(_Command):
     label_spec: LabelSpec | None = None
 
 
-class UpdateModel(_Command):
+class UpdateModel(_Command, frozen=True, kw_only=True):
     """Replace facts or policies; `None` leaves them. `etag` empty means: do not check."""
 
     model_id: ModelId
@@ -43,7 +43,7 @@ class UpdateModel(_Command):
     etag: str = ""
 
 
-class RegisterVersion(_Command):
+class RegisterVersion(_Command, frozen=True, kw_only=True):
     """Add a trained version; with an attempt, its lease must still be held."""
 
     model_id: ModelId
@@ -52,7 +52,7 @@ class RegisterVersion(_Command):
     lease_token: LeaseToken | None = None
 
 
-class MoveAlias(_Command):
+class MoveAlias(_Command, frozen=True, kw_only=True):
     """Point a team's own alias at a version."""
 
     model_id: ModelId
@@ -61,25 +61,25 @@ class MoveAlias(_Command):
     expected_version: int | None = None
 
 
-class DeclareNodes(_Command):
+class DeclareNodes(_Command, frozen=True, kw_only=True):
     """Add datasets, features and consumers, or change their facts."""
 
     nodes: tuple[Node, ...]
 
 
-class DeclareDependencies(_Command):
+class DeclareDependencies(_Command, frozen=True, kw_only=True):
     """Add edges, all or none."""
 
     dependencies: tuple[Dependency, ...]
 
 
-class RetractDependencies(_Command):
+class RetractDependencies(_Command, frozen=True, kw_only=True):
     """Remove edges, all or none; their ends and types say which."""
 
     dependencies: tuple[Dependency, ...]
 
 
-class RequestRetrain(_Command):
+class RequestRetrain(_Command, frozen=True, kw_only=True):
     """Ask for a retrain, or add a cause to the live one."""
 
     model_id: ModelId
@@ -87,13 +87,13 @@ class RequestRetrain(_Command):
     ignore_cooldown: bool = False
 
 
-class CancelRetrain(_Command):
+class CancelRetrain(_Command, frozen=True, kw_only=True):
     """End a live retrain without a result."""
 
     retrain_id: RetrainId
 
 
-class LeaseRetrains(_Command):
+class LeaseRetrains(_Command, frozen=True, kw_only=True):
     """Take what may run now. `lease_tokens` are fresh random strings, one for each lease that may be given."""
 
     scheduler: str
@@ -101,7 +101,7 @@ class LeaseRetrains(_Command):
     known_attempt_ids: tuple[AttemptId, ...] = ()
 
 
-class RenewLease(_Command):
+class RenewLease(_Command, frozen=True, kw_only=True):
     """The attempt is still being worked on."""
 
     attempt_id: AttemptId
@@ -109,7 +109,7 @@ class RenewLease(_Command):
     run: str = ""
 
 
-class ReportSuccess(_Command):
+class ReportSuccess(_Command, frozen=True, kw_only=True):
     """The attempt produced a version."""
 
     attempt_id: AttemptId
@@ -118,7 +118,7 @@ class ReportSuccess(_Command):
     run: str = ""
 
 
-class ReportFailure(_Command):
+class ReportFailure(_Command, frozen=True, kw_only=True):
     """The attempt failed. `permanent`: trying again is pointless."""
 
     attempt_id: AttemptId
@@ -128,7 +128,7 @@ class ReportFailure(_Command):
     permanent: bool = False
 
 
-class ReportValidation(_Command):
+class ReportValidation(_Command, frozen=True, kw_only=True):
     """Candidate against production on a holdout."""
 
     model_id: ModelId
@@ -136,7 +136,7 @@ class ReportValidation(_Command):
     validation: Validation
 
 
-class PromoteVersion(_Command):
+class PromoteVersion(_Command, frozen=True, kw_only=True):
     """Promote by hand; `force` skips the validation and needs a reason."""
 
     model_id: ModelId
@@ -144,59 +144,59 @@ class PromoteVersion(_Command):
     force: bool = False
 
 
-class RollBack(_Command):
+class RollBack(_Command, frozen=True, kw_only=True):
     """Point production at the version before."""
 
     model_id: ModelId
 
 
-class SetLimits(_Command):
+class SetLimits(_Command, frozen=True, kw_only=True):
     """How many attempts may run at once."""
 
     limits: RetrainingLimits
 
 
-class HoldRetraining(_Command):
+class HoldRetraining(_Command, frozen=True, kw_only=True):
     """Lease nothing new."""
 
 
-class ReleaseRetraining(_Command):
+class ReleaseRetraining(_Command, frozen=True, kw_only=True):
     """Lease again."""
 
 
-class AdvanceClock(_Command):
+class AdvanceClock(_Command, frozen=True, kw_only=True):
     """Move a driven clock forward to `to`."""
 
     to: datetime
 
 
-class RecordEvaluation(_Command):
+class RecordEvaluation(_Command, frozen=True, kw_only=True):
     """What a look at the evidence said. Discarded if another version is in production by now."""
 
     model_id: ModelId
     evaluation: Evaluation
 
 
-class RecordCoverage(_Command):
+class RecordCoverage(_Command, frozen=True, kw_only=True):
     """How much of the mature truth has arrived, for the coverage alert. None: nothing is mature."""
 
     model_id: ModelId
     coverage: float | None
 
 
-class ExpireAttempt(_Command):
+class ExpireAttempt(_Command, frozen=True, kw_only=True):
     """An attempt's lease or time ran out."""
 
     attempt_id: AttemptId
 
 
-class ExpireValidation(_Command):
+class ExpireValidation(_Command, frozen=True, kw_only=True):
     """Nobody validated the candidate in time."""
 
     rollout_id: RolloutId
 
 
-class CloseHealed(_Command):
+class CloseHealed(_Command, frozen=True, kw_only=True):
     """A waiting retrain whose only cause is gone: the model is fresh again."""
 
     retrain_id: RetrainId

@@ -29,7 +29,7 @@ class _Event(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Base of all events; the tag is the class name."""
 
 
-class ModelRegistered(_Event):
+class ModelRegistered(_Event, frozen=True, kw_only=True):
     """A model joined the fleet, with the policies in force (defaults filled in)."""
 
     facts: ModelFacts
@@ -39,7 +39,7 @@ class ModelRegistered(_Event):
     label_spec: LabelSpec
 
 
-class ModelUpdated(_Event):
+class ModelUpdated(_Event, frozen=True, kw_only=True):
     """Facts or policies changed; carries all of them."""
 
     facts: ModelFacts
@@ -49,7 +49,7 @@ class ModelUpdated(_Event):
     label_spec: LabelSpec
 
 
-class VersionRegistered(_Event):
+class VersionRegistered(_Event, frozen=True, kw_only=True):
     """A version was added."""
 
     model_id: ModelId
@@ -58,7 +58,7 @@ class VersionRegistered(_Event):
     attempt_id: AttemptId | None = None
 
 
-class AliasMoved(_Event):
+class AliasMoved(_Event, frozen=True, kw_only=True):
     """An alias points elsewhere; version 0 means nowhere."""
 
     model_id: ModelId
@@ -67,32 +67,32 @@ class AliasMoved(_Event):
     to_version: int
 
 
-class NodesDeclared(_Event):
+class NodesDeclared(_Event, frozen=True, kw_only=True):
     """Nodes were added or changed."""
 
     nodes: tuple[Node, ...]
 
 
-class DependenciesDeclared(_Event):
+class DependenciesDeclared(_Event, frozen=True, kw_only=True):
     """Edges were added or changed."""
 
     dependencies: tuple[Dependency, ...]
 
 
-class DependenciesRetracted(_Event):
+class DependenciesRetracted(_Event, frozen=True, kw_only=True):
     """Edges were removed."""
 
     dependencies: tuple[Dependency, ...]
 
 
-class StreakChanged(_Event):
+class StreakChanged(_Event, frozen=True, kw_only=True):
     """An evaluation disagreed with the verdict, or agreed again; the verdict stands (hysteresis)."""
 
     model_id: ModelId
     streak: Streak
 
 
-class VerdictChanged(_Event):
+class VerdictChanged(_Event, frozen=True, kw_only=True):
     """The verdict on a model changed."""
 
     model_id: ModelId
@@ -103,7 +103,7 @@ class VerdictChanged(_Event):
     evaluation: Evaluation
 
 
-class CoverageAlertRaised(_Event):
+class CoverageAlertRaised(_Event, frozen=True, kw_only=True):
     """Too little of the mature truth has arrived."""
 
     model_id: ModelId
@@ -111,14 +111,14 @@ class CoverageAlertRaised(_Event):
     coverage_min: float
 
 
-class CoverageAlertCleared(_Event):
+class CoverageAlertCleared(_Event, frozen=True, kw_only=True):
     """Enough of the mature truth has arrived again."""
 
     model_id: ModelId
     coverage: float
 
 
-class RetrainRequested(_Event):
+class RetrainRequested(_Event, frozen=True, kw_only=True):
     """A retrain waits."""
 
     retrain_id: RetrainId
@@ -129,7 +129,7 @@ class RetrainRequested(_Event):
     ignore_cooldown: bool = False
 
 
-class RetrainJoined(_Event):
+class RetrainJoined(_Event, frozen=True, kw_only=True):
     """A live retrain was asked for once more."""
 
     retrain_id: RetrainId
@@ -139,7 +139,7 @@ class RetrainJoined(_Event):
     ignore_cooldown: bool = False
 
 
-class RetrainLeased(_Event):
+class RetrainLeased(_Event, frozen=True, kw_only=True):
     """A scheduler took a retrain: an attempt runs."""
 
     retrain_id: RetrainId
@@ -152,7 +152,7 @@ class RetrainLeased(_Event):
     wave: int
 
 
-class LeaseRenewed(_Event):
+class LeaseRenewed(_Event, frozen=True, kw_only=True):
     """The attempt lives."""
 
     retrain_id: RetrainId
@@ -162,7 +162,7 @@ class LeaseRenewed(_Event):
     run: str = ""
 
 
-class AttemptEnded(_Event):
+class AttemptEnded(_Event, frozen=True, kw_only=True):
     """An attempt ended. `retry_at` set: it will be tried again; else see RetrainEnded or RolloutStarted."""
 
     retrain_id: RetrainId
@@ -175,7 +175,7 @@ class AttemptEnded(_Event):
     retry_at: datetime | None = None
 
 
-class RetrainEnded(_Event):
+class RetrainEnded(_Event, frozen=True, kw_only=True):
     """A retrain came to its end."""
 
     retrain_id: RetrainId
@@ -184,7 +184,7 @@ class RetrainEnded(_Event):
     conclusion: str
 
 
-class RolloutStarted(_Event):
+class RolloutStarted(_Event, frozen=True, kw_only=True):
     """A candidate is on its way."""
 
     rollout_id: RolloutId
@@ -194,7 +194,7 @@ class RolloutStarted(_Event):
     retrain_id: RetrainId | None = None
 
 
-class ValidationReported(_Event):
+class ValidationReported(_Event, frozen=True, kw_only=True):
     """Somebody compared the candidate with production."""
 
     rollout_id: RolloutId
@@ -203,7 +203,7 @@ class ValidationReported(_Event):
     validation: Validation
 
 
-class RolloutEnded(_Event):
+class RolloutEnded(_Event, frozen=True, kw_only=True):
     """Promoted, refused or rolled back."""
 
     rollout_id: RolloutId
@@ -213,7 +213,7 @@ class RolloutEnded(_Event):
     conclusion: str
 
 
-class CascadeCooldownStarted(_Event):
+class CascadeCooldownStarted(_Event, frozen=True, kw_only=True):
     """An upstream promotion: these models wait, are then evaluated, and retrain only if the evidence says so."""
 
     upstream: ModelId
@@ -221,21 +221,21 @@ class CascadeCooldownStarted(_Event):
     until: dict[ModelId, datetime]
 
 
-class LimitsSet(_Event):
+class LimitsSet(_Event, frozen=True, kw_only=True):
     """Limits on what runs at once changed."""
 
     limits: RetrainingLimits
 
 
-class RetrainingHeld(_Event):
+class RetrainingHeld(_Event, frozen=True, kw_only=True):
     """Nothing new is leased."""
 
 
-class RetrainingReleased(_Event):
+class RetrainingReleased(_Event, frozen=True, kw_only=True):
     """Leasing goes on."""
 
 
-class ClockAdvanced(_Event):
+class ClockAdvanced(_Event, frozen=True, kw_only=True):
     """A driven clock moved."""
 
     to: datetime

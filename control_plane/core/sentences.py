@@ -167,4 +167,5 @@ def _attempt_ended(event: AttemptEnded) -> str:
 def _validation(validation: Validation) -> str:
     verb = "passed" if validation.passed else "failed"
     against = f" against {validation.production:.4f}" if validation.production is not None else ""
-    return f"{verb} its validation: {validation.metric} {validation.candidate:.4f}{against} on {validation.sample_size} rows"
+    measured = f"{validation.metric} {validation.candidate:.4f}{against}"
+    return f"{verb} its validation: {measured} on {validation.sample_size} rows"

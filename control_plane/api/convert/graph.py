@@ -4,9 +4,7 @@ from collections.abc import Mapping
 
 from runway.v1 import graph_pb2
 
-from control_plane.api.convert.registry import TIERS
 from control_plane.core.graph.facts import Dependency, DependencyType, Node, NodeKind
-from control_plane.core.graph.impact import Impact
 from control_plane.core.ids import NodeId as CoreNodeId
 from control_plane.core.ids import parse_node_id
 
@@ -72,29 +70,3 @@ def _usual(upstream: CoreNodeId, downstream: CoreNodeId) -> DependencyType:
 def dependency(found: Dependency) -> graph_pb2.Dependency:
     """An edge on the wire."""
     return graph_pb2.Dependency(upstream_id=found.upstream, downstream_id=found.downstream, type=TYPES[found.edge_type])
-
-
-def reached(answer: Impact, nodes: Mapping[CoreNodeId, Node]) -> list[graph_pb2.Reached]:
-    """The rows of an impact answer. Only facts that are set are written: thousands of rows, each field costs."""
-    rows = []
-    paths = answer.paths
-    for index, (node_id, wave, distance) in enumerate(
-        zip(answer.node_ids, answer.waves, answer.distances, strict=True)
-    ):
-        found = nodes.get(node_id)
-        row = (
-            graph_pb2.Reached(node_id=node_id, wave=wave, distance=distance)
-            if found is None
-            else graph_pb2.Reached(
-                node_id=node_id,
-                wave=wave,
-                distance=distance,
-                owner=found.owner,
-                team=found.team,
-                tier=TIERS[found.tier] if found.tier else None,
-            )
-        )
-        if paths:
-            row.path.extend(paths[index])
-        rows.append(row)
-    return rows

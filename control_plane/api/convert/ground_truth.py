@@ -6,7 +6,7 @@ from control_plane.api.convert.common import timestamp
 from control_plane.app.fact_store import CoverageRow, PerformanceRow, ServedBy
 from control_plane.core.registry.types import ModelVersion
 
-LAYERS: dict[ServedBy, ground_truth_pb2.Layer] = {
+LAYERS: "dict[ServedBy, ground_truth_pb2.Layer.ValueType]" = {
     "speed": ground_truth_pb2.LAYER_SPEED,
     "batch": ground_truth_pb2.LAYER_BATCH,
     "pending": ground_truth_pb2.LAYER_UNSPECIFIED,

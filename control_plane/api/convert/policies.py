@@ -30,11 +30,13 @@ def staleness_policy_from(message: policies_pb2.StalenessPolicy, tier: int) -> S
     """A staleness policy; unset fields from the tier's default."""
     default = default_policy(tier)
 
+    given = {field.name for field, _ in message.ListFields()}
+
     def number(name: str) -> float:
-        return float(getattr(message, name)) if message.HasField(name) else float(getattr(default, name))
+        return float(getattr(message if name in given else default, name))
 
     def whole(name: str) -> int:
-        return int(getattr(message, name)) if message.HasField(name) else int(getattr(default, name))
+        return int(getattr(message if name in given else default, name))
 
     weights = message.weights
     return StalenessPolicy(

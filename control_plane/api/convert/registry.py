@@ -24,7 +24,7 @@ TASKS = {
     TaskType.RANKING: common_pb2.TASK_TYPE_RANKING,
 }
 TASKS_FROM = {number: task for task, number in TASKS.items()}
-TIERS: dict[int, common_pb2.Tier] = {
+TIERS: "dict[int, common_pb2.Tier.ValueType]" = {
     1: common_pb2.TIER_1,
     2: common_pb2.TIER_2,
     3: common_pb2.TIER_3,
@@ -32,7 +32,7 @@ TIERS: dict[int, common_pb2.Tier] = {
 }
 
 
-def tier(number: int | None) -> common_pb2.Tier:
+def tier(number: int | None) -> "common_pb2.Tier.ValueType":
     """1 to 4 on the wire; None is unspecified."""
     return TIERS[number] if number else common_pb2.TIER_UNSPECIFIED
 
@@ -51,7 +51,7 @@ def facts_from(message: registry_pb2.Model) -> ModelFacts:
     )
 
 
-def label_spec_from(message: policies_pb2.LabelSpec, task_type: common_pb2.TaskType) -> LabelSpec:
+def label_spec_from(message: policies_pb2.LabelSpec, task_type: "common_pb2.TaskType.ValueType") -> LabelSpec:
     """The label; an unset window takes the default."""
     default = LabelSpec()
     return LabelSpec(

@@ -79,7 +79,7 @@ def update_model(state: State, command: UpdateModel) -> Decision:
     if command.etag and command.etag != record.etag:
         raise Refused(
             Reason.ETAG_MISMATCH,
-            f"{command.model_id} was changed meanwhile (etag {record.etag}, yours {command.etag}): read it and try again",
+            f"{command.model_id} was changed meanwhile (etag {record.etag}, yours {command.etag}): read it again",
             model_id=command.model_id,
             etag=record.etag,
         )

@@ -182,7 +182,7 @@ def retry_at(policy: RetrainingPolicy, attempt: Attempt, now: datetime) -> datet
     if attempt.number >= policy.attempts_max:
         return None
     doublings = min(attempt.number - 1, BACKOFF_DOUBLINGS_MAX)
-    return now + policy.retry_backoff * (2**doublings)
+    return now + policy.retry_backoff * (1 << doublings)
 
 
 def overdue(attempt: Attempt, policy: RetrainingPolicy, now: datetime) -> str:
