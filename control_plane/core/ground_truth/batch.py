@@ -144,6 +144,7 @@ def _table(ipc: bytes) -> pa.Table:
             table = pa.Table.from_batches(batches, reader.schema)
         if rows <= ROWS_MAX:
             table.validate(full=True)
+        _decode_texts(table.schema)
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, EOFError) as error:
         text = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise _refused("arrow_ipc", "arrow", f"not one Arrow IPC stream: {text}") from error
@@ -154,6 +155,14 @@ def _table(ipc: bytes) -> pa.Table:
     if table.num_columns > COLUMNS_MAX:
         raise _refused("arrow_ipc", "columns_max", f"more than {COLUMNS_MAX:,} columns")
     return table.combine_chunks()
+
+
+def _decode_texts(schema: pa.Schema) -> None:
+    """Arrow decodes names and time zones only when they are looked at: fail now if they are not UTF-8."""
+    for field in schema:
+        _ = field.name, str(field.type)
+        if pa.types.is_timestamp(field.type):
+            _ = field.type.tz
 
 
 def _refused(field: str, rule: str, message: str) -> Invalid:
