@@ -144,8 +144,6 @@ class Node(Generic[S, CommandT]):
         self._callers.wake()
         if self._task is not None:
             await self._task
-        await self._log.close()
-        await self._snapshots.close()
 
     # --- what callers use ---
 
@@ -455,6 +453,8 @@ class Node(Generic[S, CommandT]):
         self._forget()
         await self._leadership.release()
         await self._saving.finish()
+        await self._log.close()  # after a restart of the database every old connection is a dead one
+        await self._snapshots.close()
 
     async def _settle_doubts(self, replica: Replica[S, CommandT]) -> None:
         """Our epoch fences the appends in doubt, so what the log says now is final."""

@@ -58,6 +58,8 @@ from control_plane.adapters.postgres.placement import (
     write_as,
 )
 
+__all__ = ["EmbeddedPostgres", "EmbeddedPostgresError"]
+
 SUPERUSER = "runway"
 DATABASES = ("runway", "dagster")
 """Created with the cluster: ours, and one for Dagster's storage so that its migrations never meet "
@@ -174,6 +176,7 @@ class EmbeddedPostgres:
             deadline = time.monotonic() + timeout_s
             if self._adopt(deadline):
                 return
+            self._reap()
             self._configure(server)
             while not self._spawn(server, deadline):
                 time.sleep(POLL_S)
@@ -301,8 +304,8 @@ class EmbeddedPostgres:
         sweep_orphans(base)
         target = Path(tempfile.mkdtemp(prefix="postgres-", dir=base))
         os.chown(target, server.pw_uid, server.pw_gid)
+        self.data_dir.symlink_to(target)  # before its origin is known: a sweep spares what has none
         target.with_suffix(".origin").write_text(str(self.data_dir))
-        self.data_dir.symlink_to(target)
         return target
 
     # --- start and stop ---

@@ -41,9 +41,7 @@ class PostgresEventLog:
         if inserted != len(records):
             raise _deposed(epoch)
 
-    async def _insert(
-        self, connection: psycopg.AsyncConnection, epoch: int, records: Sequence[Record]
-    ) -> int:
+    async def _insert(self, connection: psycopg.AsyncConnection, epoch: int, records: Sequence[Record]) -> int:
         cursor = await connection.execute(
             QUERIES["append"],
             {
@@ -117,9 +115,7 @@ class PostgresEventLog:
             return None
         seq, before, kind, version, chain_broken, changed = row
         if seq != before + 1:
-            return BadRecord(
-                seq=before + 1, fault=f"the entry after {before} is {seq}; {seq - before - 1} are missing"
-            )
+            return BadRecord(seq=before + 1, fault=f"the entry after {before} is {seq}; {seq - before - 1} are missing")
         if chain_broken:
             fault = f"its prev_hash is not the hash of entry {before}: an entry was changed or replaced"
         elif changed:

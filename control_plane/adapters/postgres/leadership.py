@@ -56,9 +56,7 @@ class PostgresLeadership:
             raise
         if row is None:
             await connection.close()
-            raise Unavailable(
-                Reason.STORE_UNAVAILABLE, "The table runway.leadership is empty; restore the database."
-            )
+            raise Unavailable(Reason.STORE_UNAVAILABLE, "The table runway.leadership is empty; restore the database.")
         self._connection = connection
         return int(row[0])
 

