@@ -41,9 +41,7 @@ class ValidationCrashedError(Exception):
     """The validation raised; the candidate was refused."""
 
 
-def run_attempt(
-    lease: Lease, plane: ControlPlane, find_trainer: Callable[[], Trainer], run: str, say: Say
-) -> Outcome:
+def run_attempt(lease: Lease, plane: ControlPlane, find_trainer: Callable[[], Trainer], run: str, say: Say) -> Outcome:
     """Do all of it.
 
     Args:
@@ -85,9 +83,7 @@ def run_attempt(
         raise
     if crash is not None:
         raise ValidationCrashedError(validation.explanation) from crash
-    return Outcome(
-        version=version, trained=trained, validation=validation, promoted=promoted, training_s=training_s
-    )
+    return Outcome(version=version, trained=trained, validation=validation, promoted=promoted, training_s=training_s)
 
 
 def sentence_of(error: BaseException) -> str:

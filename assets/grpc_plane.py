@@ -3,6 +3,7 @@
 from datetime import datetime, timedelta
 from typing import get_args
 
+from google.protobuf.timestamp_pb2 import Timestamp
 from runway_client import Why, connect, from_timestamp, messages, to_timestamp
 from runway_client.connection import RETRY_FOR_S
 
@@ -24,7 +25,7 @@ class GrpcPlane:
         self._runway.close()
 
     def fleet(self) -> Fleet:
-        """Registry and graph. Edges whose ends are in neither are from a moment later and are left for the next look."""
+        """Registry and graph. A model that came between the two reads is left for the next look."""
         graph = self._runway.graph.get_graph()
         models = [_model(model) for model in self._runway.registry.list_models(min_revision=graph.revision)]
         known = {node.node_id for node in graph.nodes}
@@ -50,9 +51,7 @@ class GrpcPlane:
             models=reply.models,
             nodes=reply.nodes,
             dependencies=reply.dependencies,
-            limits=Limits(
-                running_max=reply.limits.running_max, running_per_team_max=reply.limits.running_per_team_max
-            ),
+            limits=Limits(running_max=reply.limits.running_max, running_per_team_max=reply.limits.running_per_team_max),
         )
 
     def lease(self, known_attempt_ids: list[str], leases_max: int) -> list[Lease]:
@@ -163,7 +162,7 @@ def _name(value: str, prefix: str) -> str:
     return value.removeprefix(prefix)
 
 
-def _timestamp(instant: datetime | None) -> messages.Timestamp | None:
+def _timestamp(instant: datetime | None) -> Timestamp | None:
     return None if instant is None else to_timestamp(instant)
 
 
@@ -213,5 +212,3 @@ def _verdict(standing: messages.Staleness) -> Verdict:
         reasons=tuple(look.reasons),
         recommended_action=look.recommended_action,
     )
-
-

@@ -77,9 +77,7 @@ def _external(node: Node, upstream: tuple[str, ...]) -> dg.AssetSpec:
     )
 
 
-def _model_asset(
-    model: Model, upstream: tuple[str, ...], connect: Connect, trainers: Trainers
-) -> dg.AssetsDefinition:
+def _model_asset(model: Model, upstream: tuple[str, ...], connect: Connect, trainers: Trainers) -> dg.AssetsDefinition:
     key = dg.AssetKey([model.model_id])
 
     @dg.multi_asset(
@@ -94,6 +92,8 @@ def _model_asset(
                 "promoted, and nothing is materialized.",
             )
         ],
+        # Makes both outputs optional: a run that only asks Runway yields neither.
+        can_subset=True,
     )
     def retrain(context: dg.AssetExecutionContext) -> Iterator[Any]:
         lease = lease_of(context.run.tags, model)
@@ -165,9 +165,7 @@ def ask_instead(context: dg.AssetExecutionContext, plane: ControlPlane, model: M
     """
     asked = sorted(key.path[-1] for key in context.run.asset_selection or () if len(key.path) == 1)
     for model_id in asked or [model.model_id]:
-        retrain_id = plane.request_retrain(
-            model_id, "asked for in Dagster", f"dagster-{context.run.run_id}-{model_id}"
-        )
+        retrain_id = plane.request_retrain(model_id, "asked for in Dagster", f"dagster-{context.run.run_id}-{model_id}")
         context.log.info(
             f"Asked Runway to retrain {model_id}: {retrain_id}. It runs in a run of its own when order and limits "
             f"allow; `runway retrains show {retrain_id}` says what it waits for."
@@ -232,7 +230,7 @@ def _freshness(age_backstop_days: float | None) -> dg.FreshnessPolicy | None:
 
 
 def _owners(owner: str, team: str) -> list[str]:
-    named = [owner] if EMAIL.fullmatch(owner) or owner.startswith("team:") and len(owner) > len("team:") else []
+    named = [owner] if EMAIL.fullmatch(owner) or owner.removeprefix("team:") not in ("", owner) else []
     of_team = f"team:{team}"
     return named + ([of_team] if team and of_team not in named else [])
 

@@ -32,7 +32,7 @@ def op_name(model_id: str) -> str:
 
 
 def run_priority(tier: int) -> str:
-    """Dagster's priority of a tier: larger goes first, and a person's run in the UI (tier as registered) is no exception."""
+    """Dagster's priority of a tier: larger goes first."""
     return str(10 * (TIERS[-1] - tier + 1))
 
 

@@ -1,6 +1,7 @@
 """Who trains a model: a small protocol, and the registry that finds the trainer of a model by its `trainer` tag.
 
-The tag names an entry of `TRAINERS`, never a module: what is registered over the network must not choose what code runs.
+The tag names an entry of `TRAINERS`, never a module: what is registered over the network must not choose what code
+runs.
 """
 
 from collections.abc import Callable, Mapping

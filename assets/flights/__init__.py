@@ -1,0 +1,1 @@
+"""The flights fleet: real models on a year of real flights from New York, replayed as a serving system would send it."""

@@ -1,0 +1,284 @@
+"""A small control plane in memory, faithful in what Dagster can see: order, leases, tokens, attempts, validation.
+
+Its clock is `now`, moved by the test. `lose_replies` drops answers after the work was done, `away` refuses everything.
+"""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+import grpc
+import msgspec
+from runway_client import InvalidRequest, Refused, Unreachable
+
+from assets.fleet import Dependency, Fleet, Model, Node, make_fleet
+from assets.plane import Lease, Limits, Status, TrainedVersion, Validation, Verdict
+
+LEASE_TTL = timedelta(minutes=10)
+ATTEMPTS_MAX = 3
+State = Literal["WAITING", "RUNNING", "VALIDATING", "PROMOTED", "REFUSED", "FAILED"]
+
+
+@dataclass
+class Attempt:
+    lease: Lease
+    expires_at: datetime
+    state: Literal["RUNNING", "SUCCEEDED", "FAILED", "EXPIRED"] = "RUNNING"
+    failure: str = ""
+    run: str = ""
+    version: int = 0
+    renewals: int = 0
+
+
+@dataclass
+class Retrain:
+    retrain_id: str
+    model_id: str
+    state: State = "WAITING"
+    attempts: list[Attempt] = field(default_factory=list)
+    conclusion: str = ""
+
+    @property
+    def live(self) -> bool:
+        return self.state in ("WAITING", "RUNNING", "VALIDATING")
+
+
+class FakePlane:
+    """Implements `assets.plane.ControlPlane`."""
+
+    def __init__(self, fleet: Fleet, limits: Limits | None = None) -> None:
+        self.shown = fleet
+        self.limits = limits or Limits(running_max=2, running_per_team_max=2)
+        self.now = datetime(2013, 3, 1, tzinfo=UTC)
+        self.retrains: dict[str, Retrain] = {}
+        self.versions: dict[str, list[TrainedVersion]] = {}
+        self.production: dict[str, int] = {}
+        self.standing: dict[str, Verdict] = {}
+        self.validations: list[tuple[str, int, Validation]] = []
+        self.requests: dict[str, str] = {}
+        self.away = False
+        self.lose_replies = 0
+        self.revision = 1
+
+    # What a test does.
+
+    def ask(self, *model_ids: str) -> None:
+        for model_id in model_ids:
+            self.request_retrain(model_id, "test", f"ask-{model_id}-{len(self.retrains)}")
+
+    def retrain_of(self, model_id: str) -> Retrain:
+        return [retrain for retrain in self.retrains.values() if retrain.model_id == model_id][-1]
+
+    def attempt(self, attempt_id: str) -> Attempt:
+        return self._find(attempt_id)[1]
+
+    def advance(self, span: timedelta) -> None:
+        self.now += span
+        for retrain in self.retrains.values():
+            for attempt in retrain.attempts:
+                if attempt.state == "RUNNING" and attempt.expires_at < self.now:
+                    self._failed(retrain, attempt, "the lease was not renewed", ended="EXPIRED")
+
+    # The port.
+
+    def close(self) -> None:
+        return
+
+    def fleet(self) -> Fleet:
+        self._here()
+        return msgspec.structs.replace(self.shown, revision=self.revision)
+
+    def status(self) -> Status:
+        self._here()
+        return Status(
+            revision=self.revision,
+            models=len(self.shown.models),
+            nodes=len(self.shown.nodes) + len(self.shown.models),
+            dependencies=len(self.shown.dependencies),
+            limits=self.limits,
+        )
+
+    def lease(self, known_attempt_ids: list[str], leases_max: int) -> list[Lease]:
+        self._here()
+        known = set(known_attempt_ids)
+        running = [r.attempts[-1] for r in self.retrains.values() if r.state == "RUNNING"]
+        leases = [attempt.lease for attempt in running if attempt.lease.attempt_id not in known]
+        models = {model.model_id: model for model in self.shown.models}
+        live = {retrain.model_id for retrain in self.retrains.values() if retrain.live}
+        waiting = [retrain for retrain in self.retrains.values() if retrain.state == "WAITING"]
+        count = len(running)
+        for retrain in sorted(waiting, key=lambda r: (models[r.model_id].tier, r.retrain_id)):
+            if count >= self.limits.running_max or len(leases) >= leases_max:
+                break
+            if self._upstream(retrain.model_id) & live:
+                continue
+            model, number = models[retrain.model_id], len(retrain.attempts) + 1
+            lease = Lease(
+                attempt_id=f"{retrain.retrain_id}_a{number}",
+                retrain_id=retrain.retrain_id,
+                model_id=model.model_id,
+                lease_token=f"token-{retrain.retrain_id}-{number}",
+                team=model.team,
+                tier=model.tier,
+                data_until=self.now,
+                causes=("operator",),
+            )
+            retrain.attempts.append(Attempt(lease, self.now + LEASE_TTL))
+            retrain.state = "RUNNING"
+            leases.append(lease)
+            count += 1
+        self._changed()
+        self._maybe_lose()
+        return leases
+
+    def renew(self, attempt_id: str, lease_token: str, run: str) -> None:
+        self._here()
+        attempt = self._held(attempt_id, lease_token)
+        attempt.expires_at, attempt.run = self.now + LEASE_TTL, run
+        attempt.renewals += 1
+
+    def register_version(self, lease: Lease, trained: TrainedVersion, run: str) -> int:
+        self._here()
+        attempt = self._held(lease.attempt_id, lease.lease_token)
+        versions = self.versions.setdefault(lease.model_id, [])
+        versions.append(trained)
+        attempt.version = len(versions)
+        self._changed()
+        return len(versions)
+
+    def report_success(self, lease: Lease, version: int, run: str, duration_s: float) -> None:
+        self._here()
+        attempt = self._held(lease.attempt_id, lease.lease_token)
+        if attempt.version != version:
+            raise InvalidRequest("INVALID_ARGUMENT", "not the version of this attempt")
+        retrain = self._find(lease.attempt_id)[0]
+        attempt.state, attempt.run, retrain.state = "SUCCEEDED", run, "VALIDATING"
+        self._changed()
+
+    def report_failure(self, attempt_id: str, lease_token: str, failure: str, run: str, *, permanent: bool) -> None:
+        self._here()
+        retrain, attempt = self._find(attempt_id)
+        if attempt.state == "FAILED":
+            return
+        self._held(attempt_id, lease_token)
+        attempt.run = run
+        self._failed(retrain, attempt, failure, permanent=permanent)
+
+    def report_validation(self, model_id: str, version: int, validation: Validation) -> bool:
+        self._here()
+        retrain = self.retrain_of(model_id)
+        if retrain.state != "VALIDATING" or retrain.attempts[-1].version != version:
+            raise Refused("ROLLOUT_FINISHED", f"version {version} of {model_id} is not waiting for a validation")
+        self.validations.append((model_id, version, validation))
+        retrain.conclusion = validation.explanation
+        retrain.state = "PROMOTED" if validation.passed else "REFUSED"
+        if validation.passed:
+            self.production[model_id] = version
+        self._changed()
+        return validation.passed
+
+    def candidate_of_attempt(self, retrain_id: str, attempt_id: str) -> int | None:
+        self._here()
+        retrain = self.retrains[retrain_id]
+        return self._find(attempt_id)[1].version if retrain.state == "VALIDATING" else None
+
+    def verdicts(self) -> list[Verdict]:
+        self._here()
+        return [self.standing[model_id] for model_id in sorted(self.standing)]
+
+    def evaluate(self, model_id: str) -> Verdict:
+        self._here()
+        return self.standing.get(model_id, Verdict(model_id=model_id, verdict="UNKNOWN"))
+
+    def request_retrain(self, model_id: str, reason: str, request_id: str) -> str:
+        self._here()
+        if request_id not in self.requests:
+            live = [r for r in self.retrains.values() if r.model_id == model_id and r.live]
+            retrain = live[0] if live else Retrain(f"rt_{len(self.retrains) + 1:06d}", model_id)
+            self.retrains[retrain.retrain_id] = retrain
+            self.requests[request_id] = retrain.retrain_id
+            self._changed()
+        return self.requests[request_id]
+
+    def _here(self) -> None:
+        if self.away:
+            raise Unreachable("UNREACHABLE", "cannot reach the control plane", code=grpc.StatusCode.UNAVAILABLE)
+
+    def _maybe_lose(self) -> None:
+        if self.lose_replies > 0:
+            self.lose_replies -= 1
+            raise Unreachable("UNREACHABLE", "the answer was lost", code=grpc.StatusCode.UNAVAILABLE)
+
+    def _changed(self) -> None:
+        self.revision += 1
+
+    def _find(self, attempt_id: str) -> tuple[Retrain, Attempt]:
+        for retrain in self.retrains.values():
+            for attempt in retrain.attempts:
+                if attempt.lease.attempt_id == attempt_id:
+                    return retrain, attempt
+        raise Refused("ATTEMPT_NOT_FOUND", f"there is no attempt {attempt_id}")
+
+    def _held(self, attempt_id: str, lease_token: str) -> Attempt:
+        attempt = self._find(attempt_id)[1]
+        if attempt.state != "RUNNING" or attempt.lease.lease_token != lease_token:
+            raise Refused("LEASE_LOST", f"{attempt_id} is over: {attempt.failure or attempt.state}")
+        return attempt
+
+    def _failed(
+        self,
+        retrain: Retrain,
+        attempt: Attempt,
+        failure: str,
+        *,
+        ended: Literal["FAILED", "EXPIRED"] = "FAILED",
+        permanent: bool = False,
+    ) -> None:
+        attempt.state, attempt.failure = ended, failure
+        over = permanent or len(retrain.attempts) >= ATTEMPTS_MAX
+        retrain.state = "FAILED" if over else "WAITING"
+        retrain.conclusion = failure if over else ""
+        self._changed()
+
+    def _upstream(self, model_id: str) -> set[str]:
+        upstream, found, todo = self.shown.upstream(), set[str](), [f"model:{model_id}"]
+        while todo:
+            for node_id in upstream.get(todo.pop(), ()):
+                if node_id not in found:
+                    found.add(node_id)
+                    todo.append(node_id)
+        return {node_id.removeprefix("model:") for node_id in found if node_id.startswith("model:")}
+
+
+def model(model_id: str, tier: int = 2, team: str = "ops", **facts: object) -> Model:
+    return msgspec.convert(
+        {"model_id": model_id, "owner": "ada@example.com", "team": team, "tier": tier, "task_type": "binary"} | facts,
+        type=Model,
+    )
+
+
+def small_fleet() -> Fleet:
+    """weather -> temp -> air_time -> {departure_delay, arrival_delay} -> gate desk."""
+    return make_fleet(
+        [
+            model("air_time", 1, task_type="regression", age_backstop_days=30.0, description="Minutes in the air."),
+            model("departure_delay", 2, consumers=("gate_desk",)),
+            model("arrival_delay", 1, team="network", tags={"fleet": "flights", "who asked": "the board, 2013"}),
+        ],
+        [
+            Node(kind="dataset", slug="weather", description="Hourly observations.", owner="team:data", team="data"),
+            Node(kind="feature", slug="temp", team="data"),
+            Node(kind="consumer", slug="gate_desk"),
+        ],
+        [
+            Dependency(upstream=upstream, downstream=downstream)
+            for upstream, downstream in (
+                ("dataset:weather", "feature:temp"),
+                ("feature:temp", "model:air_time"),
+                ("model:air_time", "model:departure_delay"),
+                ("model:air_time", "model:arrival_delay"),
+                ("model:departure_delay", "model:arrival_delay"),
+                ("model:departure_delay", "consumer:gate_desk"),
+            )
+        ],
+    )
