@@ -61,7 +61,9 @@ def outcome_columns(rows: Sequence[Outcome]) -> dict[str, pa.Array]:
     }
 
 
-def some_predictions(count: int, *, start_us: int = T0_US, first: int = 0, spread_us: int = HOUR_US) -> list[Prediction]:
+def some_predictions(
+    count: int, *, start_us: int = T0_US, first: int = 0, spread_us: int = HOUR_US
+) -> list[Prediction]:
     """Predictions evenly spread over a stretch of time, with scores that differ."""
     instants = start_us + np.linspace(0, spread_us - 1, count).astype(np.int64)
     return [

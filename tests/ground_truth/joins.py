@@ -137,9 +137,7 @@ def stored_answer(store: ParquetFactStore, model_id: str, spec: LabelSpec) -> tu
     return answer, int(orphans)
 
 
-def batch_answers(
-    root: Path, histories: Sequence[Sequence[Arrival]], spec: LabelSpec
-) -> list[tuple[Answer, int]]:
+def batch_answers(root: Path, histories: Sequence[Sequence[Arrival]], spec: LabelSpec) -> list[tuple[Answer, int]]:
     """The batch join's answers: each history as a model of one store, joined in one pass."""
     store = ParquetFactStore(root, StoreConfig(join_every=timedelta(days=1000)))
     try:

@@ -54,7 +54,10 @@ def test_text_comes_in_several_types(kind: pa.DataType) -> None:
 
 def test_numbers_come_in_several_types() -> None:
     batch = read_predictions(
-        ipc(GOOD | {"feature.a": pa.array([1, None, 3, 4, 5], pa.int32()), "feature.b": pa.array([0.5] * 5, pa.float32())})
+        ipc(
+            GOOD
+            | {"feature.a": pa.array([1, None, 3, 4, 5], pa.int32()), "feature.b": pa.array([0.5] * 5, pa.float32())}
+        )
     )
     assert batch.features["a"].to_pylist() == [1.0, None, 3.0, 4.0, 5.0]
     assert batch.features["b"].type == pa.float64()
@@ -132,7 +135,9 @@ def test_empty_and_huge_batches_are_refused() -> None:
     assert refused(empty) == {("arrow_ipc", "rows_min")}
     many = ROWS_MAX + 1
     huge = {
-        "prediction_id": pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), many, [None, pa.py_buffer(bytes(16 * many))]),
+        "prediction_id": pa.FixedSizeBinaryArray.from_buffers(
+            pa.binary(16), many, [None, pa.py_buffer(bytes(16 * many))]
+        ),
         "predicted_at": pa.array(np.zeros(many, np.int64)).cast(MICROSECONDS),
         "score": pa.array(np.zeros(many)),
     }

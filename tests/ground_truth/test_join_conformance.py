@@ -10,8 +10,9 @@ import pytest
 
 from control_plane.core.ground_truth.ids import id_columns
 from control_plane.core.ground_truth.labels import LabelSpec
+from control_plane.core.ground_truth.speed import SpeedView
 from tests.ground_truth.arrows import HOUR_US, T0_US, prediction_id
-from tests.ground_truth.joins import Answer, batch_answers, speed_answer, twin_answer
+from tests.ground_truth.joins import Answer, batch_answers, feed, speed_answer, twin_answer
 from tests.reference.join import Arrival, Outcome, Prediction
 
 SPEC = LabelSpec(window=timedelta(hours=6))
@@ -93,10 +94,19 @@ def test_every_order_of_arrival_gives_what_the_twin_gives(
         assert found == expected, history
 
 
-def test_absence_means_negative_only_after_the_window() -> None:
-    from control_plane.core.ground_truth.speed import SpeedView
-    from tests.ground_truth.joins import feed
+def test_a_row_repeated_within_a_batch_counts_once() -> None:
+    ids = id_columns(np.frombuffer(A + B + A, np.uint8).reshape(3, 16))
+    view = SpeedView()
+    new = view.add_predictions("m", 1, ids, np.full(3, T0_US), np.array([0.1, 0.2, 0.3]), tell_new=True)
+    assert new is not None
+    assert new.tolist() == [True, True, False]
+    zero = np.zeros(3, np.int32)
+    view.add_outcomes("m", "default", ids, np.full(3, T0_US), np.array([1.0, 0.0, 0.0]), zero)
+    partial = (view.partials("m", SPEC, T0_US // HOUR_US, 0) or {})[1]
+    assert (partial.of("predicted"), partial.of("joined"), partial.sum_of("value")) == (2, 2, 1.0)
 
+
+def test_absence_means_negative_only_after_the_window() -> None:
     spec = LabelSpec(window=timedelta(hours=6), absence_means_negative=True)
     view = SpeedView()
     feed(view, [p(A), p(B), o(A)])

@@ -60,7 +60,10 @@ def test_batches_reading_and_chunks_do_not_matter(data: st.DataObject) -> None:
     arrivals: list[Arrival] = [
         Prediction(one, int(at), float(score)) for one, at, score in zip(ids, instants, scores, strict=True)
     ]
-    arrivals += [Outcome(one, int(at) + HOUR_US, float(number % 2)) for number, (one, at) in enumerate(zip(ids, instants, strict=True))]
+    arrivals += [
+        Outcome(one, int(at) + HOUR_US, float(number % 2))
+        for number, (one, at) in enumerate(zip(ids, instants, strict=True))
+    ]
     view = SpeedView()
     sides: list[tuple[str, list[int]]] = []
     for side in ("prediction", "outcome"):
@@ -80,11 +83,7 @@ def test_batches_reading_and_chunks_do_not_matter(data: st.DataObject) -> None:
             view.orphans("m", "default")
             for hour in view.hours("m"):
                 view.partials("m", SPEC, hour, 0)
-    merged = [
-        partial
-        for hour in view.hours("m")
-        for partial in (view.partials("m", SPEC, hour, 0) or {}).values()
-    ]
+    merged = [partial for hour in view.hours("m") for partial in (view.partials("m", SPEC, hour, 0) or {}).values()]
     expected, _ = twin_answer(arrivals, SPEC)
     whole = merge(merged)
     assert whole.of("predicted") == count == sum(hour.predicted for hour in expected.values())

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from control_plane.adapters.parquet.catalog import Orphan
 from control_plane.core.ground_truth.ids import Int64s
 from control_plane.core.ground_truth.labels import LabelSpec
 from control_plane.core.ground_truth.partials import Partial, Rows, merge, partials_of
@@ -101,19 +102,6 @@ class Job:
     """By label position as `model_id/label_type`: hours before this one are mature."""
     rows: int
     """About how many rows there are to join."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Orphan:
-    """An outcome whose prediction was never seen."""
-
-    model_id: str
-    label_type: str
-    hour: int
-    prediction_id: bytes
-    observed_us: int
-    value: float
-    revision: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

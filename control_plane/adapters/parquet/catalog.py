@@ -71,6 +71,19 @@ class FileEntry:
     """(hour in id, prediction hour)."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Orphan:
+    """An outcome whose prediction was never seen."""
+
+    model_id: str
+    label_type: str
+    hour: int
+    prediction_id: bytes
+    observed_us: int
+    value: float
+    revision: int
+
+
 class CatalogTooNew(RuntimeError):
     """The catalogue was written by a later version of Runway; start that version."""
 
@@ -185,6 +198,26 @@ class Catalog:
             )
         if count:
             self.db.execute("INSERT INTO orphan_hours VALUES (?, ?, ?, ?)", (model_id, label_type, hour, count))
+
+    def orphans(self, model_id: str, limit: int) -> tuple[Orphan, ...]:
+        """Listed orphans of a model, newest first."""
+        rows = self.db.execute(
+            "SELECT model_id, label_type, hour, prediction_id, observed_us, value, revision FROM orphans "
+            "WHERE model_id = ? ORDER BY observed_us DESC LIMIT ?",
+            (model_id, limit),
+        )
+        return tuple(
+            Orphan(
+                model_id=row[0],
+                label_type=row[1],
+                hour=row[2],
+                prediction_id=row[3],
+                observed_us=row[4],
+                value=row[5],
+                revision=row[6],
+            )
+            for row in rows
+        )
 
     def remove_files_before(self, hour: int) -> list[str]:
         """Forget files whose hours all lie before one; returns their paths."""

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from control_plane.adapters.parquet.batch_join import BatchJoin, Job, JobResult, Orphan
-from control_plane.adapters.parquet.catalog import ORPHANS_MAX
+from control_plane.adapters.parquet.batch_join import BatchJoin, Job, JobResult
+from control_plane.adapters.parquet.catalog import ORPHANS_MAX, Orphan
 from control_plane.adapters.parquet.facts import Facts, hour_of
 from control_plane.adapters.parquet.reading import mature_before_hour
 from control_plane.adapters.parquet.sealing import seal
@@ -67,11 +67,11 @@ class Maintenance:
             self._join.close()
 
     def tick(self, now: datetime, *, force: bool = False) -> TickReport:
-        """Do a bounded part of the work that is due at `now`; `force` starts a pass at once."""
+        """Do a bounded part of the work that is due at `now`; `force` starts a new pass at once."""
         with self._one_tick:
             now_us = int(now.timestamp()) * 1_000_000
             expired = 0
-            if not self._in_pass and (force or now_us - self._passed_us >= self._us(self._config.join_every)):
+            if force or (not self._in_pass and now_us - self._passed_us >= self._us(self._config.join_every)):
                 self._in_pass = True
                 expired = self._expire(now_us)
             sealed = self._seal()

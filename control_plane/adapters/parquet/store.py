@@ -18,7 +18,7 @@ from concurrent.futures import Future
 from datetime import datetime
 from pathlib import Path
 
-from control_plane.adapters.parquet.catalog import Catalog
+from control_plane.adapters.parquet.catalog import Catalog, Orphan
 from control_plane.adapters.parquet.facts import Facts
 from control_plane.adapters.parquet.histograms import Histograms
 from control_plane.adapters.parquet.maintenance import Maintenance, StoreConfig
@@ -155,6 +155,11 @@ class ParquetFactStore:
     ) -> PerformanceReport:
         """See `FactStore`."""
         return self._reader.performance(model_id, version, start, end, now, label_type=label_type, grain=grain)
+
+    def orphans(self, model_id: str, limit: int = 100) -> tuple[Orphan, ...]:
+        """Outcomes of a model whose prediction was never seen, as of the last joins; newest first."""
+        with self._facts.lock:
+            return self._facts.catalog.orphans(model_id, limit)
 
     def tick(self, now: datetime, *, force: bool = False) -> TickReport:
         """See `FactStore`."""

@@ -51,16 +51,17 @@ class _PredictionBucket:
 
     runs: list[Predictions] = field(default_factory=list)
     hours_in_ids: set[int] = field(default_factory=set)
+    distinct: bool = True
+    """There is one run at most, and no id is in it twice."""
+    rows: int = 0
+    """Rows filed, repeated ones included."""
 
     def merged(self) -> Predictions:
         """One run, each id once."""
-        if len(self.runs) > 1:
+        if not self.distinct:
             self.runs = [distinct_predictions(self.runs)]
+            self.distinct = True
         return self.runs[0]
-
-    @property
-    def rows(self) -> int:
-        return sum(len(run.key) for run in self.runs)
 
 
 @dataclass(slots=True)
@@ -69,16 +70,15 @@ class _OutcomeBucket:
 
     runs: list[Outcomes] = field(default_factory=list)
     observed_us_max: int = 0
+    distinct: bool = True
+    rows: int = 0
 
     def merged(self) -> Outcomes:
         """One run, each (id, revision) once."""
-        if len(self.runs) > 1:
+        if not self.distinct:
             self.runs = [distinct_outcomes(self.runs)]
+            self.distinct = True
         return self.runs[0]
-
-    @property
-    def rows(self) -> int:
-        return sum(len(run.key) for run in self.runs)
 
 
 @dataclass(slots=True)
@@ -107,7 +107,7 @@ class SpeedView:
         self._models: dict[str, _Model] = {}
         self.rows_max = rows_max
         self.rows = 0
-        """Rows held now, repeated ones included until their bucket is read."""
+        """Rows filed in live buckets, repeated ones included."""
         self.rows_shed = 0
 
     def horizon(self, model_id: str) -> int:
@@ -153,6 +153,8 @@ class SpeedView:
                 bucket.hours_in_ids.add(hour_in_ids)
                 model.read_by.setdefault(hour_in_ids, set()).add(hour)
             bucket.runs.append(sorted_predictions(run))
+            bucket.distinct = False
+            bucket.rows += len(run.key)
             self.rows += len(run.key)
             model.forget(hour)
         self._keep_within_rows_max()
@@ -187,6 +189,8 @@ class SpeedView:
             bucket = model.outcomes.setdefault((label_type, hour), _OutcomeBucket())
             run = rows if at is None else rows.take(at)
             bucket.runs.append(sorted_outcomes(run))
+            bucket.distinct = False
+            bucket.rows += len(run.key)
             bucket.observed_us_max = max(bucket.observed_us_max, int(run.observed_us.max()))
             self.rows += len(run.key)
             for prediction_hour in model.read_by.get(hour, ()):
@@ -274,8 +278,10 @@ class SpeedView:
         """The bucket of ids without time never empties by itself: let go of its old rows."""
         outcomes = bucket.merged()
         keep = outcomes.observed_us // MICROSECONDS_PER_HOUR + EARLY_HOURS_MAX >= hour
-        self.rows -= len(outcomes.key) - int(keep.sum())
         bucket.runs = [outcomes.take(keep)]
+        kept = int(keep.sum())
+        self.rows -= bucket.rows - kept
+        bucket.rows = kept
 
     def _drop_predictions(self, model: _Model, hour: int) -> None:
         bucket = model.predictions.pop(hour)
