@@ -4,6 +4,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from runway.v1 import registry_pb2, registry_pb2_grpc
 
 from control_plane.api.convert.common import instant_from, newest_first_key, page, span_from
+from control_plane.api.convert.model_messages import ModelMessages
 from control_plane.api.convert.policies import (
     retraining_policy_from,
     staleness_policy_from,
@@ -38,6 +39,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
 
     def __init__(self, plane: Plane, ground_truth: GroundTruth) -> None:
         self._plane = plane
+        self._models = ModelMessages()
         self._ground_truth = ground_truth
 
     async def RegisterModel(  # noqa: N802
@@ -79,7 +81,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
         """One model."""
         state = await self._plane.read(request.read)
         found = state.model(model_id_from(request.model_id))
-        reply = registry_pb2.GetModelResponse(model=model(found), revision=state.revision)
+        reply = registry_pb2.GetModelResponse(model=self._models.of(found), revision=state.revision)
         await self._plane.durable(reply.revision)
         return reply
 
@@ -91,7 +93,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
         ids = sorted(model_id for model_id, record in state.models.items() if _matches(record, request))
         shown, token = page(ids, ids, request.page)
         reply = registry_pb2.ListModelsResponse(
-            models=[model(state.models[model_id]) for model_id in shown],
+            models=[self._models.of(state.models[model_id]) for model_id in shown],
             next_page_token=token,
             revision=state.revision,
         )
