@@ -6,7 +6,6 @@ out), the thread interrupts the main thread, which then raises; work that does n
 the lease still held is decided when the result is registered under it.
 """
 
-import _thread
 import os
 import signal
 import threading
@@ -29,6 +28,13 @@ class LeaseLostError(Exception):
     """The attempt is over for the control plane: nothing this run makes will count."""
 
 
+def interrupt_main_thread() -> None:
+    """As Ctrl-C would: a real signal, because a flag alone does not end a main thread that waits."""
+    main = threading.main_thread().ident
+    if main is not None:
+        signal.pthread_kill(main, signal.SIGINT)
+
+
 def kill_this_process() -> None:
     """The end of a worker that does not listen."""
     os.kill(os.getpid(), signal.SIGKILL)
@@ -45,7 +51,7 @@ class Heartbeat:
         *,
         every_s: float = RENEW_EVERY_S,
         stop_s_max: float = STOP_S_MAX,
-        interrupt: Callable[[], None] = _thread.interrupt_main,
+        interrupt: Callable[[], None] = interrupt_main_thread,
         kill: Callable[[], None] = kill_this_process,
     ) -> None:
         self._plane, self._lease, self._run = plane, lease, run
