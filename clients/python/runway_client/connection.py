@@ -49,8 +49,8 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2_000),
-    # A watcher whose peer vanished without a word notices; five minutes is the least a default server tolerates.
-    ("grpc.keepalive_time_ms", 300_000),
+    # A watcher whose peer vanished without a word notices within a minute and a half.
+    ("grpc.keepalive_time_ms", 60_000),
     ("grpc.enable_http_proxy", 0),
 )
 

@@ -16,7 +16,7 @@ import grpc
 from runway.v1 import ground_truth_pb2
 
 from runway_client.connection import Connection, backoff_s
-from runway_client.errors import RunwayRpcError, from_rpc_error, from_status
+from runway_client.errors import RunwayRpcError, Unreachable, from_rpc_error, from_status
 
 BATCHES_IN_FLIGHT_MAX = 8
 """Enough to hide a commit's latency; more only makes the re-send after a break longer."""
@@ -128,15 +128,17 @@ class Pipeline(Generic[RequestT]):
             try:
                 if self._stream is None:
                     self._open_stream()
-                response = next(self._stream)
+                answer = self._matched(next(self._stream))
             except StopIteration:
-                self._broken(None)
+                self._broken(self._stream_ended())
             except grpc.RpcError as error:
-                self._broken(error)
+                self._broken(self._decoded(error))
+            except Unreachable as failure:
+                self._broken(failure)
             except ValueError as error:
                 raise self._connection.closed_error(self._method) from error
             else:
-                return self._matched(response)
+                return answer
 
     def _open_stream(self) -> None:
         self._outgoing = queue.SimpleQueue()
@@ -151,41 +153,44 @@ class Pipeline(Generic[RequestT]):
             self._stream.cancel()
             self._stream = None
 
-    def _broken(self, error: grpc.RpcError | None) -> None:
+    def _broken(self, failure: RunwayRpcError) -> None:
         """Decide whether to go on after a break; waits before the next stream."""
         answered = self._answers_of_stream > 0
         self._end_stream()
         if answered:
             self._failures, self._failing_since = 0, None
         now = time.monotonic()
-        if self._failing_since is None:
-            self._failing_since = now
+        self._failing_since = now if self._failing_since is None else self._failing_since
         self._failures += 1
-        if error is None:
-            failure = RunwayRpcError(
-                "STREAM_ENDED",
-                f"the control plane at {self._connection.address} ended {self._method} before it answered every batch: "
-                "send them again with the same batch ids",
-                method=self._method,
-            )
-            again = True
-        else:
-            failure = from_rpc_error(
-                error, address=self._connection.address, method=self._method, deadline_s=STREAM_LIFETIME_S
-            )
-            again = failure.code is grpc.StatusCode.UNAVAILABLE
-            if failure.code is grpc.StatusCode.DEADLINE_EXCEEDED and (answered or self._failures == 1):
-                # The stream's lifetime ended, or the caller's iterable paused for longer than it.
-                return
+        if failure.code is grpc.StatusCode.DEADLINE_EXCEEDED and (answered or self._failures == 1):
+            # The stream's lifetime ended, or the caller's iterable paused for longer than it.
+            return
         wait_s = backoff_s(self._failures - 1)
         late = now - self._failing_since + wait_s > self._connection.retry_for_s
-        if not again or late or self._connection.closed.wait(wait_s):
+        if failure.code is not grpc.StatusCode.UNAVAILABLE or late or self._connection.closed.wait(wait_s):
             raise failure from None
 
+    def _decoded(self, error: grpc.RpcError) -> RunwayRpcError:
+        return from_rpc_error(
+            error, address=self._connection.address, method=self._method, deadline_s=STREAM_LIFETIME_S
+        )
+
+    def _stream_ended(self) -> RunwayRpcError:
+        return Unreachable(
+            "STREAM_ENDED",
+            f"the control plane at {self._connection.address} ended {self._method} before it answered every batch: "
+            "send them again with the same batch ids",
+            code=grpc.StatusCode.UNAVAILABLE,
+            method=self._method,
+        )
+
     def _matched(self, response: _Answer) -> BatchAnswer:
-        request = self._pending.popleft()
-        self._bytes_pending -= len(request.arrow_ipc)
-        self._answers_of_stream += 1
+        """The answer of the oldest pending batch; a batch that cannot be stored *now* stays pending.
+
+        Raises:
+            Unreachable: try again.
+        """
+        request = self._pending[0]
         if response.batch_id != request.batch_id:
             raise RunwayRpcError(
                 "INTERNAL",
@@ -193,7 +198,15 @@ class Pipeline(Generic[RequestT]):
                 "report this; send the batches again with the same ids",
                 method=self._method,
             )
+        refused = None
         if response.WhichOneof("outcome") == "refused":
-            return BatchAnswer(batch_id=request.batch_id, refused=from_status(response.refused, method=self._method))
+            refused = from_status(response.refused, method=self._method)
+            if isinstance(refused, Unreachable):
+                raise refused
+        self._pending.popleft()
+        self._bytes_pending -= len(request.arrow_ipc)
+        self._answers_of_stream += 1
+        if refused is not None:
+            return BatchAnswer(batch_id=request.batch_id, refused=refused)
         accepted = response.accepted
         return BatchAnswer(batch_id=request.batch_id, rows=accepted.rows, duplicate=accepted.duplicate)
