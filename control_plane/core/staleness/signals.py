@@ -8,6 +8,7 @@
 4. performance: the sure part of the metric's drop / tolerance.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -146,6 +147,13 @@ def performance(policy: StalenessPolicy, evidence: Evidence) -> Reading:
     if found.sample_size < max(policy.labels_min, 1):
         few = f"{found.sample_size:,} of the {policy.labels_min:,} outcomes it takes are there"
         return Reading(value=None, sample_size=found.sample_size, explanation=f"too little ground truth: {few}")
+    errors = (found.baseline_error, found.current_error)
+    if not all(map(math.isfinite, (found.baseline, found.current, *errors))) or min(errors) < 0:
+        return Reading(
+            value=None,
+            sample_size=found.sample_size,
+            explanation=f"{found.metric} cannot be compared: it went from {found.baseline:g} to {found.current:g}",
+        )
     drop = metric_drop(
         found.baseline,
         found.current,
@@ -174,6 +182,8 @@ def below_floor(policy: StalenessPolicy, found: PerformanceEvidence | None) -> b
     """Is the metric, on enough outcomes, worse than the policy's floor?"""
     floor = policy.performance_floor
     if floor is None or found is None or found.sample_size < max(policy.labels_min, 1):
+        return False
+    if not math.isfinite(found.current):
         return False
     return found.current < floor if found.higher_is_better else found.current > floor
 

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from control_plane.core.statistics.sample import COUNT_MAX, Counts, Float64s, Int64s, InvalidSample, as_counts
+from control_plane.core.statistics.sample import Counts, Float64s, Int64s, InvalidSample, as_counts
 
 BINS = 10
 """Deciles: enough to see a shift, few enough that 500 rows fill them."""
@@ -200,8 +200,7 @@ def canonical_key(value: object) -> str | None:
         case float():
             if math.isnan(plain):
                 return None
-            whole_number = plain.is_integer() and abs(plain) <= COUNT_MAX
-            return str(int(plain)) if whole_number else repr(plain)
+            return str(int(plain)) if plain.is_integer() else repr(plain)
         case bytes():
             return plain.decode("utf-8", "backslashreplace")
         case _:
@@ -290,7 +289,8 @@ def _down_to_float32(edge: float) -> np.float32:
     """The largest float32 that is not above `edge`: x <= it exactly if x <= edge, for any float32 x."""
     with np.errstate(over="ignore"):
         rounded = np.float32(edge)
-    return rounded if rounded <= edge else np.nextafter(rounded, np.float32(-np.inf))
+    # As doubles: numpy would round `edge` to float32 before it compares.
+    return rounded if float(rounded) <= edge else np.nextafter(rounded, np.float32(-np.inf))
 
 
 def _fine_counts(fine: NumericBins, counts: Counts) -> Int64s:
