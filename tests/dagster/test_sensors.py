@@ -1,0 +1,263 @@
+"""Sensors, tick by tick, against a control plane in memory."""
+
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+import pytest
+
+from assets.fleet import make_fleet
+from assets.plane import Limits, Status, Verdict
+from assets.sensors.lease import run_request
+from assets.sensors.reload import AGAIN_S, FACTS_EVERY_S, SETTLE_S_MAX, Seen, reload_sensor, step, worth_a_look
+from assets.sensors.staleness import VERDICTS_PER_TICK_MAX
+from assets.tags import ATTEMPT_TAG, LEASE_TAG, MODEL_TAG, RETRAIN_TAG, TEAM_TAG
+from tests.dagster.fake_plane import FakePlane, model, small_fleet
+from tests.dagster.worlds import World
+
+
+def requested(result: dg.SensorResult) -> list[str]:
+    return [request.run_key or "" for request in result.run_requests or []]
+
+
+def run_with(world: World, status: dg.DagsterRunStatus, **tags: str) -> dg.DagsterRun:
+    """A run of ours that ended, or has not."""
+    return world.instance.add_run(dg.DagsterRun(job_name="__ASSET_JOB", status=status, tags=tags))
+
+
+def tags_of(world: World, model_id: str) -> dict[str, str]:
+    return dict(run_request(world.plane.retrain_of(model_id).attempts[-1].lease).tags)
+
+
+class TestLease:
+    def test_a_lease_becomes_a_run_of_one_model(self, world: World) -> None:
+        world.plane.ask("air_time")
+        result = world.tick("lease_retrains")
+        (request,) = result.run_requests or []
+        assert request.run_key == "rt_000001_a1"
+        assert request.asset_selection == [dg.AssetKey(["air_time"])]
+        assert request.tags["dagster/priority"] == "40"
+        assert request.tags[TEAM_TAG] == "ops"
+        assert request.tags[LEASE_TAG] == "token-rt_000001-1"
+
+    def test_order_and_limits_are_runways(self, world: World) -> None:
+        world.plane.ask("arrival_delay", "departure_delay", "air_time")
+        assert requested(world.tick("lease_retrains")) == ["rt_000003_a1"]
+
+    def test_a_lost_reply_comes_again_as_the_same_run(self, world: World) -> None:
+        world.plane.ask("air_time")
+        world.plane.lose_replies = 1
+        assert requested(world.tick("lease_retrains")) == []
+        assert requested(world.tick("lease_retrains")) == ["rt_000001_a1"]
+        assert len(world.plane.retrain_of("air_time").attempts) == 1
+
+    def test_a_run_that_lives_is_known(self, world: World) -> None:
+        world.plane.ask("air_time")
+        world.tick("lease_retrains")
+        run_with(world, dg.DagsterRunStatus.STARTED, **tags_of(world, "air_time"))
+        assert requested(world.tick("lease_retrains")) == []
+
+    def test_a_model_newer_than_the_location_waits_for_the_reload(self, world: World) -> None:
+        shown = world.plane.shown
+        world.plane.shown = make_fleet([*shown.models, model("newcomer")], shown.nodes, shown.dependencies)
+        world.plane.ask("newcomer", "air_time")
+        assert requested(world.tick("lease_retrains")) == ["rt_000002_a1"]
+        world.load()
+        assert "rt_000001_a1" in requested(world.tick("lease_retrains"))
+
+    def test_the_control_plane_away_is_a_sentence(self, world: World) -> None:
+        world.plane.away = True
+        skip = world.tick("lease_retrains").skip_reason
+        assert skip is not None
+        assert "cannot reach the control plane" in str(skip)
+
+
+class TestRunStatus:
+    def leased(self, world: World) -> dict[str, str]:
+        world.plane.ask("air_time")
+        world.tick("lease_retrains")
+        return tags_of(world, "air_time")
+
+    def test_a_killed_worker_is_a_failed_attempt(self, world: World) -> None:
+        run_with(world, dg.DagsterRunStatus.FAILURE, **self.leased(world))
+        world.tick("report_ended_runs")
+        attempt = world.plane.retrain_of("air_time").attempts[0]
+        assert (attempt.state, attempt.failure) == ("FAILED", "its run failed and its worker did not say why")
+        assert world.plane.retrain_of("air_time").state == "WAITING"
+
+    def test_a_run_that_a_person_ended_is_not_tried_again(self, world: World) -> None:
+        run_with(world, dg.DagsterRunStatus.CANCELED, **self.leased(world))
+        world.tick("report_ended_runs")
+        assert world.plane.retrain_of("air_time").state == "FAILED"
+        assert world.plane.retrain_of("air_time").conclusion == "terminated in Dagster"
+
+    def test_nothing_is_forgotten_while_the_control_plane_is_away(self, world: World) -> None:
+        run_with(world, dg.DagsterRunStatus.FAILURE, **self.leased(world))
+        world.plane.away = True
+        cursor = world.tick("report_ended_runs").cursor
+        world.plane.away = False
+        cursor = world.tick("report_ended_runs", cursor).cursor
+        assert world.plane.retrain_of("air_time").attempts[0].state == "FAILED"
+        assert world.tick("report_ended_runs", cursor).cursor is None
+
+    def test_what_the_op_reported_stays_as_it_was(self, world: World) -> None:
+        tags = self.leased(world)
+        world.plane.report_failure(tags[ATTEMPT_TAG], tags[LEASE_TAG], "ValueError: no rows", "", permanent=False)
+        run_with(world, dg.DagsterRunStatus.FAILURE, **tags)
+        world.tick("report_ended_runs")
+        assert world.plane.retrain_of("air_time").attempts[0].failure == "ValueError: no rows"
+
+    def test_a_candidate_nobody_will_validate_is_refused(self, world: World) -> None:
+        tags = self.leased(world)
+        attempt = world.plane.attempt(tags[ATTEMPT_TAG])
+        attempt.state, attempt.version = "SUCCEEDED", 1
+        world.plane.retrain_of("air_time").state = "VALIDATING"
+        assert {RETRAIN_TAG, MODEL_TAG} < set(tags)
+        run_with(world, dg.DagsterRunStatus.FAILURE, **tags)
+        world.tick("report_ended_runs")
+        assert world.plane.retrain_of("air_time").state == "REFUSED"
+        assert "before the validation was reported" in world.plane.retrain_of("air_time").conclusion
+
+    def test_runs_of_others_are_left_alone(self, world: World) -> None:
+        run_with(world, dg.DagsterRunStatus.FAILURE)
+        cursor = world.tick("report_ended_runs").cursor
+        assert cursor is not None
+        assert world.tick("report_ended_runs", cursor).cursor is None
+
+
+def verdict(model_id: str, name: str, score: float) -> Verdict:
+    return Verdict(
+        model_id=model_id,
+        verdict=name,
+        score=score,
+        version=3,
+        evaluated_at=datetime(2013, 3, 9, tzinfo=UTC),
+        top_psi=1.3,
+        top_feature="temp",
+        signals={"age": 8.0, "performance": 0.02},
+        confidence="HIGH",
+        reasons=("temp drifted", "8 days old"),
+    )
+
+
+class TestStaleness:
+    def observations(self, world: World, model_id: str) -> list[dg.AssetObservation]:
+        records = world.instance.fetch_observations(dg.AssetKey([model_id]), limit=100).records
+        return [record.asset_observation for record in records if record.asset_observation]
+
+    def test_a_verdict_plots_and_sets_the_check(self, world: World) -> None:
+        world.plane.standing = {"air_time": verdict("air_time", "STALE", 0.71)}
+        world.tick("show_staleness")
+        (seen,) = self.observations(world, "air_time")
+        assert {name: seen.metadata[name].value for name in ("score", "top_psi", "age", "performance")} == {
+            **{"score": 0.71, "top_psi": 1.3},
+            **{"age": 8.0, "performance": 0.02},
+        }
+        assert all(type(seen.metadata[name].value) is float for name in ("score", "top_psi", "age"))
+        assert seen.metadata["verdict"].value == "STALE"
+        key = dg.AssetCheckKey(dg.AssetKey(["air_time"]), "fresh")
+        (record,) = world.instance.event_log_storage.get_asset_check_execution_history(key, limit=10)
+        assert record.event is not None
+        assert record.event.dagster_event is not None
+        evaluation = record.event.dagster_event.asset_check_evaluation_data
+        assert not evaluation.passed
+        assert evaluation.severity is dg.AssetCheckSeverity.ERROR
+
+    @pytest.mark.parametrize("name", ["UNKNOWN", "AT_RISK"])
+    def test_too_little_data_never_looks_fresh(self, world: World, name: str) -> None:
+        world.plane.standing = {"air_time": verdict("air_time", name, 0.1)}
+        world.tick("show_staleness")
+        key = dg.AssetCheckKey(dg.AssetKey(["air_time"]), "fresh")
+        (record,) = world.instance.event_log_storage.get_asset_check_execution_history(key, limit=10)
+        assert record.status.value == "FAILED"
+
+    def test_only_news_is_written(self, world: World) -> None:
+        world.plane.standing = {"air_time": verdict("air_time", "FRESH", 0.10001)}
+        cursor = world.tick("show_staleness").cursor
+        world.plane.standing = {"air_time": verdict("air_time", "FRESH", 0.10002)}
+        assert world.tick("show_staleness", cursor).cursor is None
+        world.plane.standing = {"air_time": verdict("air_time", "FRESH", 0.2)}
+        assert world.tick("show_staleness", cursor).cursor not in (None, cursor)
+        assert len(self.observations(world, "air_time")) == 2
+
+    def test_a_tick_is_bounded(self, world: World) -> None:
+        models = [model(f"m_{number}") for number in range(VERDICTS_PER_TICK_MAX + 5)]
+        world.plane.shown = make_fleet(models, [], [])
+        world.load()
+        world.plane.standing = {each.model_id: verdict(each.model_id, "FRESH", 0.1) for each in models}
+        cursor = world.tick("show_staleness").cursor
+        after = world.tick("show_staleness", cursor).cursor
+        assert world.tick("show_staleness", after).cursor is None
+        assert all(len(self.observations(world, each.model_id)) == 1 for each in models[-7:])
+
+
+class TestReload:
+    status = Status(revision=5, models=3, nodes=6, dependencies=6, limits=Limits(running_max=2, running_per_team_max=2))
+
+    def test_a_fleet_as_loaded_is_left_alone(self) -> None:
+        seen, due = step(Seen(), self.status, "a", "a", 100.0)
+        assert not due
+        assert not worth_a_look(seen, self.status, 1_000.0)
+
+    def test_it_waits_until_the_fleet_stands_still(self) -> None:
+        seen, due = step(Seen(), self.status, "b", "a", 100.0)
+        assert not due
+        seen, due = step(seen, self.status, "c", "a", 102.0)
+        assert not due
+        assert worth_a_look(seen, self.status, 104.0)
+        seen, due = step(seen, self.status, "c", "a", 104.0)
+        assert due
+
+    def test_a_fleet_that_never_stands_still_is_shown_anyway(self) -> None:
+        seen, due = Seen(), False
+        for number in range(int(SETTLE_S_MAX / 2) + 1):
+            assert not due
+            seen, due = step(seen, self.status, f"f{number}", "a", 100.0 + 2 * number)
+        assert due
+
+    def test_a_reload_that_did_not_help_is_asked_for_again_later(self) -> None:
+        seen, _ = step(Seen(), self.status, "b", "a", 100.0)
+        seen, due = step(seen, self.status, "b", "a", 102.0)
+        assert due
+        seen, due = step(seen, self.status, "b", "a", 104.0)
+        assert not due
+        assert step(seen, self.status, "b", "a", 102.0 + AGAIN_S)[1]
+
+    def test_facts_without_counts_are_noticed_within_the_half_minute(self) -> None:
+        seen, _ = step(Seen(), self.status, "a", "a", 100.0)
+        later = Status(revision=9, models=3, nodes=6, dependencies=6, limits=self.status.limits)
+        assert not worth_a_look(seen, later, 101.0)
+        assert worth_a_look(seen, later, 100.0 + FACTS_EVERY_S)
+
+    def test_a_new_model_reloads_the_location_once(self, world: World) -> None:
+        now_s, asked = [100.0], list[str]()
+
+        def reload(context: dg.SensorEvaluationContext) -> str:
+            asked.append("reload")
+            return "reloading"
+
+        sensor = reload_sensor(world.plane.shown, lambda: world.plane, reload, lambda: now_s[0])
+        shown = world.plane.shown
+        world.plane.shown = make_fleet([*shown.models, model("newcomer")], shown.nodes, shown.dependencies)
+        cursor = None
+        for _ in range(4):
+            result = sensor(dg.build_sensor_context(world.instance, cursor=cursor))
+            assert isinstance(result, dg.SensorResult)
+            cursor, now_s[0] = result.cursor or cursor, now_s[0] + 2
+        assert asked == ["reload"]
+
+    def test_it_says_when_it_cannot_reload_itself(self, world: World) -> None:
+        shown = world.plane.shown
+        world.plane.shown = make_fleet([*shown.models, model("newcomer")], shown.nodes, shown.dependencies)
+        first = world.tick("reload_when_the_fleet_changes")
+        second = world.tick("reload_when_the_fleet_changes", first.cursor)
+        assert "reload it in the UI" in str(second.skip_reason)
+
+
+def test_advance_expires_leases() -> None:
+    """The fake keeps the promise that the sensors rely on."""
+    plane = FakePlane(small_fleet())
+    plane.ask("air_time")
+    (first,) = plane.lease([], 10)
+    plane.advance(timedelta(hours=1))
+    (second,) = plane.lease([], 10)
+    assert (first.attempt_id, second.attempt_id) == ("rt_000001_a1", "rt_000001_a2")
