@@ -6,19 +6,19 @@ rows are ordered by hour, so that a reader of one hour skips the row groups of t
 """
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from control_plane.adapters.parquet.catalog import FileEntry
 from control_plane.adapters.parquet.segments import Record, sync_directory
 from control_plane.core.ground_truth.batch import OutcomeBatch, PredictionBatch, read_outcomes, read_predictions
-from control_plane.core.ground_truth.ids import MICROSECONDS_PER_HOUR, IdColumns, Int64s, id_bytes, id_hours
+from control_plane.core.ground_truth.ids import MICROSECONDS_PER_HOUR, Int64s, id_hours
 from control_plane.core.ground_truth.speed import late_outcomes
 
 ROW_GROUP_ROWS = 262_144
@@ -34,7 +34,8 @@ class _Part:
 
     table: pa.Table
     hours: Int64s
-    in_ids: Int64s
+    pairs: Counter[tuple[int, int]]
+    """Rows by (hour in the id, hour of the partition)."""
 
 
 def seal(root: Path, segment: int, records: Sequence[Record]) -> list[FileEntry]:
@@ -66,20 +67,20 @@ def seal(root: Path, segment: int, records: Sequence[Record]) -> list[FileEntry]
 def _prediction_part(batch: PredictionBatch, record: Record, arrival: int) -> _Part:
     hours = batch.predicted_us // MICROSECONDS_PER_HOUR
     columns = {
-        "prediction_id": _id_array(batch.ids),
+        "prediction_id": _ids(batch.table),
         "predicted_at": pa.array(batch.predicted_us).cast(_INSTANT),
         "score": pa.array(batch.score),
         "version": pa.array(np.full(batch.rows, record.head.version, np.int32)),
         **_shared(record, hours, arrival),
         **{f"feature.{name}": column for name, column in sorted(batch.features.items())},
     }
-    return _Part(pa.table(columns), hours, id_hours(batch.ids))
+    return _Part(pa.table(columns), hours, _pairs(id_hours(batch.ids), hours))
 
 
 def _outcome_part(batch: OutcomeBatch, record: Record, arrival: int) -> _Part:
     hours, late = late_outcomes(batch.ids, batch.observed_us, record.head.horizon)
     columns = {
-        "prediction_id": _id_array(batch.ids),
+        "prediction_id": _ids(batch.table),
         "observed_at": pa.array(batch.observed_us).cast(_INSTANT),
         "value": pa.array(batch.value),
         "revision": pa.array(batch.revision),
@@ -87,7 +88,16 @@ def _outcome_part(batch: OutcomeBatch, record: Record, arrival: int) -> _Part:
         "late": pa.array(late),
         **_shared(record, hours, arrival),
     }
-    return _Part(pa.table(columns), hours, hours)
+    return _Part(pa.table(columns), hours, _pairs(hours, hours))
+
+
+def _pairs(in_ids: Int64s, hours: Int64s) -> Counter[tuple[int, int]]:
+    """Count pairs; nearly always there is one, and no need to sort."""
+    if (in_ids == in_ids[0]).all() and (hours == hours[0]).all():
+        return Counter({(int(in_ids[0]), int(hours[0])): len(hours)})
+    packed, counts = np.unique((in_ids + 1) << 32 | (hours + 1), return_counts=True)
+    mask = (1 << 32) - 1
+    return Counter({((int(p) >> 32) - 1, (int(p) & mask) - 1): int(n) for p, n in zip(packed, counts, strict=True)})
 
 
 def _shared(record: Record, hours: Int64s, arrival: int) -> dict[str, pa.Array]:
@@ -103,16 +113,18 @@ def _repeated(text: str, rows: int) -> pa.Array:
     return pa.DictionaryArray.from_arrays(np.zeros(rows, np.int32), pa.array([text]))
 
 
-def _id_array(ids: IdColumns) -> pa.Array:
-    raw: npt.NDArray[np.uint8] = id_bytes(ids)
-    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(raw), [None, pa.py_buffer(raw.tobytes())])
+def _ids(table: pa.Table) -> pa.ChunkedArray:
+    """The ids as plain bytes, whatever extension type they came as."""
+    return table.column("prediction_id").cast(pa.binary(16))
 
 
 def _write(root: Path, path: Path, kind: str, model_id: str, parts: list[_Part]) -> FileEntry:
     """Write the rows of one file, ordered by hour, through a draft."""
     table = pa.concat_tables([part.table for part in parts]).unify_dictionaries()
     hours = np.concatenate([part.hours for part in parts])
-    in_ids = np.concatenate([part.in_ids for part in parts])
+    pairs: Counter[tuple[int, int]] = Counter()
+    for part in parts:
+        pairs.update(part.pairs)
     if (hours[1:] < hours[:-1]).any():
         table = table.take(np.argsort(hours, kind="stable"))
     target = root / path
@@ -131,12 +143,13 @@ def _write(root: Path, path: Path, kind: str, model_id: str, parts: list[_Part])
         file.flush()
         os.fsync(file.fileno())
     draft.rename(target)
-    distinct, counts = np.unique(hours, return_counts=True)
-    pairs = np.unique(np.stack([in_ids, hours]), axis=1).T if kind == "predictions" else np.zeros((0, 2), np.int64)
+    rows_by_hour: Counter[int] = Counter()
+    for (_, hour), rows in pairs.items():
+        rows_by_hour[hour] += rows
     return FileEntry(
         kind=kind,
         model_id=model_id,
         path=str(path),
-        rows_by_hour={int(hour): int(count) for hour, count in zip(distinct, counts, strict=True)},
-        hours_in_ids=frozenset((int(in_id), int(hour)) for in_id, hour in pairs),
+        rows_by_hour=dict(rows_by_hour),
+        hours_in_ids=frozenset(pairs) if kind == "predictions" else frozenset(),
     )
