@@ -9,7 +9,6 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
 from control_plane.core.statistics.drift import EXPECTED_MIN, SMOOTHING
 from control_plane.core.statistics.sample import Bools, Float64s, Int64s, InvalidSample
@@ -186,6 +185,8 @@ def chi_square_tail(statistic: Float64s, freedom: Int64s) -> Float64s:
     >>> chi_square_tail(np.array([3.841458820694124, 42.82892117421733]), np.array([1, 9])).round(7)
     array([5.0e-02, 2.3e-06])
     """
+    from scipy import special  # noqa: PLC0415 - takes 0.4 s to import, and a start should not wait for it
+
     found = np.full(statistic.shape, np.nan)
     present = np.flatnonzero(np.bincount(np.maximum(freedom, 0)))
     for degrees in present[present > 0].tolist():
