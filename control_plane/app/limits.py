@@ -45,6 +45,10 @@ RETRY_S_MAX = 1.0
 """Between attempts to lead again: a restarted Postgres is back in well under a second, one that is away for
 long should not be hammered."""
 
+START_WAIT_S_MAX = 30.0
+"""How long the first start tries to reach its database: one that starts at the same time is there by then, a
+wrong address or a missing right never is."""
+
 STORE_WAIT_S_MAX = 5.0
 """How long commands wait for a database that went away before their callers are told: a restart fits in."""
 

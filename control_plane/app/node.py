@@ -112,7 +112,7 @@ class Node(Generic[S, CommandT]):
         self._on_phase = on_phase
         self.phase = Phase.STANDBY
         self.counters = Counters()
-        self.failure: CorruptLog | None = None
+        self.failure: RunwayError | None = None
         self._replica: Replica[S, CommandT] | None = None
         self._changes = Changes(self._read_page)
         self._callers = Callers[CommandT]()
@@ -131,10 +131,23 @@ class Node(Generic[S, CommandT]):
     async def start(self) -> None:
         """Begin, and return when this node leads.
 
-        Raises CorruptLog when the log cannot be trusted. With another leader alive this waits for its end.
+        With another leader alive this waits for its end.
+
+        Raises:
+            CorruptLog: the log cannot be trusted.
+            Unavailable(STORE_UNAVAILABLE): no database within `START_WAIT_S_MAX`; the message says why.
         """
         self._task = asyncio.create_task(self._run(), name="runway node")
         await self._settled.wait()
+        if self.failure is not None:
+            raise self.failure
+
+    async def ended(self) -> None:
+        """Return when the node was stopped; raises when it ended by itself, because nobody else would
+        notice.
+        """
+        if self._task is not None:
+            await asyncio.shield(self._task)
         if self.failure is not None:
             raise self.failure
 
@@ -278,6 +291,7 @@ class Node(Generic[S, CommandT]):
 
     async def _run(self) -> None:
         pause_s = limits.RETRY_S_MIN
+        begun = time.monotonic()
         try:
             while not self._stopping.is_set():
                 terms = self.counters.terms
@@ -286,6 +300,11 @@ class Node(Generic[S, CommandT]):
                     return
                 if self.counters.terms > terms:
                     pause_s = limits.RETRY_S_MIN
+                elif not self.counters.terms and isinstance(reason, Unavailable):
+                    late = time.monotonic() - begun > limits.START_WAIT_S_MAX
+                    self.failure = reason if late else None
+                    if late:
+                        return
                 if reason is not None:
                     log.warning("node.stepped_down", reason=str(reason), retry_s=pause_s)
                     with suppress(TimeoutError):

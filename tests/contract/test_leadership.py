@@ -5,8 +5,9 @@ from contextlib import suppress
 
 import pytest
 
+from control_plane.adapters.postgres.leadership import PostgresLeadership
 from control_plane.core.errors import Reason, Unavailable
-from tests.contract.worlds import World
+from tests.contract.worlds import PostgresWorld, World
 
 
 async def test_epochs_rise(world: World) -> None:
@@ -80,3 +81,31 @@ async def test_acquiring_again_lets_go_first(world: World) -> None:
     one = await first.acquire()
     assert await first.acquire() > one
     await first.release()
+
+
+async def test_a_long_wait_asks_again(postgres_world: PostgresWorld) -> None:
+    first, second = PostgresLeadership(postgres_world.url), PostgresLeadership(postgres_world.url, wait_s=0.01)
+    await first.acquire()
+    waiting = asyncio.create_task(second.acquire())
+    for _ in range(50):
+        await first.heartbeat()
+    assert not waiting.done()
+    await first.release()
+    await waiting
+    await second.heartbeat()
+    await second.release()
+
+
+async def test_tables_of_another_layout_are_refused(postgres_world: PostgresWorld) -> None:
+    first = PostgresLeadership(postgres_world.url)
+    await first.acquire()
+    await first.release()
+    postgres_world.run("UPDATE runway.leadership SET layout = 99")
+    with pytest.raises(Unavailable, match=r"layout 99.*RUNWAY_DATABASE_URL"):
+        await first.acquire()
+
+
+async def test_a_database_that_is_not_there_is_said(postgres_world: PostgresWorld) -> None:
+    with pytest.raises(Unavailable, match="does not exist") as caught:
+        await PostgresLeadership(postgres_world.url.replace("/runway?", "/nowhere?")).acquire()
+    assert caught.value.reason is Reason.STORE_UNAVAILABLE

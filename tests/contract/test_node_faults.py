@@ -11,6 +11,7 @@ from control_plane.adapters.memory.server import Mood
 from control_plane.app import limits
 from control_plane.app.chain import first_bad
 from control_plane.app.node import Phase
+from control_plane.app.ports import CorruptLog
 from control_plane.core.errors import AppendOutcomeUnknown, Reason, Unavailable
 from tests.contract.nodes import ToyNode, add, at_once, entries, leading, make_node, until
 from tests.contract.worlds import MemoryWorld
@@ -191,3 +192,30 @@ async def test_under_any_weather_each_request_is_applied_once(seed: int, monkeyp
         assert [values[f"{number}-{count}"] for count in range(REQUESTS)] == [2 * c + 2 for c in range(REQUESTS)]
     async with leading(world) as node:
         assert node.state.totals == {f"k{number}": 2 * REQUESTS for number in range(CLIENTS)}
+
+
+async def test_a_first_start_without_a_database_ends_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "START_WAIT_S_MAX", 0.02)
+    world = MemoryWorld()
+    world.server.mood = Mood.BROKEN
+    node = make_node(world)
+    with pytest.raises(Unavailable, match="broken"):
+        await node.start()
+    with pytest.raises(Unavailable, match="broken"):
+        await node.ended()
+    await node.stop()
+
+
+async def test_a_log_that_breaks_while_running_ends_the_node_and_is_noticed() -> None:
+    world = MemoryWorld()
+    async with leading(world) as node:
+        for _ in range(3):
+            await node.submit(add())
+        world.remove(2)
+        world.depose()
+        with pytest.raises(CorruptLog) as caught:
+            await node.ended()
+        assert caught.value.seq == 2
+        assert node.phase is Phase.FAILED
+        with pytest.raises(Unavailable, match="seq 2"):
+            await node.submit(add())

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import count
 from pathlib import Path
 from typing import Protocol
 
@@ -22,8 +21,6 @@ from control_plane.adapters.postgres.leadership import PostgresLeadership
 from control_plane.adapters.postgres.snapshots import PostgresSnapshotStore
 from control_plane.app.chain import first_bad
 from control_plane.app.ports import EventLog, Leadership, Record, SnapshotStore
-
-_numbers = count(1)
 
 
 class World(Protocol):
@@ -133,11 +130,11 @@ def embedded_postgres(directory: Path) -> Iterator[EmbeddedPostgres]:
 
 @contextmanager
 def fresh_database(postgres: EmbeddedPostgres) -> Iterator[PostgresWorld]:
-    """An empty database, dropped afterwards whoever is still connected."""
-    name = f"test_{next(_numbers)}"
-    admin = PostgresWorld(postgres.url("postgres"))
-    admin.run(f"CREATE DATABASE {name} STRATEGY FILE_COPY")
-    try:
-        yield PostgresWorld(postgres.url(name))
-    finally:
-        admin.run(f"DROP DATABASE {name} WITH (FORCE)")
+    """The database without tables; whoever the last test left connected is cut off."""
+    world = PostgresWorld(postgres.url())
+    world.run(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    world.run("SET client_min_messages = warning; DROP SCHEMA IF EXISTS runway CASCADE")
+    yield world

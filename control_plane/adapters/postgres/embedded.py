@@ -170,10 +170,18 @@ class EmbeddedPostgres:
             EmbeddedPostgresError: with what to do, when directory, binaries or server do not play along.
         """
         server = server_account()
+        try:
+            self._start(server, time.monotonic() + timeout_s)
+        except (OSError, subprocess.SubprocessError) as error:
+            raise EmbeddedPostgresError(
+                f"Postgres cannot be run as {server.pw_name} in {self.data_dir}: {error}. Give that directory to an "
+                "ordinary user and run as that one, or set RUNWAY_DATABASE_URL to a Postgres of yours."
+            ) from error
+
+    def _start(self, server: pwd.struct_passwd, deadline: float) -> None:
         self.data_dir.parent.mkdir(parents=True, exist_ok=True)
         with _locked(self.data_dir.parent / f".{self.data_dir.name}.lock"):
             self._ensure_cluster(server)
-            deadline = time.monotonic() + timeout_s
             if self._adopt(deadline):
                 return
             self._reap()

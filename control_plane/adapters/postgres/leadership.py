@@ -7,6 +7,9 @@ Theory of operation
     heartbeat. Such a leader, thawed, still believes it leads: its next append carries an epoch that is over
     and inserts nothing.
 
+    A waiting statement holds a snapshot, which would keep vacuum from old snapshots' space for as long as it
+    waits; so it gives up every `WAIT_S` and asks again at once.
+
     Needs a direct connection: a pooler that shares sessions between clients cannot hold session locks.
 """
 
@@ -26,6 +29,9 @@ IDLE_S = 2.0
 """A leader silent for this long is taken for frozen. Longer means a slower takeover, shorter means that a
 busy machine deposes its leader; a heartbeat every half second leaves room for three that are late."""
 
+WAIT_S = 60.0
+"""A stand-by may wait for weeks; vacuum can wait for a minute."""
+
 WAIT_CHECK_MS = 500
 """How often the server looks whether a waiting client still exists."""
 
@@ -33,8 +39,9 @@ WAIT_CHECK_MS = 500
 class PostgresLeadership:
     """Leadership of one control plane per database."""
 
-    def __init__(self, url: str, idle_s: float = IDLE_S) -> None:
+    def __init__(self, url: str, idle_s: float = IDLE_S, wait_s: float = WAIT_S) -> None:
         self._url = url
+        self._wait_s = wait_s
         self._idle_s = idle_s
         self._connection: psycopg.AsyncConnection | None = None
 
@@ -46,7 +53,9 @@ class PostgresLeadership:
             await ensure_schema(connection)
             await connection.execute(f"SET client_connection_check_interval = {WAIT_CHECK_MS}".encode())
             await connection.execute(f"SET idle_session_timeout = {int(self._idle_s * 1000)}".encode())
-            await connection.execute(QUERIES["lock_leadership"], {"key": LEADER_LOCK})
+            await connection.execute(f"SET lock_timeout = {int(self._wait_s * 1000)}".encode())
+            while not await _locked(connection):
+                pass
             row = await (await connection.execute(QUERIES["open_epoch"])).fetchone()
         except psycopg.Error as error:
             await connection.close()
@@ -80,3 +89,12 @@ class PostgresLeadership:
         if connection is not None:
             with suppress(psycopg.Error):
                 await connection.close()
+
+
+async def _locked(connection: psycopg.AsyncConnection) -> bool:
+    """Wait for the lock; False when it is time to ask again."""
+    try:
+        await connection.execute(QUERIES["lock_leadership"], {"key": LEADER_LOCK})
+    except psycopg.errors.LockNotAvailable:
+        return False
+    return True
