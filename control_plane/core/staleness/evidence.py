@@ -129,9 +129,12 @@ def flat_feature_table(
     if cells.shape != (rows,) or reference.shape != (cells.sum(),) or current.shape != reference.shape:
         raise InvalidSample("features", "shape", f"{reference.size} and {current.size} counts for {cells.sum()} cells")
     width = int(cells.max(initial=2))
-    inside = np.arange(width) < cells[:, None]
-    stacked = np.zeros((2, rows, width), np.int64)
-    stacked[0][inside], stacked[1][inside] = reference, current
+    if rows and cells.min() == width:  # nothing to pad: most models have deciles throughout
+        stacked = (reference.reshape(rows, width), current.reshape(rows, width))
+    else:
+        inside = np.arange(width) < cells[:, None]
+        stacked = (np.zeros((rows, width), np.int64), np.zeros((rows, width), np.int64))
+        stacked[0][inside], stacked[1][inside] = reference, current
     return FeatureTable(
         names=names,
         categorical=categorical,
