@@ -1,1 +1,1 @@
-"""The flights fleet: real models on a year of real flights from New York, replayed as a serving system would send it."""
+"""The flights fleet: real models on a year of real flights from New York, replayed as a serving system sends it."""

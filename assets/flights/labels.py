@@ -1,0 +1,51 @@
+"""What turned out: the outcome of each model's prediction, and the moment from which on it is known."""
+
+from datetime import timedelta
+
+import numpy as np
+import numpy.typing as npt
+
+from assets.flights.data import Instants, column, flights
+from assets.flights.fleet import FlightModel
+
+Floats = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.int64]
+
+WINDOW = timedelta(hours=36)
+"""An outcome counts this long after the scheduled departure: the longest flight with the longest delay fits in."""
+
+
+def outcomes(model: FlightModel, rows: Rows) -> tuple[Floats, Instants]:
+    """Value and moment of knowledge of each flight's outcome; NaN and NaT if it never comes.
+
+    A departure is known when the plane leaves, everything else when it lands. Cancelled flights do neither; diverted
+    ones leave but do not land where they should.
+    """
+    table = flights()
+
+    def of(name: str) -> Floats:
+        values: Floats = column(table, name)[rows]
+        return values
+
+    never = np.full(len(rows), np.nan)
+    departed: Instants = column(table, "departed")[rows]
+    arrived: Instants = column(table, "arrived")[rows]
+    match model.label:
+        case "dep_delay_15":
+            return _late(of("dep_delay"), 15), departed
+        case "dep_delay_60":
+            return _late(of("dep_delay"), 60), departed
+        case "arr_delay_15":
+            return _late(of("arr_delay"), 15), arrived
+        case "arr_delay_45":
+            return _late(of("arr_delay"), 45), arrived
+        case "air_time":
+            return np.where(np.isnat(arrived), np.nan, of("air_time")), arrived
+        case "elapsed":
+            return of("elapsed"), arrived
+        case "none":
+            return never, np.full(len(rows), np.datetime64("NaT"), dtype="datetime64[us]")
+
+
+def _late(delay: Floats, minutes: float) -> Floats:
+    return np.where(np.isnan(delay), np.nan, (delay > minutes).astype(np.float64))

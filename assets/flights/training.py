@@ -1,0 +1,247 @@
+"""Training and validation of the fleet, with scikit-learn, on what is known at a given moment.
+
+The newest days of the window (`HOLDOUT`) are kept from training. The candidate is measured on them, and compared there
+with what is in production, flight by flight. Labels that are not known by then do not exist.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+import numpy.typing as npt
+from runway.v1 import registry_pb2
+from runway_client import Runway, connect
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+
+from assets.flights import comparison
+from assets.flights.artifacts import Artifact, load, store
+from assets.flights.data import column, flights, instant
+from assets.flights.embedding import fit_routes, reconstruction_r2
+from assets.flights.fleet import BY_ID, HISTORY, HOLDOUT, FlightModel, with_upstream
+from assets.flights.labels import outcomes
+from assets.flights.profile import reference_profile
+from assets.flights.scoring import Outputs, encode, inputs_of, is_categorical
+from assets.plane import Metric, TrainedVersion, Validation
+from assets.trainer import Trainer, TrainingOrder
+
+Floats = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.int64]
+Say = Callable[[str], None]
+
+ROWS_MAX = 24_000
+"""Rows one fit looks at; more would not change the story, only its pace."""
+ROWS_MIN = 500
+"""Fewer labelled flights than this train nothing."""
+SEED = 2013
+
+
+class TrainingError(Exception):
+    """There is nothing to train on, or nothing to stand on; the message says what is missing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """What a fit made."""
+
+    artifact: Artifact
+    trained_from: datetime
+    trained_until: datetime
+    metrics: tuple[Metric, ...]
+    profile: bytes
+    rows: int
+
+
+def window(data_until: datetime) -> tuple[datetime, datetime, datetime]:
+    """(from, cut, until): train on [from, cut), hold out [cut, until)."""
+    return data_until - HISTORY, data_until - HOLDOUT, data_until
+
+
+def rows_between(start: datetime, end: datetime, origin: str = "") -> Rows:
+    """Flights scheduled in [start, end), of one airport or all; places in `flights()`."""
+    table = flights()
+    scheduled = column(table, "scheduled")
+    first, last = np.searchsorted(scheduled, [instant(start), instant(end)])
+    rows = np.arange(first, last, dtype=np.int64)
+    return rows[column(table, "origin")[rows] == origin] if origin else rows
+
+
+def train(model: FlightModel, data_until: datetime, upstream: Mapping[str, Artifact]) -> Trained:
+    """Fit a model on what is known at `data_until`.
+
+    Args:
+        upstream: artifacts of everything the model stands on, by id.
+    Raises:
+        TrainingError: too few labelled flights.
+    """
+    start, cut, until = window(data_until)
+    rows = rows_between(start, cut, model.origin)
+    holdout = rows_between(cut, until, model.origin)
+    if model.task == "embedding":
+        return _train_embedding(model, rows, holdout, start, cut)
+    value, known_at = outcomes(model, rows)
+    kept = _sampled(np.flatnonzero(~np.isnan(value) & (known_at <= instant(until))))
+    if len(kept) < ROWS_MIN:
+        raise TrainingError(
+            f"{model.model_id} has {len(kept)} labelled flights between {start:%Y-%m-%d} and {cut:%Y-%m-%d}, "
+            f"it takes {ROWS_MIN}"
+        )
+    rows, value = rows[kept], value[kept]
+    raw = inputs_of(model, Outputs(rows, upstream))
+    categories = {
+        name: tuple(sorted({str(one) for one in column_values if one is not None}))
+        for name, column_values in raw.items()
+        if is_categorical(name)
+    }
+    blank = Artifact(model_id=model.model_id, inputs=tuple(raw), categories=categories)
+    estimator = _estimator(model, blank)
+    estimator.fit(encode(blank, raw), value)
+    artifact = Artifact(model_id=model.model_id, inputs=tuple(raw), categories=categories, estimator=estimator)
+    held = Outputs(holdout, {**upstream, model.model_id: artifact})
+    return Trained(
+        artifact=artifact,
+        trained_from=start,
+        trained_until=cut,
+        metrics=_measured(model, holdout, held.output(model.model_id), until),
+        profile=reference_profile(inputs_of(model, held), held.score(model.model_id)[held.mask(model)]),
+        rows=len(rows),
+    )
+
+
+def _sampled(rows: Rows) -> Rows:
+    """At most ROWS_MAX of them, the same ones every time."""
+    if len(rows) <= ROWS_MAX:
+        return rows
+    return np.sort(np.random.default_rng(SEED).choice(rows, ROWS_MAX, replace=False))
+
+
+def _estimator(model: FlightModel, blank: Artifact) -> HistGradientBoostingClassifier | HistGradientBoostingRegressor:
+    settings = {
+        "max_iter": model.iterations,
+        "learning_rate": 0.12,
+        "max_leaf_nodes": 24,
+        "min_samples_leaf": 40,
+        "early_stopping": False,
+        "random_state": SEED,
+        "categorical_features": [name in blank.categories for name in blank.inputs],
+    }
+    return (
+        HistGradientBoostingClassifier(**settings)
+        if model.task == "binary"
+        else HistGradientBoostingRegressor(**settings)
+    )
+
+
+def _train_embedding(model: FlightModel, rows: Rows, holdout: Rows, start: datetime, cut: datetime) -> Trained:
+    fitted = fit_routes(rows)
+    artifact = Artifact(model_id=model.model_id, inputs=model.features, estimator=fitted)
+    value, error, count = reconstruction_r2(fitted, holdout)
+    held = Outputs(holdout, {model.model_id: artifact})
+    return Trained(
+        artifact=artifact,
+        trained_from=start,
+        trained_until=cut,
+        metrics=(Metric(name=model.metric, value=value, standard_error=error, sample_size=count),),
+        profile=reference_profile(inputs_of(model, held), held.score(model.model_id)),
+        rows=len(rows),
+    )
+
+
+def _measured(model: FlightModel, rows: Rows, output: Floats, until: datetime) -> tuple[Metric, ...]:
+    value, known_at = outcomes(model, rows)
+    known = ~np.isnan(value) & (known_at <= instant(until)) & ~np.isnan(output)
+    return comparison.metrics(model.task, output[known], value[known])
+
+
+def validate(
+    model: FlightModel,
+    data_until: datetime,
+    candidate: Mapping[str, Artifact],
+    production: Mapping[str, Artifact] | None,
+) -> Validation:
+    """Compare a candidate with production on the holdout, flight by flight; both stand on their own upstream."""
+    _, cut, until = window(data_until)
+    rows = rows_between(cut, until, model.origin)
+    spans = {"holdout_from": cut, "holdout_until": until}
+    if model.task == "embedding":
+        return comparison.embeddings(model, rows, candidate, production, **spans)
+    value, known_at = outcomes(model, rows)
+    known = ~np.isnan(value) & (known_at <= instant(until))
+    rows, value = rows[known], value[known]
+    new = Outputs(rows, candidate).output(model.model_id)
+    old = Outputs(rows, production).output(model.model_id) if production is not None else None
+    return comparison.compare(model, new, old, value, **spans)
+
+
+class FlightsTrainer:
+    """`Trainer` of the fleet: looks up what is in production, trains on top of it, stores the artifact."""
+
+    def train(self, order: TrainingOrder, say: Say) -> TrainedVersion:
+        """Train one model on what was known when it was leased."""
+        model = BY_ID[order.model_id]
+        with connect(actor="flights trainer") as runway:
+            serving = Serving(runway)
+        upstream = serving.artifacts(one.model_id for one in with_upstream(model.model_id)[:-1])
+        trained = train(model, order.data_until, upstream)
+        say(
+            f"trained on {trained.rows} flights, {trained.trained_from:%Y-%m-%d} to {trained.trained_until:%Y-%m-%d}: "
+            + ", ".join(f"{metric.name} {metric.value:.4f}" for metric in trained.metrics)
+        )
+        return described(trained, {name: serving.versions[name].version for name in model.upstream})
+
+    def validate(self, order: TrainingOrder, version: int, say: Say) -> Validation:
+        """Compare the version just trained with the one in production."""
+        model = BY_ID[order.model_id]
+        with connect(actor="flights trainer") as runway:
+            serving = Serving(runway)
+            candidate = runway.registry.get_version(model.model_id, version=version)
+        below = serving.artifacts(one.model_id for one in with_upstream(model.model_id)[:-1])
+        new = {**below, model.model_id: load(candidate.artifact_uri, candidate.artifact_sha256)}
+        old = {**below, **serving.artifacts([model.model_id])} if model.model_id in serving.versions else None
+        validation = validate(model, order.data_until, new, old)
+        say(validation.explanation)
+        return validation
+
+
+class Serving:
+    """What is in production now, by model."""
+
+    def __init__(self, runway: Runway) -> None:
+        self.versions: dict[str, registry_pb2.ModelVersion] = {}
+        for model in runway.registry.list_models():
+            number = model.aliases.get("production", 0)
+            if model.model_id in BY_ID and number:
+                self.versions[model.model_id] = runway.registry.get_version(model.model_id, version=number)
+
+    def artifacts(self, model_ids: Iterable[str]) -> dict[str, Artifact]:
+        """Loaded artifacts of these models.
+
+        Raises:
+            TrainingError: one of them has nothing in production.
+        """
+        found = {}
+        for model_id in model_ids:
+            if model_id not in self.versions:
+                raise TrainingError(f"{model_id} has no production version to stand on: train it first")
+            version = self.versions[model_id]
+            found[model_id] = load(version.artifact_uri, version.artifact_sha256)
+        return found
+
+
+def described(trained: Trained, upstream_versions: Mapping[str, int]) -> TrainedVersion:
+    """Store the artifact and say what it is."""
+    stored = store(trained.artifact)
+    return TrainedVersion(
+        artifact_uri=stored.uri,
+        artifact_sha256=stored.sha256,
+        artifact_size_bytes=stored.size_bytes,
+        trained_from=trained.trained_from,
+        trained_until=trained.trained_until,
+        metrics=trained.metrics,
+        upstream_versions=dict(upstream_versions),
+        reference_profile=trained.profile,
+        rows=trained.rows,
+    )
+
+
+TRAINER: Trainer = FlightsTrainer()
