@@ -1,6 +1,6 @@
 """Register the fleet and bring its first versions into production. Safe to repeat: what is there already stays.
 
-    python -m assets.flights.bootstrap
+python -m assets.flights.bootstrap
 """
 
 import sys
@@ -12,7 +12,6 @@ from runway.v1 import common_pb2, graph_pb2, registry_pb2
 from runway_client import Runway, RunwayRpcError, Why, connect
 from runway_client.times import to_timestamp
 
-from assets.flights.artifacts import Artifact
 from assets.flights.data import FlightsError
 from assets.flights.features import DATASETS, FEATURES
 from assets.flights.fleet import FIRST_DAY, FLEET, OWNERS, FlightModel
@@ -111,7 +110,7 @@ def bring_into_production(runway: Runway) -> int:
     numbers = {model_id: version.version for model_id, version in serving.versions.items()}
     made = 0
     with ThreadPoolExecutor(TRAININGS_AT_ONCE) as pool:
-        for wave in _waves({model_id for model_id in artifacts}):
+        for wave in _waves(set(artifacts)):
             for model, trained in zip(wave, pool.map(lambda one: train(one, FIRST_DAY, artifacts), wave), strict=True):
                 artifacts[model.model_id] = trained.artifact
                 numbers[model.model_id] = _promote_first(runway, model, trained, numbers)

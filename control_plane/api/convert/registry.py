@@ -55,7 +55,7 @@ def label_spec_from(message: policies_pb2.LabelSpec, task_type: "common_pb2.Task
     """The label; an unset window takes the default."""
     default = LabelSpec()
     return LabelSpec(
-        task="regression" if task_type == common_pb2.TASK_TYPE_REGRESSION else "binary",
+        task="binary" if task_type == common_pb2.TASK_TYPE_BINARY else "regression",
         label_type=message.label_type or default.label_type,
         window=span_from(message.window, "model.label_spec.window") if message.HasField("window") else default.window,
         absence_means_negative=message.absence_means_negative,

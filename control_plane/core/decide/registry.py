@@ -48,8 +48,8 @@ def _check(
 
 
 def default_task(task_type: TaskType) -> Task:
-    """How outcomes of a model are scored: regression on numbers, binary otherwise."""
-    return "regression" if task_type is TaskType.REGRESSION else "binary"
+    """How outcomes of a model are scored: as yes or no for a binary model, as numbers otherwise."""
+    return "binary" if task_type is TaskType.BINARY else "regression"
 
 
 def register_model(state: State, command: RegisterModel) -> Decision:
