@@ -176,7 +176,7 @@ def run(arguments: list[str]) -> int:
     except BrokenPipeError:
         # The reader (`head`) has what it wanted; nothing more can be written, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_OK
+        return EXIT_REFUSED
     except Exception as error:
         code = _exit_code(error)
         if code is None:

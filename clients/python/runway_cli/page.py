@@ -104,7 +104,9 @@ class Page:
         if colours:
             from rich.console import Console  # noqa: PLC0415 (only terminals pay for it)
 
-            self._console = Console(file=stream, width=width, highlight=False, soft_wrap=True)
+            self._console = Console(
+                file=stream, width=width, highlight=False, soft_wrap=True, force_terminal=True, color_system="standard"
+            )
 
     @classmethod
     def of(cls, stream: TextIO) -> "Page":
@@ -155,15 +157,23 @@ class Page:
 
     def table(self, columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
         """A table; nothing at all if it has no rows."""
-        if not rows:
+        self.grouped_table(columns, [("", rows)])
+
+    def grouped_table(self, columns: Sequence[Column], groups: Sequence[tuple[str, Sequence[Sequence[str]]]]) -> None:
+        """A table in groups, each under its title, all with the same columns; nothing if there are no rows."""
+        clean = [(title, [[_cell(cell) for cell in row] for row in rows]) for title, rows in groups]
+        everything = [row for _, rows in clean for row in rows]
+        if not everything:
             return
-        clean = [[printable(cell) for cell in row] for row in rows]
-        layout = fit(columns, clean, self.width)
+        layout = fit(columns, everything, self.width)
         shown = [columns[i] for i in layout.shown]
         header = [(_padded(c.title, w, c.right) + GAP, "bold") for c, w in zip(shown, layout.widths, strict=True)]
         self._write(header)
-        for row in clean:
-            self._row(shown, layout, [row[i] for i in layout.shown])
+        for title, rows in clean:
+            if title:
+                self.line(title, "bold")
+            for row in rows:
+                self._row(shown, layout, [row[i] for i in layout.shown])
         if layout.hidden:
             self.line(f"(left out to fit: {', '.join(layout.hidden)}; a wider terminal or --json shows them)", "dim")
 
@@ -193,6 +203,11 @@ class Page:
             line.append(text, style=style)
         line.rstrip()
         self._console.print(line, soft_wrap=True)
+
+
+def _cell(text: str) -> str:
+    """Printable, with its indent."""
+    return " " * (len(text) - len(text.lstrip(" "))) + printable(text)
 
 
 def _padded(text: str, width: int, right: bool) -> str:

@@ -7,10 +7,10 @@ from itertools import groupby
 import click
 from runway_client import messages
 
-from runway_cli.page import Column, Page
+from runway_cli.page import Column
 from runway_cli.session import Session, json_option
 from runway_cli.suggestions import find_node, node_suggestions
-from runway_cli.words import count, enum_choices, enum_value, enum_word, joined, listed, tier_word
+from runway_cli.words import count, enum_choices, enum_value, enum_word, listed, tier_word
 
 KIND_ORDER = ("model", "feature", "consumer", "dataset")
 _kind_option = click.option(
@@ -54,9 +54,11 @@ def show_impact(
     page.prose(impact_sentence(node_id, answer.reached, answer.waves, depth=depth, upstream=upstream), style="bold")
     if not answer.complete:
         page.prose(f"INCOMPLETE: {answer.incomplete_reason or 'something was left out'}", style="bold red")
-    for wave, reached in groupby(answer.reached, key=lambda r: r.wave):
-        page.heading(f"wave {wave}")
-        _wave(page, list(reached), paths)
+    page.line()
+    waves = groupby(answer.reached, key=lambda reached: reached.wave)
+    page.grouped_table(
+        _columns(paths), [(f"wave {wave}", [_row(one, paths) for one in reached]) for wave, reached in waves]
+    )
 
 
 @click.command()
@@ -127,7 +129,7 @@ def _by_kind(node_ids: Iterable[str], tier_1: int = 0) -> str:
     return listed(words)
 
 
-def _wave(page: Page, reached: Sequence[messages.Reached], paths: bool) -> None:
+def _columns(paths: bool) -> list[Column]:
     columns = [
         Column(title="NODE"),
         Column(title="TIER", right=True),
@@ -135,22 +137,18 @@ def _wave(page: Page, reached: Sequence[messages.Reached], paths: bool) -> None:
         Column(title="OWNER", spare=2),
         Column(title="HOPS", right=True, spare=3),
     ]
-    if paths:
-        columns.append(Column(title="PATH", prose=True))
-    page.table(
-        columns,
-        [
-            [
-                r.node_id,
-                tier_word(r.tier),
-                r.team or "-",
-                r.owner or "-",
-                str(r.distance),
-                *([joined([" -> ".join(r.path)])] if paths else []),
-            ]
-            for r in reached
-        ],
-    )
+    return [*columns, Column(title="PATH", prose=True)] if paths else columns
+
+
+def _row(reached: messages.Reached, paths: bool) -> list[str]:
+    row = [
+        f"  {reached.node_id}",
+        tier_word(reached.tier),
+        reached.team or "-",
+        reached.owner or "-",
+        str(reached.distance),
+    ]
+    return [*row, " -> ".join(reached.path)] if paths else row
 
 
 def _kinds(words: Iterable[str]) -> list[messages.NodeKind.ValueType]:

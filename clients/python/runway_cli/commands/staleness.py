@@ -53,7 +53,7 @@ def show_staleness(session: Session, model: str | None, team: str, verdicts: tup
 @json_option
 @click.pass_obj
 def explain_staleness(session: Session, model: str) -> None:
-    """Why, how sure and what to do, in sentences; then the evidence."""
+    """Why, how sure and what to do, in sentences."""
     runway = session.runway
     model_id = bare_model(model)
     with model_suggestions(runway, model_id):
@@ -62,21 +62,25 @@ def explain_staleness(session: Session, model: str) -> None:
         session.emit(answer)
         return
     page = session.page
-    page.prose(verdict_sentence(session, answer.staleness), style="bold")
+    page.prose(f"{verdict_words(session, answer.staleness)}.", style="bold")
     if answer.sentences:
         page.line()
     for sentence in answer.sentences:
         page.prose(sentence)
-    show_evidence(page, answer.staleness)
+    page.line()
+    page.line(f"`runway staleness show {model_id}` gives the numbers.", "dim")
+
+
+def verdict_words(session: Session, standing: messages.Staleness) -> str:
+    """Verdict, and since when."""
+    words = f"{standing.model_id} is {enum_word(messages.Verdict, standing.verdict)}"
+    since = instant_of(standing, "verdict_since")
+    return words if since is None else f"{words} since {clock(since)} ({when(since, session.now)})"
 
 
 def verdict_sentence(session: Session, standing: messages.Staleness) -> str:
     """Verdict, since when, score and confidence in one sentence."""
-    verdict = enum_word(messages.Verdict, standing.verdict)
-    sentence = f"{standing.model_id} is {verdict}"
-    since = instant_of(standing, "verdict_since")
-    if since is not None:
-        sentence += f" since {clock(since)} ({when(since, session.now)})"
+    sentence = verdict_words(session, standing)
     if not standing.HasField("evaluation"):
         return sentence + "; it has not been evaluated since the control plane started."
     seen = standing.evaluation
@@ -120,7 +124,7 @@ def show_evidence(page: Page, standing: messages.Staleness) -> None:
                 Column(title="FEATURE"),
                 Column(title="PSI", right=True),
                 Column(title="DEBIASED", right=True),
-                Column(title="P", right=True, spare=1),
+                Column(title="P VALUE", right=True, spare=1),
                 Column(title="DRIFTED"),
             ],
             [
@@ -141,7 +145,7 @@ def show_evidence(page: Page, standing: messages.Staleness) -> None:
                 page.prose(f"- {sentence}")
     if seen.recommended_action:
         page.heading("what to do")
-        page.prose(seen.recommended_action)
+        page.prose(seen.recommended_action.replace("_", " "))
 
 
 def _signal_row(signal: messages.Signal) -> list[str]:

@@ -49,6 +49,8 @@ def show_coverage(
     which = f"{model_id} {version_word(version)}" if version else model_id
     if not total.predicted:
         page.prose(f"{which} made no predictions in this time.", style="bold")
+    elif answer.explanation:
+        page.prose(f"{which}: {answer.explanation.rstrip('.')}.", style="bold")
     elif not total.HasField("coverage"):
         page.prose(
             f"{which} made {count(total.predicted, 'prediction')}; none is mature yet, so its coverage is not known.",
@@ -62,8 +64,6 @@ def show_coverage(
         )
     if answer.alert:
         page.prose("ALERT: coverage is below the policy's minimum.", style="bold red")
-    if answer.explanation:
-        page.prose(answer.explanation)
     if answer.rows:
         page.line()
     page.table(
