@@ -47,8 +47,8 @@ def evaluate(policy: StalenessPolicy, evidence: Evidence, now: datetime) -> Eval
 def evaluate_fleet(items: Sequence[Item], now: datetime) -> list[Evaluation]:
     """One look at each of many models, drift computed for all at once; results in the order given.
 
-    Evidence was checked when it was built, so nothing here refuses: one odd model must not keep the fleet from being
-    looked at. A metric that is not a number is a missing signal.
+    Evidence was checked when it was built, so nothing here refuses: one odd model must not keep the fleet
+    from being looked at. A metric that is not a number is a missing signal.
     """
     given = [at for at, (_, evidence) in enumerate(items) if evidence.features is not None]
     inputs: list[InputDrift | None] = [None] * len(items)

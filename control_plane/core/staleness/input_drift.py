@@ -5,6 +5,7 @@ The fleet's features are stacked by width into tall matrices, tested row by row,
 make up, and which are no drift at all but broken data.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
@@ -80,30 +81,26 @@ def _input_drifts(tables: Sequence[FeatureTable], policies: Sequence[StalenessPo
     value = np.minimum((weight * strength).sum(axis=1) / heft / per_model("drifted_share_full")[:, 0], 1.0)
     size = layout.spread(rows.current_size, 0.0).max(axis=1)
     top = _strongest(np.where(drifted, debiased + 1e6, debiased))
+    columns = zip(
+        *(np.take_along_axis(m, top, axis=1).tolist() for m in (psi, debiased, p_value, drifted)), strict=True
+    )
     faults = _faults(tables, stacks, layout, layout.gather(significant))
-    counts, drifted_counts = tested.sum(axis=1), drifted.sum(axis=1)
     found: list[InputDrift | None] = []
-    for at, table in enumerate(tables):
-        if not counts[at]:
+    for at, (table, leading, numbers) in enumerate(zip(tables, top.tolist(), columns, strict=True)):
+        if not tested[at].any():
             found.append(None)
             continue
-        leading = [column for column in top[at].tolist() if column >= 0]
         found.append(
             InputDrift(
                 value=float(value[at]),
                 share=float(share[at]),
-                features=int(counts[at]),
-                drifted=int(drifted_counts[at]),
+                features=int(np.count_nonzero(tested[at])),
+                drifted=int(np.count_nonzero(drifted[at])),
                 sample_size=int(size[at]),
                 top=tuple(
-                    FeatureDrift(
-                        name=table.names[column],
-                        psi=float(psi[at, column]),
-                        psi_debiased=float(debiased[at, column]),
-                        p_value=float(p_value[at, column]),
-                        drifted=bool(drifted[at, column]),
-                    )
-                    for column in leading
+                    FeatureDrift(name=table.names[column], psi=own, psi_debiased=less, p_value=p, drifted=moved)
+                    for column, own, less, p, moved in zip(leading, *numbers, strict=True)
+                    if column < len(table.names) and not math.isnan(p)
                 ),
                 faults=faults[at],
             )
@@ -129,6 +126,8 @@ class _Layout:
 
     def spread(self, values: Float64s, empty: float) -> Float64s:
         """Tall (rows,) to (models, features), `empty` where a model has fewer features."""
+        if values.size == self.shape[0] * self.shape[1]:  # all models have as many features
+            return values.reshape(self.shape)
         whole = np.full(self.shape, empty)
         whole[self.model, self.column] = values
         return whole
@@ -181,13 +180,12 @@ def _strongest(rank: Float64s) -> Int64s:
     """Columns of the largest values of each row, largest first, the first of equals; -1 where there are no
     more.
     """
-    rank = np.where(np.isnan(rank), -np.inf, rank)
+    rank = np.where(np.isnan(rank), np.finfo(np.float64).min, rank)  # above -inf, which marks the taken ones
     models = np.arange(len(rank))
-    found = np.full((len(rank), TOP_FEATURES), -1)
-    for place in range(min(TOP_FEATURES, rank.shape[1])):
-        best = rank.argmax(axis=1)
-        found[:, place] = np.where(rank[models, best] > -np.inf, best, -1)
-        rank[models, best] = -np.inf
+    found = np.zeros((len(rank), min(TOP_FEATURES, rank.shape[1])), np.int64)
+    for place in range(found.shape[1]):
+        found[:, place] = rank.argmax(axis=1)
+        rank[models, found[:, place]] = -np.inf
     return found
 
 
