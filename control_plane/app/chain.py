@@ -10,7 +10,7 @@ canonical bytes. The same rule is written once more in SQL (`postgres/queries.sq
 test holds them together.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 
@@ -91,9 +91,3 @@ def first_bad(
             return BadRecord(seq=seq + 1, fault=fault)
         seq, prev_hash = record.seq, record.hash
     return None
-
-
-def pages(first: int, last: int, size: int) -> Iterator[tuple[int, int]]:
-    """Split (first, last] into (after, to] pieces of at most `size`."""
-    for after in range(first, last, size):
-        yield after, min(after + size, last)

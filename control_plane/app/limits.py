@@ -16,8 +16,14 @@ stay well under the time of a heartbeat."""
 PAGE_RECORDS = 2_000
 """Records read at once in recovery and catch-up: some hundred kilobytes to a megabyte."""
 
-VERIFY_RECORDS_MAX = 200_000
-"""Entries before the snapshot whose chain is checked at every start: half a second in the database."""
+VERIFY_RECORDS_MAX = 50_000
+"""Entries before the snapshot whose chain is checked before a start is done: half a second in the database."""
+
+VERIFY_PAGE_RECORDS = 20_000
+"""Older entries are checked beside the service, in pages of a quarter of a second each."""
+
+VERIFY_PAUSE_S = 0.5
+"""Between those pages, so that the check takes a third of one core at most."""
 
 SNAPSHOT_EVERY_EVENTS = 5_000
 """Replaying this many takes a fraction of a second; a snapshot of 5,000 models some tens of milliseconds."""

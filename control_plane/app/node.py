@@ -43,7 +43,7 @@ from control_plane.app.ports import (
     SnapshotStore,
     StateMachine,
 )
-from control_plane.app.recovery import recover
+from control_plane.app.recovery import recover, verify_history
 from control_plane.app.replica import Answer, Replica, Submission, check_submission, open_record
 from control_plane.app.revisions import RevisionWaiters
 from control_plane.app.saving import Saving
@@ -125,6 +125,7 @@ class Node(Generic[S, CommandT]):
         self._settled = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._tick_turn = asyncio.Lock()
+        self._history_checked = False
 
     # --- life ---
 
@@ -323,7 +324,7 @@ class Node(Generic[S, CommandT]):
             epoch = await self._first(self._leadership.acquire(), self._stopping.wait())
             if not isinstance(epoch, int):
                 return None
-            await self._first(self._serve(epoch), self._beat())
+            await self._first(self._serve(epoch), self._beat(), self._check_history())
         except CorruptLog as error:
             log.error("log.corrupt", seq=error.seq, fault=error.fault)
             self.failure = error
@@ -384,6 +385,15 @@ class Node(Generic[S, CommandT]):
             if self._busy_since is not None and time.monotonic() - self._busy_since > limits.WRITER_STALL_S_MAX:
                 raise Unavailable(Reason.STORE_UNAVAILABLE, "The writer is stuck; letting another one lead.")
             await self._leadership.heartbeat()
+
+    async def _check_history(self) -> None:
+        """Once, beside the service: the entries that were too old to be checked before it began."""
+        while self._replica is None:
+            await asyncio.sleep(limits.VERIFY_PAUSE_S)
+        if not self._history_checked:
+            await verify_history(self._machine, self._log, self._replica.restored)
+            self._history_checked = True
+        await asyncio.Event().wait()
 
     async def _tick_on(self) -> None:
         while True:

@@ -76,12 +76,22 @@ async def _from_snapshot(
 
 
 async def _verify_behind(machine: StateMachine[S, CommandT], event_log: EventLog, seq: int) -> None:
-    """Check the chain up to the snapshot too: a log changed behind our back is found at the start, not in an
-    audit.
-    """
-    if seq == 0:
-        return
-    after = max(0, seq - limits.VERIFY_RECORDS_MAX)
-    bad = await event_log.verify(after, seq, machine.schema_version)
+    """Check the chain up to the snapshot too: a log changed behind our back is found now, not in an audit."""
+    if seq > 0:
+        await _verify(machine, event_log, max(0, seq - limits.VERIFY_RECORDS_MAX), seq)
+
+
+async def verify_history(machine: StateMachine[S, CommandT], event_log: EventLog, restored: int) -> None:
+    """Check what a start from the snapshot at `restored` left out, newest first. Raises CorruptLog."""
+    to_seq = restored - limits.VERIFY_RECORDS_MAX
+    while to_seq > 0:
+        after = max(0, to_seq - limits.VERIFY_PAGE_RECORDS)
+        await _verify(machine, event_log, after, to_seq)
+        to_seq = after
+        await asyncio.sleep(limits.VERIFY_PAUSE_S)
+
+
+async def _verify(machine: StateMachine[S, CommandT], event_log: EventLog, after: int, to_seq: int) -> None:
+    bad = await event_log.verify(after, to_seq, machine.schema_version)
     if bad is not None:
         raise CorruptLog(bad.seq, bad.fault)

@@ -431,3 +431,17 @@ async def test_watchers_are_told_when_the_node_steps_down(world: World) -> None:
         world.depose()
         with pytest.raises(Unavailable):
             await waiting
+
+
+async def test_history_too_old_for_the_start_is_checked_beside_the_service(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "VERIFY_RECORDS_MAX", 2)
+    monkeypatch.setattr(limits, "VERIFY_PAGE_RECORDS", 2)
+    monkeypatch.setattr(limits, "VERIFY_PAUSE_S", 0.001)
+    await _stored(world, 9)
+    world.change(3, payload='{"type":"Added","key":"a","amount":9}')
+    async with leading(world) as node:
+        with pytest.raises(CorruptLog) as caught:
+            await node.ended()
+        assert caught.value.seq == 3
