@@ -190,13 +190,20 @@ def _sums(spec: LabelSpec, group: Int64s, score: Float64s, value: Float64s, grou
 
 def _sparse(group: Int64s, cell: Int64s, sums: Float64s, groups: int) -> list[Partial]:
     """Count equal (group, cell) pairs."""
-    flat, count = np.unique(group * CELLS + cell, return_counts=True)
+    flat, count = _counted(group * CELLS + cell, groups * CELLS)
     starts = np.searchsorted(flat, np.arange(groups + 1) * CELLS)
     cells = (flat % CELLS).astype(np.int32)
-    return [
-        Partial(cell=cells[a:b], count=count[a:b].astype(np.int64), sums=sums[at])
-        for at, (a, b) in enumerate(pairwise(starts))
-    ]
+    return [Partial(cell=cells[a:b], count=count[a:b], sums=sums[at]) for at, (a, b) in enumerate(pairwise(starts))]
+
+
+def _counted(flat: Int64s, size: int) -> tuple[Int64s, Int64s]:
+    """Distinct values in ascending order and how often each comes: by table for many rows, else by sorting."""
+    if size > 2 * len(flat):
+        distinct, count = np.unique(flat, return_counts=True)
+        return distinct, count.astype(np.int64)
+    table = np.bincount(flat, minlength=size)
+    distinct = np.flatnonzero(table)
+    return distinct, table[distinct].astype(np.int64)
 
 
 def merge(partials: Iterable[Partial]) -> Partial:
