@@ -1,6 +1,7 @@
 """The only module that sees everything: it puts the parts together, starts and stops them in order."""
 
 import asyncio
+import gc
 import signal
 import sys
 from datetime import UTC, datetime, timedelta
@@ -120,6 +121,7 @@ async def run(config: Config) -> None:
     await asyncio.wait({starting, told}, return_when=asyncio.FIRST_COMPLETED)
     if starting.done():
         starting.result()
+        gc.freeze()  # what was imported and replayed stays; later collections need not walk it
         await told
     else:
         starting.cancel()
