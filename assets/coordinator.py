@@ -63,11 +63,11 @@ class RunwayRunCoordinator(QueuedRunCoordinator[Any]):
 
     def __init__(self, *, limits: LiveLimits | None = None, **settings: Any) -> None:
         super().__init__(**settings)
-        self._limits = limits or LiveLimits(_read_limits)
+        self.limits = limits or LiveLimits(_read_limits)
 
     def get_run_queue_config(self) -> RunQueueConfig:
         """The limits of this pass."""
-        configured, limits = super().get_run_queue_config(), self._limits.now()
+        configured, limits = super().get_run_queue_config(), self.limits.now()
         if limits is None:
             return configured
         return configured._replace(

@@ -88,6 +88,10 @@ class FakePlane:
         self._here()
         return msgspec.structs.replace(self.shown, revision=self.revision)
 
+    def read_limits(self) -> Limits:
+        self._here()
+        return self.limits
+
     def status(self) -> Status:
         self._here()
         return Status(

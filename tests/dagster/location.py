@@ -1,0 +1,19 @@
+"""A code location for daemon tests, loaded in the test's own process.
+
+Dagster keeps what it loads for as long as the process lives, so the definitions ask for the world of the test that runs
+only when they are used.
+"""
+
+import dagster as dg
+
+from assets.definitions import build_definitions
+from tests.dagster.worlds import World
+
+current: list[World] = []
+
+
+def fleet() -> dg.Definitions:
+    """The definitions of the world of the test that runs."""
+    return build_definitions(
+        current[-1].plane.shown, lambda: current[-1].plane, {"flights": lambda: current[-1].trainer}
+    )
