@@ -263,6 +263,14 @@ def test_a_metric_that_is_no_number_is_missing_and_stops_nobody(bad: float) -> N
     assert look(healthy(performance=replace(auc(), current_error=bad))).level is Level.FRESH
 
 
+def test_without_a_baseline_only_the_floor_is_watched() -> None:
+    alone = replace(auc(0.7), baseline=None)
+    found = look(healthy(performance=alone))
+    assert (found.level, found.confidence) == (Level.FRESH, Confidence.LOW)
+    assert "registered without auc" in found.confidence_reason
+    assert look(healthy(performance=alone), StalenessPolicy(performance_floor=0.75)).level is Level.STALE
+
+
 NULLS = numeric("temp", [140] * 10 + [600])
 STUCK = numeric("wind", [0, 0, 0, 2_000, 0, 0, 0, 0, 0, 0, 0])
 GONE = categorical("carrier", [4_000, 3_000, 3_000, 0, 0], [1_200, 0, 800, 0, 0])

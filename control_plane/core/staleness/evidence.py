@@ -179,7 +179,8 @@ class PerformanceEvidence:
 
     metric: str
     higher_is_better: bool
-    baseline: float
+    baseline: float | None
+    """None if the version was registered without it; a floor is still watched."""
     baseline_error: float
     """Standard errors, 0 if not known."""
     current: float

@@ -63,8 +63,10 @@ def input_drift(policy: StalenessPolicy, evidence: Evidence, found: InputDrift |
     """Drift of the features."""
     if evidence.features is None:
         return Reading(value=None, explanation="its version has no reference profile of its features")
-    size = found.sample_size if found is not None else 0
-    if found is None or size < policy.predictions_min:
+    if found is None:
+        return Reading(value=None, explanation=_nothing(policy))
+    size = found.sample_size
+    if size < policy.predictions_min:
         return Reading(value=None, sample_size=size, explanation=_too_few(size, policy))
     if not found.drifted:
         text = f"none of its {found.features} features drifted"
@@ -120,8 +122,10 @@ def prediction_drift(policy: StalenessPolicy, evidence: Evidence, found: Predict
     """Drift of the predictions."""
     if evidence.prediction is None:
         return Reading(value=None, explanation="its version has no reference histogram of its predictions")
-    size = found.sample_size if found is not None else 0
-    if found is None or size < policy.predictions_min:
+    if found is None:
+        return Reading(value=None, explanation=_nothing(policy))
+    size = found.sample_size
+    if size < policy.predictions_min:
         return Reading(value=None, sample_size=size, explanation=_too_few(size, policy))
     significant = found.p_value <= policy.false_discovery_rate
     sure = max(found.kl_debiased, 0.0) if significant else 0.0
@@ -147,6 +151,12 @@ def performance(policy: StalenessPolicy, evidence: Evidence) -> Reading:
     if found.sample_size < max(policy.labels_min, 1):
         few = f"{found.sample_size:,} of the {policy.labels_min:,} outcomes it takes are there"
         return Reading(value=None, sample_size=found.sample_size, explanation=f"too little ground truth: {few}")
+    if found.baseline is None:
+        return Reading(
+            value=None,
+            sample_size=found.sample_size,
+            explanation=f"its version was registered without {found.metric} on a holdout: nothing to compare with",
+        )
     errors = (found.baseline_error, found.current_error)
     if not all(map(math.isfinite, (found.baseline, found.current, *errors))) or min(errors) < 0:
         return Reading(
@@ -186,6 +196,10 @@ def below_floor(policy: StalenessPolicy, found: PerformanceEvidence | None) -> b
     if not math.isfinite(found.current):
         return False
     return found.current < floor if found.higher_is_better else found.current > floor
+
+
+def _nothing(policy: StalenessPolicy) -> str:
+    return f"there is nothing to compare: no counts of its reference, or none of the last {policy.window_days:g} days"
 
 
 def _too_few(size: int, policy: StalenessPolicy) -> str:

@@ -49,7 +49,7 @@ class Action(StrEnum):
     NONE = "NONE"
 
 
-class Signal(msgspec.Struct, frozen=True, kw_only=True):
+class Signal(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One of the four signals."""
 
     name: str
@@ -68,7 +68,7 @@ class Signal(msgspec.Struct, frozen=True, kw_only=True):
     explanation: str
 
 
-class FeatureDrift(msgspec.Struct, frozen=True, kw_only=True):
+class FeatureDrift(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Drift of one feature. Significant after Benjamini-Hochberg *and* debiased PSI above the threshold:
     drifted.
     """
