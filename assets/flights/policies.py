@@ -62,6 +62,11 @@ TOLERANCE: Mapping[str, float] = {"binary": 0.05, "regression": 3.0, "embedding"
 """Loss of the metric at which the performance signal is full: AUC, minutes, R squared."""
 
 
+ROWS_OF_A_WEEK: Mapping[bool, int] = {True: 1_700, False: 5_500}
+"""Flights of six days, of one airport and of all: a part of a week has other weekdays than the reference, and every
+single day its own weather."""
+
+
 def staleness_policy(model: FlightModel) -> policies_pb2.StalenessPolicy:
     """When a model counts as stale."""
     pace = PACE[model.tier]
@@ -75,6 +80,8 @@ def staleness_policy(model: FlightModel) -> policies_pb2.StalenessPolicy:
         performance_tolerance=TOLERANCE[model.task],
         coverage_min=0.80,
         window_days=7,
+        predictions_min=ROWS_OF_A_WEEK[bool(model.origin)],
+        labels_min=ROWS_OF_A_WEEK[bool(model.origin)] * 3 // 4,
         cadence=to_duration(pace.cadence),
     )
 

@@ -1,4 +1,4 @@
-"""The reference profile of a version: bins and counts of its inputs and its scores on the holdout, as JSON.
+"""The reference profile of a version: bins and counts of its inputs and of its scores, as JSON.
 
 Bins are those of Runway (see proto RegisterVersion): numeric cells are (lower, upper], cut at deciles, `missing` last;
 categories are the top K, then other, then missing.

@@ -103,7 +103,8 @@ def train(model: FlightModel, data_until: datetime, upstream: Mapping[str, Artif
         trained_from=start,
         trained_until=cut,
         metrics=_measured(model, holdout, held.output(model.model_id), until),
-        profile=reference_profile(inputs_of(model, held), held.score(model.model_id)[held.mask(model)]),
+        # Inputs as they were in training; scores as they are on flights the model has not seen.
+        profile=reference_profile(raw, held.score(model.model_id)[held.mask(model)]),
         rows=len(rows),
     )
 
@@ -136,13 +137,13 @@ def _train_embedding(model: FlightModel, rows: Rows, holdout: Rows, start: datet
     fitted = fit_routes(rows)
     artifact = Artifact(model_id=model.model_id, inputs=model.features, estimator=fitted)
     value, error, count = reconstruction_r2(fitted, holdout)
-    held = Outputs(holdout, {model.model_id: artifact})
+    outputs = Outputs(rows, {model.model_id: artifact})
     return Trained(
         artifact=artifact,
         trained_from=start,
         trained_until=cut,
         metrics=(Metric(name=model.metric, value=value, standard_error=error, sample_size=count),),
-        profile=reference_profile(inputs_of(model, held), held.score(model.model_id)),
+        profile=reference_profile(inputs_of(model, outputs), outputs.score(model.model_id)),
         rows=len(rows),
     )
 

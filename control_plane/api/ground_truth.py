@@ -19,6 +19,7 @@ from control_plane.app.ground_truth import GroundTruth
 from control_plane.app.queries import current_time
 from control_plane.core.errors import RunwayError
 from control_plane.core.state import ModelRecord, State
+from control_plane.core.timewindow import spelled
 
 RequestT = TypeVar("RequestT")
 ResponseT = TypeVar("ResponseT")
@@ -151,12 +152,12 @@ def _explained(record: ModelRecord, total: CoverageRow, minimum: float) -> str:
     if share is None:
         return (
             f"no prediction of {record.model_id} in this range is mature yet: "
-            f"outcomes count for {record.label_spec.window} after a prediction"
+            f"outcomes count for {spelled(record.label_spec.window)} after a prediction"
         )
     verdict = "enough" if share >= minimum else "too little"
     return (
         f"{total.joined} of {total.mature} mature predictions have their outcome ({share:.1%}, {verdict}: "
-        f"{minimum:.1%} is asked for); {total.predicted - total.mature} are younger than {record.label_spec.window}"
+        f"{minimum:.1%} is asked for); {total.predicted - total.mature} are younger than {spelled(record.label_spec.window)}"
     )
 
 

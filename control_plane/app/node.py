@@ -24,7 +24,6 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 from typing import Generic, TypeVar
@@ -48,10 +47,11 @@ from control_plane.app.replica import Answer, Replica, Submission, check_submiss
 from control_plane.app.revisions import RevisionWaiters
 from control_plane.app.saving import Saving
 from control_plane.app.watch import Changes, WatchBatch
+from control_plane.app.writer import Counters, SuspectError, Writer
 from control_plane.core.errors import AppendOutcomeUnknown, Reason, RunwayError, Unavailable
 from control_plane.core.events import Envelope
 
-__all__ = ["Answer", "Node", "Phase", "Submission", "WatchBatch"]
+__all__ = ["Answer", "Counters", "Node", "Phase", "Submission", "WatchBatch"]
 
 log = structlog.get_logger("runway.node")
 
@@ -69,23 +69,6 @@ class Phase(Enum):
     LEADING = "leading"
     STOPPED = "stopped"
     FAILED = "failed"
-
-
-class _SuspectError(Exception):
-    """The state may be half changed: discard it."""
-
-
-@dataclass(slots=True)
-class Counters:
-    """What the node has done since it was made; for metrics."""
-
-    commands: int = 0
-    events: int = 0
-    batches: int = 0
-    refused: int = 0
-    terms: int = 0
-    in_doubt: int = 0
-    faults: int = 0
 
 
 class Node(Generic[S, CommandT]):
@@ -120,7 +103,14 @@ class Node(Generic[S, CommandT]):
         self._revisions = RevisionWaiters()
         self._patience: asyncio.TimerHandle | None = None
         self._impatient = False
-        self._busy_since: float | None = None
+        self._writer = Writer[S, CommandT](
+            callers=self._callers,
+            event_log=event_log,
+            revisions=self._revisions,
+            saving=self._saving,
+            counters=self.counters,
+            now=self._time_at,
+        )
         self._stopping = asyncio.Event()
         self._settled = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -181,7 +171,9 @@ class Node(Generic[S, CommandT]):
 
     def now(self) -> datetime:
         """The time decisions are made at: the clock's, the driven clock's, never before the log's last."""
-        state = self._leading().state
+        return self._time_at(self._leading().state)
+
+    def _time_at(self, state: S) -> datetime:
         return max(self._clock.now(), state.at, state.clock or state.at)
 
     async def submit(self, submission: Submission[CommandT]) -> Answer:
@@ -329,7 +321,7 @@ class Node(Generic[S, CommandT]):
             log.error("log.corrupt", seq=error.seq, fault=error.fault)
             self.failure = error
             return error
-        except (Unavailable, AppendOutcomeUnknown, _SuspectError) as error:
+        except (Unavailable, AppendOutcomeUnknown, SuspectError) as error:
             return error
         except Exception as error:  # the edge of the driver: whatever went wrong, the log is the truth
             self.counters.faults += 1
@@ -367,7 +359,7 @@ class Node(Generic[S, CommandT]):
         self._settled.set()
         ticking = asyncio.create_task(self._tick_on())
         try:
-            await self._write(replica, epoch)
+            await self._writer.run(replica, epoch, changes, self._stopping)
         except BaseException:
             self._forget()  # before anybody else runs: an append failed, or may have
             raise
@@ -382,7 +374,8 @@ class Node(Generic[S, CommandT]):
         """Show that we live, as long as the writer moves."""
         while True:
             await asyncio.sleep(limits.HEARTBEAT_S)
-            if self._busy_since is not None and time.monotonic() - self._busy_since > limits.WRITER_STALL_S_MAX:
+            busy_since = self._writer.busy_since
+            if busy_since is not None and time.monotonic() - busy_since > limits.WRITER_STALL_S_MAX:
                 raise Unavailable(Reason.STORE_UNAVAILABLE, "The writer is stuck; letting another one lead.")
             await self._leadership.heartbeat()
 
@@ -406,68 +399,12 @@ class Node(Generic[S, CommandT]):
                 self.counters.faults += 1
                 log.exception("tick.fault")
 
-    # --- writing ---
-
-    async def _write(self, replica: Replica[S, CommandT], epoch: int) -> None:
-        """Queue -> decide -> one transaction -> answers, until stopped and empty."""
-        while True:
-            self._busy_since = None
-            while not self._callers:
-                if self._stopping.is_set():
-                    return
-                await self._callers.arrive()
-            await asyncio.sleep(0)  # callers that were just answered get into this batch
-            self._busy_since = time.monotonic()
-            self._decide_queued(replica)
-            batch = replica.take()
-            if batch is None:
-                self._callers.stored()
-                continue
-            self._callers.under_way(batch)
-            try:
-                await self._log.append(epoch, batch.records)
-            except Unavailable as error:
-                self._callers.not_stored(error)
-                raise
-            replica.stored(batch)
-            self.counters.batches += 1
-            self.counters.events += len(batch.records)
-            self._callers.stored()
-            self._revisions.reached(replica.durable)
-            self._changes.publish(batch.envelopes)
-            if self._saving.due(replica):
-                await self._saving.begin(replica)
-
-    def _decide_queued(self, replica: Replica[S, CommandT]) -> None:
-        now = self.now()
-        while replica.pending < limits.BATCH_EVENTS_MAX:
-            queued = self._callers.pop()
-            if queued is None:
-                return
-            submission, future = queued
-            before = replica.state.revision
-            self.counters.commands += 1
-            try:
-                self._callers.promise(future, replica.decide(submission, now))
-            except RunwayError as error:
-                self.counters.refused += 1
-                self._callers.promise(future, error)
-            except Exception as error:  # the edge of the driver: a broken rule fails one command, not all
-                self.counters.faults += 1
-                log.exception("command.fault", command=type(submission.command).__name__)
-                self._callers.promise(
-                    future,
-                    Unavailable(Reason.INTERNAL, f"The command failed inside: {type(error).__name__}."),
-                )
-                if replica.state.revision != before:
-                    raise _SuspectError(f"applying {type(submission.command).__name__} failed") from error
-
     # --- stepping down ---
 
     def _forget(self) -> None:
         """The state may be ahead of the log: from this moment nobody reads it; those who did are told."""
         self._replica = None
-        self._busy_since = None
+        self._writer.busy_since = None
         lost = self._not_leading()
         if self._callers.lost():
             self.counters.in_doubt += 1

@@ -34,6 +34,7 @@ from control_plane.core.events import (
 from control_plane.core.registry.types import Metric
 from control_plane.core.retraining.types import AttemptState, RetrainCause
 from control_plane.core.rollout.types import Validation
+from control_plane.core.timewindow import spelled
 
 NAMES_MAX = 6
 """Names in one sentence; a person stops reading after a few."""
@@ -135,7 +136,7 @@ def _metrics(metrics: tuple[Metric, ...]) -> str:
 
 
 def _until(wait: timedelta) -> str:
-    return f" (it waits {wait} for its cooldown)" if wait > timedelta(0) else ""
+    return f" (it waits {spelled(wait)} for its cooldown)" if wait > timedelta(0) else ""
 
 
 def _alias_moved(event: AliasMoved) -> str:

@@ -20,6 +20,7 @@ from control_plane.core.retraining.types import RetrainState
 from control_plane.core.rollout.rules import check_validation, silent_too_long
 from control_plane.core.rollout.types import Rollout, RolloutState, Validation
 from control_plane.core.state import ModelRecord, State
+from control_plane.core.timewindow import spelled
 
 
 def report_validation(state: State, command: ReportValidation, now: datetime) -> Decision:
@@ -71,7 +72,7 @@ def expire_validation(state: State, command: ExpireValidation, now: datetime) ->
     record = state.models[rollout.model_id]
     if not silent_too_long(rollout, record.validation_policy, now):
         return Decision(result=_result(rollout))
-    why = f"no validation was reported within {record.validation_policy.timeout}"
+    why = f"no validation was reported within {spelled(record.validation_policy.timeout)}"
     return Decision(events=_refusal(record, rollout, why), result=_result(rollout))
 
 

@@ -126,9 +126,7 @@ class DependencyGraph:
         wanted = {kind.value for kind in kinds}
         edges: Iterable[Dependency] = self._graph.edges()
         if wanted:
-            edges = (
-                e for e in edges if node_kind(e.upstream) in wanted and node_kind(e.downstream) in wanted
-            )
+            edges = (e for e in edges if node_kind(e.upstream) in wanted and node_kind(e.downstream) in wanted)
         return tuple(sorted(edges, key=_key))
 
     def upstream_of(self, node_id: NodeId) -> tuple[Dependency, ...]:

@@ -70,9 +70,7 @@ class Impact:
 
     def reached(self) -> Iterator[ReachedNode]:
         """Row by row, for whoever wants few of them or does not mind the time."""
-        for i, (node_id, wave, distance) in enumerate(
-            zip(self.node_ids, self.waves, self.distances, strict=True)
-        ):
+        for i, (node_id, wave, distance) in enumerate(zip(self.node_ids, self.waves, self.distances, strict=True)):
             yield ReachedNode(
                 node_id=node_id,
                 wave=wave,
@@ -165,9 +163,7 @@ def _reach(
     reverse: bool,
 ) -> Impact:
     if max_depth is not None and max_depth < 1:
-        violation = Violation(
-            field="depth_max", rule="gte", message="ask for a depth of at least 1, or none at all"
-        )
+        violation = Violation(field="depth_max", rule="gte", message="ask for a depth of at least 1, or none at all")
         raise Invalid(Reason.INVALID_ARGUMENT, violation)
     graph.node(node_id)
     layout = graph.layout(reverse=reverse)

@@ -90,9 +90,7 @@ def check_retractions(graph: DependencyGraph, dependencies: Sequence[Dependency]
     Raises:
         NotFound: DEPENDENCY_NOT_FOUND, naming the missing ones.
     """
-    missing = [
-        d for d in dependencies if d.key not in {e.key for e in graph.between(d.upstream, d.downstream)}
-    ]
+    missing = [d for d in dependencies if d.key not in {e.key for e in graph.between(d.upstream, d.downstream)}]
     if missing:
         names = [f"{d.downstream} does not depend on {d.upstream} as {d.edge_type}" for d in missing]
         message = "; ".join(names[:PROBLEMS_IN_MESSAGE_MAX])
@@ -101,9 +99,7 @@ def check_retractions(graph: DependencyGraph, dependencies: Sequence[Dependency]
         raise NotFound(Reason.DEPENDENCY_NOT_FOUND, message)
 
 
-def changed_dependencies(
-    graph: DependencyGraph, dependencies: Sequence[Dependency]
-) -> tuple[Dependency, ...]:
+def changed_dependencies(graph: DependencyGraph, dependencies: Sequence[Dependency]) -> tuple[Dependency, ...]:
     """Those that declaring would add or change, each key once (the last one given), in the order of their
     keys.
     """
@@ -111,9 +107,7 @@ def changed_dependencies(
     return tuple(last[key] for key in sorted(last) if last[key] not in graph.between(key[0], key[1]))
 
 
-def dependency_problems(
-    graph: DependencyGraph, dependencies: Sequence[Dependency]
-) -> tuple[DependencyProblem, ...]:
+def dependency_problems(graph: DependencyGraph, dependencies: Sequence[Dependency]) -> tuple[DependencyProblem, ...]:
     """Every problem in a batch, by place in the batch; of cycles the first `CYCLES_REPORTED_MAX`."""
     problems: list[DependencyProblem] = []
     sound: list[int] = []
@@ -136,9 +130,7 @@ def _shape_problems(graph: DependencyGraph, index: int, dependency: Dependency) 
             parse_node_id(node_id, f"{where}.{name}")
         except Invalid as bad:
             problems += [
-                DependencyProblem(
-                    index=index, reason=bad.reason, field=v.field, rule=v.rule, message=v.message
-                )
+                DependencyProblem(index=index, reason=bad.reason, field=v.field, rule=v.rule, message=v.message)
                 for v in bad.violations
             ]
     if problems:

@@ -17,6 +17,7 @@ from control_plane.core.retraining.types import (
     RetrainingPolicy,
     RetrainState,
 )
+from control_plane.core.timewindow import spelled
 
 BACKOFF_DOUBLINGS_MAX = 10
 """2^10 times the first backoff: with 5 minutes, three and a half days; beyond that a person must look anyway."""
@@ -192,5 +193,5 @@ def overdue(attempt: Attempt, policy: RetrainingPolicy, now: datetime) -> str:
     if now > attempt.expires_at:
         return f"no sign of life since before {attempt.expires_at:%Y-%m-%d %H:%M}: the lease expired"
     if now > attempt.leased_at + policy.attempt_timeout:
-        return f"still running after {policy.attempt_timeout}: timed out"
+        return f"still running after {spelled(policy.attempt_timeout)}: timed out"
     return ""
