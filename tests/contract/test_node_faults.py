@@ -219,3 +219,24 @@ async def test_a_log_that_breaks_while_running_ends_the_node_and_is_noticed() ->
         assert node.phase is Phase.FAILED
         with pytest.raises(Unavailable, match="seq 2"):
             await node.submit(add())
+
+
+async def test_a_quiet_leader_goes_on_leading() -> None:
+    world = MemoryWorld()
+    async with leading(world) as node:
+        await asyncio.sleep(10 * limits.HEARTBEAT_S)
+        await node.submit(add())
+        assert (node.counters.terms, node.counters.faults) == (1, 0)
+
+
+async def test_a_stuck_writer_lets_another_one_lead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "WRITER_STALL_S_MAX", 0.01)
+    world = MemoryWorld()
+    async with leading(world) as node:
+        world.server.delay_s = 3600.0
+        world.server.next_appends.append(Mood.SLOW)
+        with pytest.raises(Unavailable):  # it was cut off before the fake appended anything
+            await node.submit(add())
+        assert (await node.submit(add())).revision == 1
+        assert node.counters.terms == 2
+        assert node.counters.faults == 0
