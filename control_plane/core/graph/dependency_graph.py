@@ -77,9 +77,24 @@ class DependencyGraph:
         """Add dependencies, or replace their notes and origins. Returns how many changed anything.
 
         Raises:
-            NotFound: an end is not a node; what came before it in the batch is in.
+            NotFound: an end is not a node; then nothing was changed.
         """
-        return sum([self._add_dependency(dependency) for dependency in dependencies])
+        batch = [(self._find(d.upstream), self._find(d.downstream), d) for d in dependencies]
+        new: dict[tuple[int, int, DependencyType], Dependency] = {}
+        changed = 0
+        for upstream, downstream, dependency in batch:
+            edge_index, known = self._edge(upstream, downstream, dependency.edge_type)
+            if edge_index is None:
+                key = (upstream, downstream, dependency.edge_type)
+                changed += new.get(key) != dependency
+                new[key] = dependency
+            elif known != dependency:
+                self._graph.update_edge_by_index(edge_index, dependency)
+                changed += 1
+        if new:
+            self._graph.add_edges_from([(*key[:2], dependency) for key, dependency in new.items()])
+            self._topology_changed()
+        return changed
 
     def remove_dependencies(self, dependencies: Iterable[Dependency]) -> int:
         """Remove the dependencies with these keys, whatever their notes. Returns how many were there."""
@@ -275,18 +290,6 @@ class DependencyGraph:
         if index is None:
             raise NotFound(Reason.NODE_NOT_FOUND, f"there is no node {node_id}", node_id=node_id)
         return index
-
-    def _add_dependency(self, dependency: Dependency) -> bool:
-        upstream, downstream = self._find(dependency.upstream), self._find(dependency.downstream)
-        edge_index, known = self._edge(upstream, downstream, dependency.edge_type)
-        if known == dependency:
-            return False
-        if edge_index is None:
-            self._graph.add_edge(upstream, downstream, dependency)
-            self._topology_changed()
-        else:
-            self._graph.update_edge_by_index(edge_index, dependency)
-        return True
 
     def _models_reached(self, node_id: NodeId, *, reverse: bool) -> tuple[NodeId, ...]:
         self._find(node_id)
