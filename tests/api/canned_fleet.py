@@ -112,7 +112,7 @@ STALE = staleness_pb2.Staleness(
             staleness_pb2.FeatureDrift(name="seats", psi=0.02, psi_debiased=0.0, p_value=0.4),
         ],
         reasons=["temp moved by 0.39 nats: winter ended"],
-        recommended_action="Retrain: rt_000002 is waiting.",
+        recommended_action="RETRAIN",
     ),
 )
 FRESH = staleness_pb2.Staleness(
@@ -207,6 +207,9 @@ ROLLOUT = rollout_pb2.Rollout(
     ),
 )
 EVENTS = [
+    operations_pb2.Event(
+        revision=40, at=before(hours=6), actor="replay", kind="ClockAdvanced", sentence="the clock stands at 06:00"
+    ),
     operations_pb2.Event(
         revision=41,
         at=before(hours=5),

@@ -170,7 +170,7 @@ reasons
 - temp moved by 0.39 nats: winter ended
 
 what to do
-Retrain: rt 000002 is waiting.
+Retrain it.
 """)  # noqa: E501 (what is printed)
     assert runway("staleness explain air_time").out == text("""
 air_time is STALE since 2013-03-04 06:00 (5 h ago).
@@ -236,6 +236,8 @@ def test_events_and_holds(runway: Runner) -> None:
 2013-03-04 06:00       42  rt_000002 of air_time was requested  [anna: winter ended]
 """)
     assert runway("events --since 41").out.count("\n") == 1
+    assert "the clock stands at 06:00" in runway("events --all").out
+    assert len(json.loads(runway("events --json").out)["events"]) == 3
     assert "is held" in runway("hold --reason storm").out
     assert "is released" in runway("release").out
     assert "nothing was changed" in runway("release --dry-run").out

@@ -12,6 +12,12 @@ from runway_cli.session import Session, change_options, json_option
 from runway_cli.suggestions import model_suggestions
 from runway_cli.words import bare_model, clock, count, instant_of, joined, when
 
+CLOCK_EVENT = "ClockAdvanced"
+"""A driven clock moves several times a day and every line tells the time anyway; people see these only on request."""
+
+LOOK_BACK = 20
+"""How many times `--limit` to look back for the last events when some of them are not shown."""
+
 EVENT_STYLES = (("Failed", "red"), ("Refused", "yellow"), ("Promoted", "green"), ("VerdictChanged", "bold"))
 
 
@@ -60,9 +66,12 @@ def show_status(session: Session) -> None:
 @click.option("--model", "models", multiple=True, help="Only events about this model; may be given several times.")
 @click.option("--kind", "kinds", multiple=True, help="Only this kind (VerdictChanged ...); may be given several times.")
 @click.option("--since", type=click.IntRange(min=0), metavar="REVISION", help="Begin after this revision; default now.")
+@click.option("--all", "everything", is_flag=True, help="Also every move of a driven clock.")
 @json_option
 @click.pass_obj
-def watch_events(session: Session, models: tuple[str, ...], kinds: tuple[str, ...], since: int | None) -> None:
+def watch_events(
+    session: Session, models: tuple[str, ...], kinds: tuple[str, ...], since: int | None, everything: bool
+) -> None:
     """What happens, as it happens; Ctrl-C ends it. Survives restarts of the control plane.
 
     With --json, one WatchResponse a line.
@@ -78,7 +87,7 @@ def watch_events(session: Session, models: tuple[str, ...], kinds: tuple[str, ..
         for item in items:
             if session.as_json:
                 session.emit_line(item)
-            elif item.WhichOneof("item") == "event":
+            elif item.WhichOneof("item") == "event" and (everything or kinds or item.event.kind != CLOCK_EVENT):
                 event_line(session.page, item.event)
                 sys.stdout.flush()
     except KeyboardInterrupt:
@@ -91,22 +100,28 @@ def watch_events(session: Session, models: tuple[str, ...], kinds: tuple[str, ..
 @click.option(
     "--limit", type=click.IntRange(min=1), default=50, show_default=True, help="Without --since: the last so many."
 )
+@click.option("--all", "everything", is_flag=True, help="Also every move of a driven clock; --json has them anyway.")
 @json_option
 @click.pass_obj
-def list_events(session: Session, model: str, since: int | None, limit: int) -> None:
+def list_events(session: Session, model: str, since: int | None, limit: int, everything: bool) -> None:
     """What happened: the audit log, oldest first."""
     runway = session.runway
     model_id = bare_model(model)
     if model_id:
         with model_suggestions(runway, model_id):
             runway.registry.get_model(model_id)
-    found: Iterable[messages.Event]
     if since is not None:
-        found = runway.operations.list_events(since, model_id=model_id)
+        begin = since
     else:
         # Revisions are gap-free, so the last so many of all events begin so far back; a model's must be looked for.
-        begin = 0 if model_id else max(0, runway.operations.get_status().revision - limit)
-        found = deque(runway.operations.list_events(begin, model_id=model_id), maxlen=limit)
+        begin = 0 if model_id else max(0, runway.operations.get_status().revision - limit * LOOK_BACK)
+    found: Iterable[messages.Event] = (
+        event
+        for event in runway.operations.list_events(begin, model_id=model_id)
+        if everything or session.as_json or event.kind != CLOCK_EVENT
+    )
+    if since is None:
+        found = deque(found, maxlen=limit)
     if session.as_json:
         session.emit(messages.ListEventsResponse(events=found, revision=runway.revision))
         return

@@ -19,6 +19,14 @@ from runway_cli.words import (
     when,
 )
 
+ACTIONS = {
+    "RETRAIN": "Retrain it.",
+    "ALERT_DATA_OWNER": "Ask the owner of the data; a retrain on broken data mends nothing.",
+    "WAIT": "Wait for the next looks.",
+    "NONE": "Nothing.",
+}
+"""Recommended actions in words; an unknown one is shown as it is."""
+
 
 @click.command()
 @click.argument("model", required=False)
@@ -145,7 +153,7 @@ def show_evidence(page: Page, standing: messages.Staleness) -> None:
                 page.prose(f"- {sentence}")
     if seen.recommended_action:
         page.heading("what to do")
-        page.prose(seen.recommended_action.replace("_", " "))
+        page.prose(ACTIONS.get(seen.recommended_action, seen.recommended_action))
 
 
 def _signal_row(signal: messages.Signal) -> list[str]:
