@@ -12,8 +12,9 @@ from runway_cli.session import Session, change_options, json_option
 from runway_cli.suggestions import model_suggestions
 from runway_cli.words import bare_model, clock, count, instant_of, joined, when
 
-CLOCK_EVENT = "ClockAdvanced"
-"""A driven clock moves several times a day and every line tells the time anyway; people see these only on request."""
+ROUTINE = frozenset({"ClockAdvanced", "LeaseRenewed", "StreakChanged"})
+"""Kinds that tell people nothing new: a driven clock that moves, a run that still runs, an evaluation that only counts
+towards a verdict. People see them on request."""
 
 LOOK_BACK = 20
 """How many times `--limit` to look back for the last events when some of them are not shown."""
@@ -66,7 +67,7 @@ def show_status(session: Session) -> None:
 @click.option("--model", "models", multiple=True, help="Only events about this model; may be given several times.")
 @click.option("--kind", "kinds", multiple=True, help="Only this kind (VerdictChanged ...); may be given several times.")
 @click.option("--since", type=click.IntRange(min=0), metavar="REVISION", help="Begin after this revision; default now.")
-@click.option("--all", "everything", is_flag=True, help="Also every move of a driven clock.")
+@click.option("--all", "everything", is_flag=True, help="Also routine: clock moves, lease renewals, evaluations.")
 @json_option
 @click.pass_obj
 def watch_events(
@@ -87,7 +88,7 @@ def watch_events(
         for item in items:
             if session.as_json:
                 session.emit_line(item)
-            elif item.WhichOneof("item") == "event" and (everything or kinds or item.event.kind != CLOCK_EVENT):
+            elif item.WhichOneof("item") == "event" and (everything or kinds or item.event.kind not in ROUTINE):
                 event_line(session.page, item.event)
                 sys.stdout.flush()
     except KeyboardInterrupt:
@@ -100,7 +101,7 @@ def watch_events(
 @click.option(
     "--limit", type=click.IntRange(min=1), default=50, show_default=True, help="Without --since: the last so many."
 )
-@click.option("--all", "everything", is_flag=True, help="Also every move of a driven clock; --json has them anyway.")
+@click.option("--all", "everything", is_flag=True, help="Also routine events; --json has them anyway.")
 @json_option
 @click.pass_obj
 def list_events(session: Session, model: str, since: int | None, limit: int, everything: bool) -> None:
@@ -118,7 +119,7 @@ def list_events(session: Session, model: str, since: int | None, limit: int, eve
     found: Iterable[messages.Event] = (
         event
         for event in runway.operations.list_events(begin, model_id=model_id)
-        if everything or session.as_json or event.kind != CLOCK_EVENT
+        if everything or session.as_json or event.kind not in ROUTINE
     )
     if since is None:
         found = deque(found, maxlen=limit)
