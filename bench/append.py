@@ -66,8 +66,7 @@ def run() -> list[Row]:
         finally:
             postgres.destroy()
     with running_plane() as plane:
-        with plane.channel() as channel:
-            load_fleet(channel, make_fleet(models=MODELS, others=10, dependencies=10))
+        load_fleet(plane.address, make_fleet(models=MODELS, others=10, dependencies=10))
         over_grpc = uvloop.run(_grpc_rounds(plane.address, sorted(_model_ids())))
     return [
         Row(

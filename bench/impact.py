@@ -46,7 +46,7 @@ def run() -> list[Row]:
     rng = np.random.default_rng(2)
     asked = [fleet.node_ids[i] for i in rng.integers(0, len(fleet.node_ids), QUESTIONS)]
     with running_plane() as plane, plane.channel() as channel:
-        load_fleet(channel, fleet)
+        load_fleet(plane.address, fleet)
         stub = graph_pb2_grpc.GraphServiceStub(channel)
 
         def ask_runway(node_id: str) -> graph_pb2.GetImpactResponse:

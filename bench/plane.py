@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
-from runway.v1 import common_pb2, graph_pb2, graph_pb2_grpc, registry_pb2, registry_pb2_grpc
+from runway.v1 import common_pb2, graph_pb2, registry_pb2
+from runway_client import connect
 
 from bench.fleet import Fleet
 from control_plane.adapters.postgres.embedded import EmbeddedPostgres
@@ -119,32 +120,17 @@ def _listening(log_path: Path) -> str:
     return ""
 
 
-def load_fleet(channel: grpc.Channel, fleet: Fleet) -> int:
-    """Register and declare a whole fleet through the API; returns the revision."""
-    registry = registry_pb2_grpc.RegistryServiceStub(channel)
-    graph = graph_pb2_grpc.GraphServiceStub(channel)
-    mutation = common_pb2.Mutation(actor="bench", reason="bench")
-    with ThreadPoolExecutor(REGISTERING_AT_ONCE) as pool:
-        registered = pool.map(
-            lambda model: registry.RegisterModel(
-                registry_pb2.RegisterModelRequest(mutation=mutation, model=model), timeout=60
-            ),
-            _models(fleet.models),
-        )
-        for _ in registered:
-            pass
+def load_fleet(address: str, fleet: Fleet) -> None:
+    """Register and declare a whole fleet through the API, retrying as any client does."""
     others = fleet.datasets + fleet.features + fleet.consumers
-    graph.DeclareNodes(
-        graph_pb2.DeclareNodesRequest(mutation=mutation, nodes=[graph_pb2.Node(node_id=i) for i in others]), timeout=60
-    )
-    declared = graph.DeclareDependencies(
-        graph_pb2.DeclareDependenciesRequest(
-            mutation=mutation,
-            dependencies=[graph_pb2.Dependency(upstream_id=up, downstream_id=down) for up, down in fleet.dependencies],
-        ),
-        timeout=120,
-    )
-    return declared.revision
+    with connect(address) as runway, ThreadPoolExecutor(REGISTERING_AT_ONCE) as pool:
+        for _ in pool.map(runway.registry.register_model, _models(fleet.models)):
+            pass
+        runway.graph.declare_nodes(graph_pb2.Node(node_id=node_id) for node_id in others)
+        runway.graph.declare_dependencies(
+            graph_pb2.Dependency(upstream_id=upstream, downstream_id=downstream)
+            for upstream, downstream in fleet.dependencies
+        )
 
 
 def _models(node_ids: Sequence[str]) -> Iterator[registry_pb2.Model]:

@@ -47,8 +47,8 @@ def run() -> list[Row]:
     """Measure both, in turns."""
     fleet = make_fleet(models=500, others=500, dependencies=5_000)
     with running_plane() as plane:
+        load_fleet(plane.address, fleet)
         with plane.channel() as channel:
-            load_fleet(channel, fleet)
             ids = [node_id.removeprefix("model:") for node_id in fleet.models]
             stub = registry_pb2_grpc.RegistryServiceStub(channel)
             reply = stub.GetModel(registry_pb2.GetModelRequest(model_id=ids[0]), timeout=10)

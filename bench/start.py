@@ -25,8 +25,7 @@ def run() -> list[Row]:
     """Load once, start several times."""
     fleet = make_fleet(models=5_000, others=2_000, dependencies=50_000)
     with running_plane() as plane:
-        with plane.channel() as channel:
-            load_fleet(channel, fleet)
+        load_fleet(plane.address, fleet)
         plane.stop()
         answered, listening = zip(*(_start_and_ask(plane, fleet) for _ in range(STARTS)), strict=True)
     imports = [_imports_s() for _ in range(STARTS)]
