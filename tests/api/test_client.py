@@ -1,5 +1,6 @@
 """The Python client against a server that says what it is told: ids, retries, deadlines, errors, pages, times."""
 
+import pickle
 import re
 import threading
 from collections.abc import Iterator
@@ -151,6 +152,8 @@ def test_errors_are_decoded(fake: ControlPlaneFake, runway: Runway) -> None:
     assert error.metadata == {"field": "model.team"}
     assert str(error) == "model.team: use a slug; model.tier: say which"
     assert error.method == REGISTER
+    copied = pickle.loads(pickle.dumps(error))
+    assert (type(copied), vars(copied)) == (type(error), vars(error))
 
 
 @pytest.mark.parametrize(

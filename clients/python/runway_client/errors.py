@@ -61,8 +61,24 @@ class RunwayRpcError(Exception):
     def __str__(self) -> str:
         return self.message
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Errors cross processes: schedulers run work in children."""
+        return _rebuilt, (type(self), self.reason, self.message, self.violations, self.metadata, self.code, self.method)
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.reason}: {self.message})"
+
+
+def _rebuilt(
+    kind: type[RunwayRpcError],
+    reason: str,
+    message: str,
+    violations: Sequence[FieldViolation],
+    metadata: Mapping[str, str],
+    code: grpc.StatusCode,
+    method: str,
+) -> RunwayRpcError:
+    return kind(reason, message, violations, metadata, code=code, method=method)
 
 
 class InvalidRequest(RunwayRpcError):
