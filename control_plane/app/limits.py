@@ -1,5 +1,8 @@
 """Every bound of the application layer, each with why it is what it is."""
 
+DIGEST_CHARS_MAX = 64
+"""SHA-256 in hexadecimal."""
+
 ACTOR_CHARS_MAX = 200
 """A service account's name or an e-mail address; kept with every event."""
 

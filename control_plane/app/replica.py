@@ -42,6 +42,9 @@ class Submission(Generic[CommandT]):
     request_id: str | None = None
     actor: str = ""
     reason: str = ""
+    digest: str = ""
+    """What tells this request from another with the same id, where the command alone does not: a command made from
+    a partial update also holds what stood before, which its own first try has changed. Empty: the command's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +104,7 @@ class Replica(Generic[S, CommandT]):
         state = self.state
         digest = ""
         if submission.request_id:
-            digest = self._machine.digest(submission.command)
+            digest = submission.digest or self._machine.digest(submission.command)
             known = state.requests.get(submission.request_id)
             if known is not None:
                 if known.digest != digest:
@@ -137,9 +140,7 @@ class Replica(Generic[S, CommandT]):
             )
         return Answer(result=decision.result, revision=state.revision)
 
-    def _append(
-        self, submission: Submission[CommandT], *, event: tuple[str, str], envelope: Envelope
-    ) -> None:
+    def _append(self, submission: Submission[CommandT], *, event: tuple[str, str], envelope: Envelope) -> None:
         kind, payload = event
         result = "" if envelope.result is None else msgspec.json.encode(envelope.result).decode()
         digest = record_hash(
@@ -182,9 +183,7 @@ class Replica(Generic[S, CommandT]):
         if not self._pending:
             return None
         taken, self._pending = self._pending, []
-        return Batch(
-            records=tuple(record for record, _ in taken), envelopes=tuple(envelope for _, envelope in taken)
-        )
+        return Batch(records=tuple(record for record, _ in taken), envelopes=tuple(envelope for _, envelope in taken))
 
     def stored(self, batch: Batch) -> None:
         """The log holds the batch."""
@@ -197,9 +196,7 @@ class Replica(Generic[S, CommandT]):
         if snapshot.codec != self._machine.snapshot_codec:
             raise ValueError(f"snapshot codec {snapshot.codec}, ours is {self._machine.snapshot_codec}")
         try:
-            blob = zstandard.ZstdDecompressor().decompress(
-                snapshot.blob, max_output_size=limits.SNAPSHOT_BYTES_MAX
-            )
+            blob = zstandard.ZstdDecompressor().decompress(snapshot.blob, max_output_size=limits.SNAPSHOT_BYTES_MAX)
         except zstandard.ZstdError as error:
             raise ValueError(f"snapshot at seq {snapshot.seq}: {error}") from error
         state = self._machine.decode_snapshot(blob)
@@ -243,9 +240,7 @@ def open_record(machine: StateMachine[S, CommandT], record: Record) -> Envelope:
         event = machine.decode_event(record.kind, record.version, record.payload)
         result = msgspec.json.decode(record.result, type=Result) if record.result else None
     except ValueError as error:
-        raise CorruptLog(
-            record.seq, f"{record.kind} of version {record.version} cannot be read: {error}"
-        ) from error
+        raise CorruptLog(record.seq, f"{record.kind} of version {record.version} cannot be read: {error}") from error
     return Envelope(
         seq=record.seq,
         epoch=record.epoch,
@@ -267,6 +262,7 @@ def check_submission(submission: Submission[CommandT]) -> None:
         Violation(field=field, rule="text", message=f"use at most {chars_max} printable characters")
         for field, text, chars_max in (
             ("request_id", submission.request_id or "", REQUEST_ID_CHARS_MAX),
+            ("digest", submission.digest, limits.DIGEST_CHARS_MAX),
             ("actor", submission.actor, limits.ACTOR_CHARS_MAX),
             ("reason", submission.reason, limits.REASON_CHARS_MAX),
         )

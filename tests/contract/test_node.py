@@ -2,6 +2,7 @@
 log's."""
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import msgspec
@@ -99,6 +100,15 @@ async def test_the_same_request_gets_the_same_answer(world: World) -> None:
     async with leading(world, ToyMachine(snapshot_codec=7)) as node:
         assert (await node.submit(add("a", 3, request_id="r1", parts=2))).revision == first.revision
         assert node.state.totals == {"a": 16}
+
+
+async def test_a_digest_of_the_request_stands_in_for_the_commands(world: World) -> None:
+    async with leading(world) as node:
+        first = await node.submit(replace(add("a", 3, request_id="r1"), digest="set a to three"))
+        again = await node.submit(replace(add("a", 0, request_id="r1"), digest="set a to three"))
+        assert (again.result, again.repeated) == (first.result, True)
+        with pytest.raises(Refused):
+            await node.submit(replace(add("a", 3, request_id="r1"), digest="set a to four"))
 
 
 async def test_one_request_sent_many_times_at_once_is_applied_once(world: World) -> None:
