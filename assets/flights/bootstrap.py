@@ -8,8 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from runway.v1 import common_pb2, graph_pb2, registry_pb2
-from runway_client import Runway, RunwayRpcError, Why, connect
+from runway_client import Runway, RunwayRpcError, Why, connect, messages
 from runway_client.times import to_timestamp
 
 from assets.flights.data import FlightsError
@@ -22,11 +21,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 TASKS = {
-    "binary": common_pb2.TASK_TYPE_BINARY,
-    "regression": common_pb2.TASK_TYPE_REGRESSION,
-    "embedding": common_pb2.TASK_TYPE_EMBEDDING,
+    "binary": messages.TASK_TYPE_BINARY,
+    "regression": messages.TASK_TYPE_REGRESSION,
+    "embedding": messages.TASK_TYPE_EMBEDDING,
 }
-TIERS = {1: common_pb2.TIER_1, 2: common_pb2.TIER_2, 3: common_pb2.TIER_3, 4: common_pb2.TIER_4}
+TIERS = {1: messages.TIER_1, 2: messages.TIER_2, 3: messages.TIER_3, 4: messages.TIER_4}
 TRAININGS_AT_ONCE = 2
 
 
@@ -42,43 +41,43 @@ def register(runway: Runway) -> None:
     runway.graph.declare_dependencies(_dependencies())
 
 
-def _nodes() -> list[graph_pb2.Node]:
+def _nodes() -> list[messages.Node]:
     datasets = [
-        graph_pb2.Node(node_id=f"dataset:{name}", description=text, team="data", owner="team:data")
+        messages.Node(node_id=f"dataset:{name}", description=text, team="data", owner="team:data")
         for name, text in DATASETS.items()
     ]
     features = [
-        graph_pb2.Node(node_id=f"feature:{one.name}", description=one.description, team="data", owner="team:data")
+        messages.Node(node_id=f"feature:{one.name}", description=one.description, team="data", owner="team:data")
         for one in FEATURES
     ]
     return datasets + features
 
 
-def _dependencies() -> list[graph_pb2.Dependency]:
+def _dependencies() -> list[messages.Dependency]:
     derived = [
-        graph_pb2.Dependency(
+        messages.Dependency(
             upstream_id=f"dataset:{one.dataset}",
             downstream_id=f"feature:{one.name}",
-            type=graph_pb2.DEPENDENCY_TYPE_DERIVED_FROM,
+            type=messages.DEPENDENCY_TYPE_DERIVED_FROM,
         )
         for one in FEATURES
     ]
     read = [
-        graph_pb2.Dependency(
+        messages.Dependency(
             upstream_id=f"feature:{name}",
             downstream_id=f"model:{model.model_id}",
-            type=graph_pb2.DEPENDENCY_TYPE_READS_FEATURE,
+            type=messages.DEPENDENCY_TYPE_READS_FEATURE,
         )
         for model in FLEET
         for name in model.features
     ]
     consumed = [
-        graph_pb2.Dependency(
+        messages.Dependency(
             upstream_id=f"model:{upstream}",
             downstream_id=f"model:{model.model_id}",
-            type=graph_pb2.DEPENDENCY_TYPE_EMBEDS
+            type=messages.DEPENDENCY_TYPE_EMBEDS
             if upstream == "route_embedding"
-            else graph_pb2.DEPENDENCY_TYPE_CONSUMES_OUTPUT,
+            else messages.DEPENDENCY_TYPE_CONSUMES_OUTPUT,
         )
         for model in FLEET
         for upstream in model.upstream
@@ -86,8 +85,8 @@ def _dependencies() -> list[graph_pb2.Dependency]:
     return derived + read + consumed
 
 
-def _registered(model: FlightModel) -> registry_pb2.Model:
-    return registry_pb2.Model(
+def _registered(model: FlightModel) -> messages.Model:
+    return messages.Model(
         model_id=model.model_id,
         owner=OWNERS[model.team],
         team=model.team,
@@ -131,7 +130,7 @@ def _waves(done: set[str]) -> "Iterator[list[FlightModel]]":
 def _promote_first(runway: Runway, model: FlightModel, trained: Trained, numbers: dict[str, int]) -> int:
     what = described(trained, {upstream: numbers[upstream] for upstream in model.upstream})
     version = runway.registry.register_version(
-        registry_pb2.ModelVersion(
+        messages.ModelVersion(
             model_id=model.model_id,
             artifact_uri=what.artifact_uri,
             artifact_sha256=what.artifact_sha256,
@@ -139,7 +138,7 @@ def _promote_first(runway: Runway, model: FlightModel, trained: Trained, numbers
             trained_from=to_timestamp(trained.trained_from),
             trained_until=to_timestamp(trained.trained_until),
             metrics=[
-                registry_pb2.Metric(
+                messages.Metric(
                     name=one.name, value=one.value, standard_error=one.standard_error, sample_size=one.sample_size
                 )
                 for one in what.metrics

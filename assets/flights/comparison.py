@@ -4,6 +4,7 @@ AUC: DeLong, DeLong, Clarke-Pearson 1988, in the O(n log n) form of Sun and Xu 2
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
@@ -46,30 +47,35 @@ def metrics(task: Task, output: Floats, value: Floats) -> tuple[Metric, ...]:
     )
 
 
-def compare(
-    model: FlightModel,
-    new: Floats,
-    old: Floats | None,
-    value: Floats,
-    *,
-    holdout_from: datetime,
-    holdout_until: datetime,
-) -> Validation:
-    """Whether the candidate may replace production."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holdout:
+    """The stretch of time a comparison is made on."""
+
+    start: datetime
+    end: datetime
+
+
+def compare(model: FlightModel, new: Floats, old: Floats | None, value: Floats, holdout: Holdout) -> Validation:
+    """Whether the candidate may replace production; outputs and outcomes of the same flights, shape (n,)."""
     known = ~np.isnan(new) & (np.ones(len(new), np.bool_) if old is None else ~np.isnan(old))
     new, value = new[known], value[known]
-    spans = {"holdout_from": holdout_from, "holdout_until": holdout_until, "sample_size": len(value)}
     if len(value) < FLIGHTS_MIN or (model.task == "binary" and len(np.unique(value)) < 2):
-        why = f"{len(value)} labelled flights in the holdout, {FLIGHTS_MIN} of both kinds are needed to compare"
-        return Validation(passed=False, metric=model.metric, candidate=0.0, explanation=why, **spans)
+        return Validation(
+            passed=False,
+            metric=model.metric,
+            candidate=0.0,
+            sample_size=len(value),
+            explanation=f"{len(value)} labelled flights in the holdout, {FLIGHTS_MIN} of both kinds are needed to compare",
+            holdout_from=holdout.start,
+            holdout_until=holdout.end,
+        )
     measured = {metric.name: metric.value for metric in metrics(model.task, new, value)}
     candidate = measured[model.metric]
     if old is None:
-        why = f"{model.metric} {candidate:.4f}, and nothing is in production to compare with"
-        return Validation(passed=True, metric=model.metric, candidate=candidate, explanation=why, **spans)
+        return _unopposed(model, candidate, len(value), holdout)
     better, error = _difference(model.task, new, old[known], value)
     production = candidate - better if model.task == "binary" else candidate + better
-    return _judged(model, candidate, production, better, error, spans)
+    return _judged(model, Difference(candidate, production, better, error, len(value)), holdout)
 
 
 def embeddings(
@@ -77,41 +83,59 @@ def embeddings(
     rows: Rows,
     candidate: Mapping[str, Artifact],
     production: Mapping[str, Artifact] | None,
-    *,
-    holdout_from: datetime,
-    holdout_until: datetime,
+    holdout: Holdout,
 ) -> Validation:
     """The same for the embedding: how much of the routes' behaviour in the holdout each explains."""
     new, error, count = reconstruction_r2(candidate[model.model_id].estimator, rows)
-    spans = {"holdout_from": holdout_from, "holdout_until": holdout_until, "sample_size": count}
     if production is None:
-        why = f"{model.metric} {new:.4f}, and nothing is in production to compare with"
-        return Validation(passed=True, metric=model.metric, candidate=new, explanation=why, **spans)
+        return _unopposed(model, new, count, holdout)
     old, _, _ = reconstruction_r2(production[model.model_id].estimator, rows)
-    return _judged(model, new, old, new - old, error, spans)
+    return _judged(model, Difference(new, old, new - old, error, count), holdout)
 
 
-def _judged(
-    model: FlightModel, candidate: float, production: float, better: float, error: float, spans: Mapping[str, object]
-) -> Validation:
-    """`better` is oriented: above 0 the candidate is better."""
-    passed = better >= -MARGINS[model.task]
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Candidate and production on the same rows; `better` is oriented: above 0 the candidate is better."""
+
+    candidate: float
+    production: float
+    better: float
+    standard_error: float
+    sample_size: int
+
+
+def _unopposed(model: FlightModel, candidate: float, sample_size: int, holdout: Holdout) -> Validation:
+    return Validation(
+        passed=True,
+        metric=model.metric,
+        candidate=candidate,
+        sample_size=sample_size,
+        explanation=f"{model.metric} {candidate:.4f}, and nothing is in production to compare with",
+        holdout_from=holdout.start,
+        holdout_until=holdout.end,
+    )
+
+
+def _judged(model: FlightModel, found: Difference, holdout: Holdout) -> Validation:
+    passed = found.better >= -MARGINS[model.task]
     if not passed:
         verdict = "the candidate is worse than production"
-    elif better > 2 * error:
+    elif found.better > 2 * found.standard_error:
         verdict = "the candidate is better than production"
     else:
         verdict = "the candidate is as good as production"
     return Validation(
         passed=bool(passed),
         metric=model.metric,
-        candidate=candidate,
-        production=production,
-        standard_error=error,
-        explanation=f"{verdict}: {model.metric} {candidate:.4f} against {production:.4f} "
-        f"on {spans['sample_size']} {'routes' if model.task == 'embedding' else 'flights'} (difference {better:+.4f}, "
-        f"standard error {error:.4f})",
-        **spans,  # type: ignore[arg-type]  # the three fields every validation of this module shares
+        candidate=found.candidate,
+        production=found.production,
+        standard_error=found.standard_error,
+        sample_size=found.sample_size,
+        explanation=f"{verdict}: {model.metric} {found.candidate:.4f} against {found.production:.4f} "
+        f"on {found.sample_size} {'routes' if model.task == 'embedding' else 'flights'} "
+        f"(difference {found.better:+.4f}, standard error {found.standard_error:.4f})",
+        holdout_from=holdout.start,
+        holdout_until=holdout.end,
     )
 
 

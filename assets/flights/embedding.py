@@ -96,7 +96,8 @@ def _profiles(rows: Rows) -> tuple[Floats, list[str]]:
         total = np.bincount(inverse[where], values[where], len(names))
         count = np.bincount(inverse[where], minlength=len(names))
         # Shrunk towards the mean of all, as if five average flights were there.
-        return (total + 5 * values.mean()) / (count + 5)
+        shrunk: Floats = (total + 5 * values.mean()) / (count + 5)
+        return shrunk
 
     everything = np.ones(len(delay), np.bool_)
     columns = [mean(delay, part == one) for one in range(1, DAY_PARTS)]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
-from runway.v1 import policies_pb2
+from runway_client import messages
 from runway_client.times import to_duration
 
 from assets.flights.comparison import MARGINS
@@ -67,13 +67,11 @@ ROWS_OF_A_WEEK: Mapping[bool, int] = {True: 1_700, False: 5_500}
 single day its own weather."""
 
 
-def staleness_policy(model: FlightModel) -> policies_pb2.StalenessPolicy:
+def staleness_policy(model: FlightModel) -> messages.StalenessPolicy:
     """When a model counts as stale."""
     pace = PACE[model.tier]
-    return policies_pb2.StalenessPolicy(
-        weights=policies_pb2.StalenessPolicy.Weights(
-            age=0.20, input_drift=0.25, prediction_drift=0.20, performance=0.35
-        ),
+    return messages.StalenessPolicy(
+        weights=messages.StalenessPolicy.Weights(age=0.20, input_drift=0.25, prediction_drift=0.20, performance=0.35),
         stale_threshold=pace.stale_threshold,
         at_risk_threshold=pace.at_risk_threshold,
         age_backstop_days=pace.age_backstop_days,
@@ -86,9 +84,9 @@ def staleness_policy(model: FlightModel) -> policies_pb2.StalenessPolicy:
     )
 
 
-def retraining_policy(model: FlightModel) -> policies_pb2.RetrainingPolicy:
+def retraining_policy(model: FlightModel) -> messages.RetrainingPolicy:
     """What follows from a verdict."""
-    return policies_pb2.RetrainingPolicy(
+    return messages.RetrainingPolicy(
         automatic=True,
         cooldown=to_duration(PACE[model.tier].cooldown),
         cascade_cooldown=to_duration(timedelta(hours=4)),
@@ -99,12 +97,12 @@ def retraining_policy(model: FlightModel) -> policies_pb2.RetrainingPolicy:
     )
 
 
-def validation_policy(model: FlightModel) -> policies_pb2.ValidationPolicy:
+def validation_policy(model: FlightModel) -> messages.ValidationPolicy:
     """What a candidate must show."""
-    return policies_pb2.ValidationPolicy(margin=MARGINS[model.task], timeout=to_duration(timedelta(days=3)))
+    return messages.ValidationPolicy(margin=MARGINS[model.task], timeout=to_duration(timedelta(days=3)))
 
 
-def label_spec(model: FlightModel) -> policies_pb2.LabelSpec:
+def label_spec(model: FlightModel) -> messages.LabelSpec:
     """What the outcome is and how long it may take."""
     metric = model.metric if model.task != "embedding" else ""
-    return policies_pb2.LabelSpec(label_type="default", window=to_duration(WINDOW), metric=metric)
+    return messages.LabelSpec(label_type="default", window=to_duration(WINDOW), metric=metric)

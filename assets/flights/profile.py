@@ -40,11 +40,11 @@ def _histogram(values: npt.NDArray[Any]) -> dict[str, Any]:
     number = values.astype(np.float64)
     known_values = number[~np.isnan(number)]
     edges = _edges(known_values)
-    counts = np.bincount(np.searchsorted(edges, known_values, side="left"), minlength=len(edges) + 1)
+    cells = np.bincount(np.searchsorted(edges, known_values, side="left"), minlength=len(edges) + 1)
     return {
         "kind": "numeric",
         "edges": edges.tolist(),
-        "counts": [*counts.tolist(), int(np.isnan(number).sum())],
+        "counts": [*cells.tolist(), int(np.isnan(number).sum())],
     }
 
 

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
-from runway.v1 import retraining_pb2
 from runway_client import (
     OutcomeBatch,
     PredictionBatch,
@@ -28,6 +27,7 @@ from runway_client import (
     Unreachable,
     connect,
     from_timestamp,
+    messages,
     outcome_batch,
     prediction_batch,
     prediction_ids,
@@ -157,7 +157,7 @@ class Replay:
             live = self._runway.retraining.list_retrains(states=LIVE)
             states = [(one.state, bool(one.waiting_for)) for one in live]
             running = any(state in UNDER_WAY for state, _ in states)
-            ready = any(state == retraining_pb2.RETRAIN_STATE_WAITING and not held_up for state, held_up in states)
+            ready = any(state == messages.RETRAIN_STATE_WAITING and not held_up for state, held_up in states)
             waited_s = time.monotonic() - began
             if not running and not (ready and waited_s < PICKUP_S):
                 return
@@ -166,9 +166,9 @@ class Replay:
 
 
 LIVE = (
-    retraining_pb2.RETRAIN_STATE_WAITING,
-    retraining_pb2.RETRAIN_STATE_RUNNING,
-    retraining_pb2.RETRAIN_STATE_VALIDATING,
+    messages.RETRAIN_STATE_WAITING,
+    messages.RETRAIN_STATE_RUNNING,
+    messages.RETRAIN_STATE_VALIDATING,
 )
 UNDER_WAY = LIVE[1:]
 

@@ -10,8 +10,7 @@ from datetime import datetime
 
 import numpy as np
 import numpy.typing as npt
-from runway.v1 import registry_pb2
-from runway_client import Runway, connect
+from runway_client import Runway, connect, messages
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
 from assets.flights import comparison
@@ -163,15 +162,15 @@ def validate(
     """Compare a candidate with production on the holdout, flight by flight; both stand on their own upstream."""
     _, cut, until = window(data_until)
     rows = rows_between(cut, until, model.origin)
-    spans = {"holdout_from": cut, "holdout_until": until}
+    holdout = comparison.Holdout(start=cut, end=until)
     if model.task == "embedding":
-        return comparison.embeddings(model, rows, candidate, production, **spans)
+        return comparison.embeddings(model, rows, candidate, production, holdout)
     value, known_at = outcomes(model, rows)
     known = ~np.isnan(value) & (known_at <= instant(until))
     rows, value = rows[known], value[known]
     new = Outputs(rows, candidate).output(model.model_id)
     old = Outputs(rows, production).output(model.model_id) if production is not None else None
-    return comparison.compare(model, new, old, value, **spans)
+    return comparison.compare(model, new, old, value, holdout)
 
 
 class FlightsTrainer:
@@ -208,7 +207,7 @@ class Serving:
     """What is in production now, by model."""
 
     def __init__(self, runway: Runway) -> None:
-        self.versions: dict[str, registry_pb2.ModelVersion] = {}
+        self.versions: dict[str, messages.ModelVersion] = {}
         for model in runway.registry.list_models():
             number = model.aliases.get("production", 0)
             if model.model_id in BY_ID and number:

@@ -157,7 +157,8 @@ def _explained(record: ModelRecord, total: CoverageRow, minimum: float) -> str:
     verdict = "enough" if share >= minimum else "too little"
     return (
         f"{total.joined} of {total.mature} mature predictions have their outcome ({share:.1%}, {verdict}: "
-        f"{minimum:.1%} is asked for); {total.predicted - total.mature} are younger than {spelled(record.label_spec.window)}"
+        f"{minimum:.1%} is asked for); "
+        f"{total.predicted - total.mature} are younger than {spelled(record.label_spec.window)}"
     )
 
 

@@ -110,9 +110,7 @@ class Callers(Generic[CommandT]):
         """The node steps down. True if a batch was under way: its callers are in doubt now."""
         batch, waiting = self._batch
         if batch is None:
-            self.not_stored(
-                Unavailable(Reason.STORE_UNAVAILABLE, "The command was not stored; send it again.")
-            )
+            self.not_stored(Unavailable(Reason.STORE_UNAVAILABLE, "The command was not stored; send it again."))
             return False
         self._batch = (None, [])
         self._in_doubt.append((batch, waiting))

@@ -115,13 +115,13 @@ class Evaluator:
         version = record.production
         assert version is not None
         await self._ground_truth.tell(record, version)
-        policy, label = record.staleness_policy, record.label_spec
+        policy = record.staleness_policy
         end = window_end(now)
         start = end - timedelta(days=policy.window_days)
         facts = await self._ground_truth.read(
             lambda store: store.evidence(record.model_id, version.number, start, end, now)
         )
-        return _Look(record.model_id, version, policy, evidence_of(version, label, facts))
+        return _Look(record.model_id, version, policy, evidence_of(record, version, facts))
 
     async def _submit(self, command: Command) -> None:
         await self._node.submit(Submission(command=command, actor=ACTOR, reason="evaluation"))

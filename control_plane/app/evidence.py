@@ -13,11 +13,12 @@ from control_plane.core.staleness.evidence import (
     PredictionCounts,
     flat_feature_table,
 )
+from control_plane.core.state import ModelRecord
 
 HIGHER_IS_BETTER = frozenset({"auc", "accuracy", "precision", "recall", "r2"})
 
 
-def evidence_of(version: ModelVersion, label: LabelSpec, facts: FactEvidence) -> Evidence:
+def evidence_of(record: ModelRecord, version: ModelVersion, facts: FactEvidence) -> Evidence:
     """Everything known about a version; what is not known stays None."""
     features = facts.features
     table = (
@@ -40,22 +41,22 @@ def evidence_of(version: ModelVersion, label: LabelSpec, facts: FactEvidence) ->
         prediction=PredictionCounts(reference=prediction.reference, current=prediction.current)
         if prediction is not None
         else None,
-        performance=_performance(version, label, facts),
-        coverage=facts.coverage.coverage,
+        performance=_performance(version, record.label_spec, facts),
+        coverage=facts.coverage.coverage if record.facts.task_type.has_outcomes else None,
     )
 
 
 def _performance(version: ModelVersion, label: LabelSpec, facts: FactEvidence) -> PerformanceEvidence | None:
-    """The primary metric now against the version's holdout; None when either is not known."""
+    """The primary metric now against the version's holdout, if that is known; None without outcomes."""
     now = facts.performance.metric(label.primary_metric)
     baseline = next((m for m in version.facts.metrics if m.name == label.primary_metric), None)
-    if now is None or baseline is None:
+    if now is None:
         return None
     return PerformanceEvidence(
         metric=label.primary_metric,
         higher_is_better=label.primary_metric in HIGHER_IS_BETTER,
-        baseline=baseline.value,
-        baseline_error=baseline.standard_error,
+        baseline=baseline.value if baseline is not None else None,
+        baseline_error=baseline.standard_error if baseline is not None else 0.0,
         current=now.value,
         current_error=now.standard_error,
         sample_size=now.sample_size,

@@ -23,6 +23,11 @@ class TaskType(StrEnum):
     MULTICLASS = "MULTICLASS"
     RANKING = "RANKING"
 
+    @property
+    def has_outcomes(self) -> bool:
+        """Does the world ever say whether a prediction was right? Of an embedding it does not."""
+        return self is not TaskType.EMBEDDING
+
 
 class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What an owner says about a model."""
