@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 import grpc
@@ -88,6 +89,12 @@ class Plane:
             self._process.kill()
             self._process.wait()
         self._process = None
+
+    def recovery_s(self) -> float:
+        """Seconds from configuration read to listening of the last start, by the clock of its log."""
+        lines = (self.home / f"control_plane_{self._starts}.log").read_text().splitlines()
+        at = {line["event"]: datetime.fromisoformat(line["timestamp"]) for line in map(json.loads, lines)}
+        return (at["server.listening"] - at["configuration"]).total_seconds()
 
     def channel(self) -> grpc.Channel:
         """A channel to the running control plane."""
