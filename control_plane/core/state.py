@@ -27,6 +27,9 @@ EPOCH_START = datetime(1970, 1, 1, tzinfo=UTC)
 REQUESTS_KEPT_MAX = 100_000
 """Remembered request ids. At 25 retrains and some thousand mutations a day that is weeks of retries."""
 
+REQUESTS_DROPPED = 1_000
+"""How many of the oldest are forgotten at once when there are too many."""
+
 VERDICT_CHANGES_KEPT_MAX = 100
 """Per model, for `ListVerdictChanges`; older ones stay in the log."""
 
