@@ -1,0 +1,71 @@
+"""A process that appends batches in a loop until it is killed: `python -m tests.ground_truth.appender DIR FIRST`.
+
+Prints the number of each batch once it is acknowledged. Every batch is sent twice under two ids at times, ticks run
+beside it, so that a kill lands in appending, sealing and joining alike.
+"""
+
+import sys
+import threading
+from datetime import timedelta
+from pathlib import Path
+
+from control_plane.adapters.parquet.maintenance import StoreConfig
+from control_plane.adapters.parquet.store import ParquetFactStore
+from control_plane.core.ground_truth.labels import LabelSpec
+from tests.ground_truth.arrows import (
+    HOUR_US,
+    T0,
+    T0_US,
+    ipc,
+    outcome_columns,
+    outcomes_for,
+    prediction_columns,
+    some_predictions,
+)
+from tests.reference.join import Prediction
+
+MODEL = "m"
+ROWS = 20
+SPEC = LabelSpec(window=timedelta(hours=6))
+BATCHES_PER_HOUR = 4
+
+
+def predictions_of(number: int) -> list[Prediction]:
+    """The predictions of a batch."""
+    return some_predictions(ROWS, start_us=T0_US + number // BATCHES_PER_HOUR * HOUR_US, first=100 * number)
+
+
+def send(store: ParquetFactStore, number: int) -> tuple[bool, bool]:
+    """Append a batch of predictions and all its outcomes; whether each was there before."""
+    rows = predictions_of(number)
+    predictions = store.append_predictions(f"b{number}", MODEL, 1, ipc(prediction_columns(rows)))
+    outcomes = store.append_outcomes(f"b{number}", MODEL, "", ipc(outcome_columns(outcomes_for(rows))))
+    return predictions.duplicate, outcomes.duplicate
+
+
+def open_store(directory: Path) -> ParquetFactStore:
+    """The store under test."""
+    store = ParquetFactStore(directory, StoreConfig(join_every=timedelta(hours=1), speed_window=timedelta(hours=3)))
+    store.set_label(MODEL, SPEC)
+    return store
+
+
+def main() -> None:
+    """Append until killed."""
+    directory, first = Path(sys.argv[1]), int(sys.argv[2])
+    store = open_store(directory)
+    reached = first
+
+    def keep_ticking() -> None:
+        while True:
+            store.tick(T0 + timedelta(hours=reached // BATCHES_PER_HOUR))
+
+    threading.Thread(target=keep_ticking, daemon=True).start()
+    while True:
+        send(store, reached)
+        print(reached, flush=True)
+        reached += 1
+
+
+if __name__ == "__main__":
+    main()
