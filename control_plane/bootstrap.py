@@ -123,6 +123,7 @@ async def run(config: Config) -> None:
         starting.result()
         gc.freeze()  # what was imported and replayed stays; later collections need not walk it
         await told
+        gc.unfreeze()  # extension modules complain at exit about what was never collected
     else:
         starting.cancel()
         await asyncio.gather(starting, return_exceptions=True)
