@@ -23,6 +23,7 @@ from assets.sensors import (
     staleness_sensor,
     wall_clock,
 )
+from assets.sensors.lease import LINGER_S
 from assets.tags import only_models
 from assets.trainer import TRAINERS
 
@@ -63,7 +64,12 @@ def load_for_worker(model_ids: tuple[str, ...], connect: Connect) -> Fleet:
 
 
 def build_definitions(
-    fleet: Fleet, connect: Connect, trainers: Trainers = TRAINERS, connect_sensors: Connect | None = None
+    fleet: Fleet,
+    connect: Connect,
+    trainers: Trainers = TRAINERS,
+    *,
+    connect_sensors: Connect | None = None,
+    linger_s: float = LINGER_S,
 ) -> dg.Definitions:
     """Everything the UI shows."""
     look = connect_sensors or connect
@@ -71,7 +77,7 @@ def build_definitions(
         assets=[*external_assets(fleet), *model_assets(fleet, connect, trainers)],
         asset_checks=model_checks(fleet, look),
         sensors=[
-            lease_sensor(fleet, look),
+            lease_sensor(fleet, look, linger_s=linger_s),
             run_status_sensor(look),
             staleness_sensor(fleet, look),
             reload_sensor(fleet, look, reload_in_background, wall_clock),

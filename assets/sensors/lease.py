@@ -3,7 +3,13 @@
 Nothing is decided here. A lease whose run was never made (the reply was lost, the daemon died, the model is newer
 than this code location) is not among the attempts we know, so the control plane returns it at the next tick;
 `run_key` is the attempt, so a lease that comes twice still makes one run.
+
+Dagster looks at its sensors every five seconds. A tick that finds nothing therefore lingers and asks again until the
+next one is near: a slot that gets free is filled within half a second instead of up to five.
 """
+
+import time
+from collections.abc import Callable
 
 import dagster as dg
 from runway_client import RunwayRpcError
@@ -41,8 +47,15 @@ LIVE = [
 
 EVERY_S = 1
 
+LINGER_S = 3.5
+"""Together with a slow answer it stays below Dagster's five seconds, so that no tick is skipped."""
 
-def lease_sensor(fleet: Fleet, connect: Connect) -> dg.SensorDefinition:
+ASK_AGAIN_S = 0.5
+
+
+def lease_sensor(
+    fleet: Fleet, connect: Connect, *, linger_s: float = LINGER_S, sleep: Callable[[float], None] = time.sleep
+) -> dg.SensorDefinition:
     """The sensor; `fleet` is what this code location has loaded."""
     known_models = {model.model_id for model in fleet.models}
 
@@ -57,6 +70,11 @@ def lease_sensor(fleet: Fleet, connect: Connect) -> dg.SensorDefinition:
         plane = connect()
         try:
             leases = plane.lease(live_attempts(context.instance), LEASES_PER_TICK_MAX)
+            left_s = linger_s
+            while left_s > 0 and not any(lease.model_id in known_models for lease in leases):
+                sleep(ASK_AGAIN_S)
+                left_s -= ASK_AGAIN_S
+                leases = plane.lease(live_attempts(context.instance), LEASES_PER_TICK_MAX)
         except RunwayRpcError as error:
             return dg.SensorResult(skip_reason=error.message)
         finally:

@@ -15,5 +15,5 @@ current: list[World] = []
 def fleet() -> dg.Definitions:
     """The definitions of the world of the test that runs."""
     return build_definitions(
-        current[-1].plane.shown, lambda: current[-1].plane, {"flights": lambda: current[-1].trainer}
+        current[-1].plane.shown, lambda: current[-1].plane, {"flights": lambda: current[-1].trainer}, linger_s=0
     )

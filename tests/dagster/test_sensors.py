@@ -7,7 +7,7 @@ import pytest
 
 from assets.fleet import make_fleet
 from assets.plane import Limits, Status, Verdict
-from assets.sensors.lease import run_request
+from assets.sensors.lease import lease_sensor, run_request
 from assets.sensors.reload import AGAIN_S, FACTS_EVERY_S, SETTLE_S_MAX, Seen, reload_sensor, step, worth_a_look
 from assets.sensors.staleness import VERDICTS_PER_TICK_MAX
 from assets.tags import ATTEMPT_TAG, LEASE_TAG, MODEL_TAG, RETRAIN_TAG, TEAM_TAG
@@ -63,6 +63,26 @@ class TestLease:
         assert requested(world.tick("lease_retrains")) == ["rt_000002_a1"]
         world.load()
         assert "rt_000001_a1" in requested(world.tick("lease_retrains"))
+
+    def test_a_tick_lingers_until_something_is_released(self, world: World) -> None:
+        slept: list[float] = []
+
+        def sleep(seconds: float) -> None:
+            slept.append(seconds)
+            if len(slept) == 3:
+                world.plane.ask("air_time")
+
+        sensor = lease_sensor(world.plane.shown, lambda: world.plane, linger_s=3.5, sleep=sleep)
+        result = sensor(dg.build_sensor_context(world.instance, definitions=world.defs))
+        assert isinstance(result, dg.SensorResult)
+        assert requested(result) == ["rt_000001_a1"]
+        assert len(slept) == 3
+
+    def test_a_tick_that_lingers_ends(self, world: World) -> None:
+        slept: list[float] = []
+        sensor = lease_sensor(world.plane.shown, lambda: world.plane, linger_s=3.5, sleep=slept.append)
+        assert isinstance(sensor(dg.build_sensor_context(world.instance, definitions=world.defs)), dg.SensorResult)
+        assert sum(slept) == 3.5
 
     def test_the_control_plane_away_is_a_sentence(self, world: World) -> None:
         world.plane.away = True

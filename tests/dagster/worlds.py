@@ -60,7 +60,7 @@ class World:
     def load(self) -> None:
         """Load the code location again."""
         trainers: dict[str, Callable[[], Trainer]] = {"flights": lambda: self.trainer}
-        self.defs = build_definitions(self.plane.shown, lambda: self.plane, trainers)
+        self.defs = build_definitions(self.plane.shown, lambda: self.plane, trainers, linger_s=0)
 
     def tick(self, name: str, cursor: str | None = None) -> dg.SensorResult:
         """Evaluate a sensor as it would be next."""
