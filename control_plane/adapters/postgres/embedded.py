@@ -214,7 +214,10 @@ class EmbeddedPostgres:
         if self.data_dir.is_symlink():
             self.data_dir.unlink()
         if target.is_dir():
-            shutil.rmtree(target)
+            try:
+                shutil.rmtree(target)
+            except FileNotFoundError:  # the creation of another cluster sweeps what has lost its link; so do we
+                shutil.rmtree(target, ignore_errors=True)
         if target != self.data_dir:
             target.with_suffix(".origin").unlink(missing_ok=True)
         (self.data_dir.parent / f".{self.data_dir.name}.lock").unlink(missing_ok=True)
