@@ -65,7 +65,7 @@ def compare(model: FlightModel, new: Floats, old: Floats | None, value: Floats, 
             metric=model.metric,
             candidate=0.0,
             sample_size=len(value),
-            explanation=f"{len(value)} labelled flights in the holdout, {FLIGHTS_MIN} of both kinds are needed to compare",
+            explanation=f"{len(value)} labelled flights in the holdout; it takes {FLIGHTS_MIN}, of both kinds",
             holdout_from=holdout.start,
             holdout_until=holdout.end,
         )

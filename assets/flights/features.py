@@ -4,7 +4,6 @@ Nothing here looks ahead: weather is the reading at the start of the scheduled h
 once they have really left or landed (`tests/dagster/flights` changes the future and compares).
 """
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -13,14 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet
 
-from assets.flights.data import ORIGINS, Instants, column, flights, read_source
-from assets.flights.home import home, write_atomically
+from assets.flights.data import ORIGINS, Instants, cached, column, flights, read_source
 
 Floats = npt.NDArray[np.float64]
 
-CACHE_NAME = "features-2013-v1.parquet"
+CACHE_NAME = "features-2013-v2.parquet"
 
 DATASETS: Mapping[str, str] = {
     "weather": "Hourly readings at the three airports",
@@ -82,12 +79,7 @@ INCOMING_HOURS_MAX = 24
 @cache
 def features() -> pa.Table:
     """Features of all flights in the order of `flights()`; categories as strings. Made once, then cached."""
-    path = home() / CACHE_NAME
-    if not path.exists():
-        sink = io.BytesIO()
-        pyarrow.parquet.write_table(compute(flights()), sink)
-        write_atomically(path, sink.getvalue())
-    return pyarrow.parquet.read_table(path)
+    return cached(CACHE_NAME, lambda: compute(flights()))
 
 
 def compute(table: pa.Table) -> pa.Table:
@@ -197,7 +189,10 @@ def _incoming(table: pa.Table) -> tuple[Floats, Floats]:
 def _rolling(
     group: npt.NDArray[Any], happened: Instants, value: Floats, asked: Instants, span: np.timedelta64
 ) -> Floats:
-    """Mean of `value` over what happened in the group within `span` up to each `asked`; NaN where nothing did."""
+    """Mean of `value` over what happened in the group within `span` up to each `asked`; NaN where nothing did.
+
+    A flight's own value never counts: one that leaves early has left when it is asked about.
+    """
     found = np.full(len(asked), np.nan)
     for rows in _groups(group):
         past = rows[~np.isnat(happened[rows])]
@@ -205,8 +200,9 @@ def _rolling(
         sums = np.concatenate([[0.0], np.cumsum(value[past])])
         last = np.searchsorted(happened[past], asked[rows], side="right")
         first = np.searchsorted(happened[past], asked[rows] - span, side="right")
-        count = last - first
-        total = sums[last] - sums[first]
+        own = (happened[rows] <= asked[rows]) & (happened[rows] > asked[rows] - span)
+        count = last - first - own
+        total = sums[last] - sums[first] - np.where(own, value[rows], 0.0)
         found[rows] = np.where(count > 0, total / np.maximum(count, 1), np.nan)
     return found
 

@@ -18,8 +18,9 @@ WINDOW = timedelta(hours=36)
 def outcomes(model: FlightModel, rows: Rows) -> tuple[Floats, Instants]:
     """Value and moment of knowledge of each flight's outcome; NaN and NaT if it never comes.
 
-    A departure is known when the plane leaves, everything else when it lands. Cancelled flights do neither; diverted
-    ones leave but do not land where they should.
+    A departure is known when the plane leaves (for one that leaves early: at the scheduled time, when the question is
+    asked), everything else when it lands. Cancelled flights do neither; diverted ones leave but do not land where they
+    should.
     """
     table = flights()
 
@@ -28,7 +29,7 @@ def outcomes(model: FlightModel, rows: Rows) -> tuple[Floats, Instants]:
         return values
 
     never = np.full(len(rows), np.nan)
-    departed: Instants = column(table, "departed")[rows]
+    departed: Instants = np.maximum(column(table, "departed")[rows], column(table, "scheduled")[rows])
     arrived: Instants = column(table, "arrived")[rows]
     match model.label:
         case "dep_delay_15":

@@ -1,0 +1,123 @@
+"""Training, artifacts and the comparison of candidate and production."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from assets.flights import comparison
+from assets.flights.artifacts import Artifact, ArtifactError, load, store
+from assets.flights.comparison import Holdout, compare
+from assets.flights.fleet import BY_ID, FIRST_DAY, FLEET, HOLDOUT
+from assets.flights.scoring import Outputs
+from assets.flights.training import rows_between, train, validate, window
+
+HOLDOUT_SPAN = Holdout(start=datetime(2013, 2, 1, tzinfo=UTC), end=datetime(2013, 2, 10, tzinfo=UTC))
+DELAY = BY_ID["departure_delay_jfk"]
+
+
+@pytest.fixture(scope="module")
+def weather_model(year_features: pa.Table) -> Artifact:
+    return train(BY_ID["weather_disruption"], FIRST_DAY, {}).artifact
+
+
+def test_training_is_repeatable_and_better_than_chance(year_features: pa.Table) -> None:
+    first = train(BY_ID["plane_reliability"], FIRST_DAY, {})
+    again = train(BY_ID["plane_reliability"], FIRST_DAY, {})
+    assert first.metrics == again.metrics
+    assert first.metrics[0].name == "auc"
+    assert first.metrics[0].value > 0.6
+    assert store(first.artifact).sha256 == store(again.artifact).sha256
+    assert first.trained_until == FIRST_DAY - HOLDOUT
+
+
+def test_models_stand_on_the_outputs_of_others(year_features: pa.Table) -> None:
+    route = train(BY_ID["route_embedding"], FIRST_DAY, {}).artifact
+    air = train(BY_ID["air_time"], FIRST_DAY, {"route_embedding": route})
+    assert "route_embedding_0" in air.artifact.inputs
+    assert air.metrics[0].name == "mae"
+    assert air.metrics[0].value < 12
+    rows = rows_between(*window(FIRST_DAY)[1:])[:50]
+    outputs = Outputs(rows, {"route_embedding": route, "air_time": air.artifact})
+    assert outputs.output("route_embedding").shape == (50, 4)
+    assert np.isfinite(outputs.score("air_time")).all()
+
+
+def test_a_model_of_one_airport_says_nothing_about_the_others(weather_model: Artifact) -> None:
+    rows = rows_between(*window(FIRST_DAY)[1:])[:200]
+    outputs = Outputs(rows, {"weather_disruption": weather_model})
+    mask = outputs.mask(DELAY)
+    assert 0 < mask.sum() < len(rows)
+
+
+def test_the_reference_profile_counts_every_row(year_features: pa.Table) -> None:
+    trained = train(BY_ID["plane_reliability"], FIRST_DAY, {})
+    profile = msgspec.json.decode(trained.profile)
+    assert set(profile["features"]) == set(trained.artifact.inputs)
+    for name, histogram in profile["features"].items():
+        assert sum(histogram["counts"]) == trained.rows, name
+        cells = len(histogram.get("edges", histogram.get("categories"))) + 2
+        assert len(histogram["counts"]) == cells, name
+
+
+def test_an_artifact_that_was_changed_is_refused(weather_model: Artifact) -> None:
+    stored = store(weather_model)
+    assert load(stored.uri, stored.sha256).model_id == "weather_disruption"
+    path = Path(urlsplit(stored.uri).path)
+    data = path.read_bytes()
+    load.cache_clear()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(ArtifactError, match="the registry says"):
+        load(stored.uri, stored.sha256)
+    path.unlink()
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        load(stored.uri, stored.sha256)
+
+
+def test_the_measured_auc_is_that_of_scikit_learn() -> None:
+    rng = np.random.default_rng(1)
+    value = (rng.random(2_000) < 0.3).astype(float)
+    score = np.round(rng.normal(size=2_000) + value, 1)
+    found = comparison.metrics("binary", score, value)[0]
+    assert found.value == pytest.approx(roc_auc_score(value, score), abs=1e-12)
+    assert 0.005 < found.standard_error < 0.03
+
+
+def test_a_worse_candidate_is_refused_and_an_equal_one_passes() -> None:
+    rng = np.random.default_rng(2)
+    value = (rng.random(4_000) < 0.3).astype(float)
+    good = value + rng.normal(size=4_000)
+    worse = value * 0.3 + rng.normal(size=4_000)
+    refused = compare(DELAY, worse, good, value, HOLDOUT_SPAN)
+    assert not refused.passed
+    assert "worse than production" in refused.explanation
+    assert refused.production == pytest.approx(roc_auc_score(value, good))
+    assert compare(DELAY, good, good, value, HOLDOUT_SPAN).passed
+    assert compare(DELAY, good, worse, value, HOLDOUT_SPAN).passed
+    assert compare(DELAY, good, None, value, HOLDOUT_SPAN).passed
+
+
+def test_too_few_flights_compare_nothing() -> None:
+    few = np.array([0.0, 1.0] * 20)
+    refused = compare(DELAY, few, few, few, HOLDOUT_SPAN)
+    assert not refused.passed
+    assert "40 labelled flights" in refused.explanation
+
+
+def test_the_real_year_refuses_a_real_candidate(weather_model: Artifact) -> None:
+    """In April a weather model retrained on February and March is worse than the one trained on January."""
+    model = BY_ID["weather_disruption"]
+    april = datetime(2013, 4, 1, tzinfo=UTC)
+    candidate = train(model, april, {}).artifact
+    found = validate(model, april, {model.model_id: candidate}, {model.model_id: weather_model})
+    assert not found.passed
+    assert found.sample_size > 5_000
+
+
+def test_every_model_names_a_metric_that_its_training_measures() -> None:
+    assert {model.metric for model in FLEET} == {"auc", "mae", "reconstruction_r2"}
