@@ -50,7 +50,7 @@ def run() -> list[Row]:
 
 
 def _start_and_ask(plane: Plane, fleet: Fleet) -> tuple[float, float, float]:
-    """Seconds of the start proper, from exec to the answer, and of CPU; checks that the whole fleet is there, then stops."""
+    """Seconds of the start proper, from exec to the answer, and of CPU; checks that the whole fleet is there."""
     begun = time.perf_counter()
     listening_s = plane.start()
     with plane.channel() as channel:
