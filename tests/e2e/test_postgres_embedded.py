@@ -29,6 +29,15 @@ def postgres(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
     server.destroy()
 
 
+@pytest.fixture(scope="module")
+def settled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    """Started once; for tests that leave its directory as they found it."""
+    server = EmbeddedPostgres(tmp_path_factory.mktemp("settled") / "state" / "postgres")
+    server.start()
+    yield server
+    server.destroy()
+
+
 def ask(server: EmbeddedPostgres, statement: str) -> object:
     with psycopg.connect(server.url(), autocommit=True) as connection:
         row = connection.execute(statement.encode()).fetchone()
@@ -51,36 +60,36 @@ def test_it_starts_serves_both_drivers_and_leaves_nothing(postgres: EmbeddedPost
     assert list(postgres.data_dir.parent.iterdir()) == []
 
 
-def test_what_was_stored_is_there_after_a_restart_and_after_a_kill(postgres: EmbeddedPostgres) -> None:
-    postgres.start()
-    with psycopg.connect(postgres.url(), autocommit=True) as connection:
+def test_what_was_stored_is_there_after_a_restart_and_after_a_kill(settled: EmbeddedPostgres) -> None:
+    settled.start()
+    with psycopg.connect(settled.url(), autocommit=True) as connection:
         connection.execute("CREATE TABLE kept AS SELECT 7 AS number")
-    assert postgres.stop()
-    assert postgres.pid is None
-    assert not postgres.stop()
-    postgres.start()
-    pid = postgres.pid
+    assert settled.stop()
+    assert settled.pid is None
+    assert not settled.stop()
+    settled.start()
+    pid = settled.pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    while postgres.pid is not None:
+    while settled.pid is not None:
         os.sched_yield()
-    postgres.start()
-    assert ask(postgres, "SELECT number FROM kept") == 7
+    settled.start()
+    assert ask(settled, "SELECT number FROM kept") == 7
 
 
-def test_it_is_adopted_and_stopped_from_another_process(postgres: EmbeddedPostgres) -> None:
-    postgres.start()
-    pid = postgres.pid
+def test_it_is_adopted_and_stopped_from_another_process(settled: EmbeddedPostgres) -> None:
+    settled.start()
+    pid = settled.pid
     script = (
         "import sys; from pathlib import Path; "
         "from control_plane.adapters.postgres.embedded import EmbeddedPostgres as E; "
         "e = E(Path(sys.argv[1])); e.start(); print(e.pid); print(e.stop())"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, str(postgres.data_dir)], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", script, str(settled.data_dir)], capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout.split() == [str(pid), "True"]
-    assert postgres.pid is None
+    assert settled.pid is None
 
 
 def test_a_creation_that_was_cut_short_is_done_again(postgres: EmbeddedPostgres) -> None:
@@ -101,40 +110,43 @@ def test_somebody_elses_directory_is_left_alone(postgres: EmbeddedPostgres) -> N
     assert precious.read_text() == "chapter one"
 
 
-def test_a_cluster_that_lost_its_files_is_not_replaced_by_an_empty_one(postgres: EmbeddedPostgres) -> None:
-    postgres.start()
-    postgres.stop()
-    shutil.rmtree(postgres.cluster_dir)
+def test_a_cluster_that_lost_its_files_is_not_replaced_by_an_empty_one(settled: EmbeddedPostgres) -> None:
+    settled.stop()
+    away = settled.cluster_dir.rename(settled.cluster_dir.with_name("away"))
     with pytest.raises(EmbeddedPostgresError, match=r"damaged.*make reset"):
-        postgres.start()
+        settled.start()
+    away.rename(settled.cluster_dir)
 
 
 @pytest.mark.parametrize("marker", ["", "[]", json.dumps({"layout": 99, "postgres": "18"})])
-def test_a_directory_of_another_layout_is_refused(postgres: EmbeddedPostgres, marker: str) -> None:
-    postgres.start()
-    postgres.stop()
-    (postgres.data_dir / "ready.json").write_text(marker)
+def test_a_directory_of_another_layout_is_refused(settled: EmbeddedPostgres, marker: str) -> None:
+    settled.stop()
+    file = settled.data_dir / "ready.json"
+    ours = file.read_text()
+    file.write_text(marker)
     with pytest.raises(EmbeddedPostgresError, match="layout"):
-        postgres.start()
+        settled.start()
+    file.write_text(ours)
 
 
-def test_a_pid_file_whose_process_is_somebody_else_does_not_stop_the_start(postgres: EmbeddedPostgres) -> None:
-    postgres.start()
-    postgres.stop()
-    lines = [str(os.getpid()), str(postgres.cluster_dir), "1", "5432", str(postgres.socket_dir), "", "1 2", "ready   "]
-    (postgres.cluster_dir / "postmaster.pid").write_text("\n".join(lines) + "\n")
-    assert postgres.pid is None
-    postgres.start()
-    assert postgres.pid != os.getpid()
-    assert ask(postgres, "SELECT 1") == 1
+def test_a_pid_file_whose_process_is_somebody_else_does_not_stop_the_start(settled: EmbeddedPostgres) -> None:
+    settled.start()
+    settled.stop()
+    lines = [str(os.getpid()), str(settled.cluster_dir), "1", "5432", str(settled.socket_dir), "", "1 2", "ready   "]
+    (settled.cluster_dir / "postmaster.pid").write_text("\n".join(lines) + "\n")
+    assert settled.pid is None
+    settled.start()
+    assert settled.pid != os.getpid()
+    assert ask(settled, "SELECT 1") == 1
 
 
-def test_a_server_that_cannot_start_says_why(postgres: EmbeddedPostgres) -> None:
-    postgres.start()
-    postgres.stop()
-    (postgres.cluster_dir / "global" / "pg_control").unlink()
+def test_a_server_that_cannot_start_says_why(settled: EmbeddedPostgres) -> None:
+    settled.stop()
+    control = settled.cluster_dir / "global" / "pg_control"
+    away = control.rename(control.with_name("away"))
     with pytest.raises(EmbeddedPostgresError, match=r"pg_control[\s\S]*postgres.log"):
-        postgres.start()
+        settled.start()
+    away.rename(control)
 
 
 def test_a_path_too_long_for_a_socket_gets_a_short_one(tmp_path: Path) -> None:

@@ -211,14 +211,10 @@ class EmbeddedPostgres:
         socket_dir, target = self.socket_dir, self.data_dir.resolve()
         if socket_dir.parent != target and socket_dir.is_dir():
             shutil.rmtree(socket_dir)
-        if self.data_dir.is_symlink():
-            self.data_dir.unlink()
         if target.is_dir():
-            try:
-                shutil.rmtree(target)
-            except FileNotFoundError:  # the creation of another cluster sweeps what has lost its link; so do we
-                shutil.rmtree(target, ignore_errors=True)
-        if target != self.data_dir:
+            shutil.rmtree(target)
+        if self.data_dir.is_symlink():  # only now: a target without its link is swept by whoever comes along
+            self.data_dir.unlink()
             target.with_suffix(".origin").unlink(missing_ok=True)
         (self.data_dir.parent / f".{self.data_dir.name}.lock").unlink(missing_ok=True)
 
