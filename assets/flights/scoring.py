@@ -11,6 +11,7 @@ from assets.flights.data import column, flights
 from assets.flights.embedding import embedding_columns
 from assets.flights.features import FEATURE, features
 from assets.flights.fleet import BY_ID, FlightModel
+from assets.flights.threads import one_thread
 
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
@@ -51,7 +52,10 @@ class Outputs:
         found = np.full(len(self.rows), np.nan)
         if len(matrix):
             estimator = artifact.estimator
-            found[mask] = estimator.predict_proba(matrix)[:, 1] if model.task == "binary" else estimator.predict(matrix)
+            with one_thread():
+                found[mask] = (
+                    estimator.predict_proba(matrix)[:, 1] if model.task == "binary" else estimator.predict(matrix)
+                )
         return found
 
     def score(self, model_id: str) -> Floats:

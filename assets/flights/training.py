@@ -21,6 +21,7 @@ from assets.flights.fleet import BY_ID, HISTORY, HOLDOUT, FlightModel, with_upst
 from assets.flights.labels import outcomes
 from assets.flights.profile import reference_profile
 from assets.flights.scoring import Outputs, encode, inputs_of, is_categorical
+from assets.flights.threads import one_thread
 from assets.plane import Metric, TrainedVersion, Validation
 from assets.trainer import Trainer, TrainingOrder
 
@@ -94,7 +95,8 @@ def train(model: FlightModel, data_until: datetime, upstream: Mapping[str, Artif
     }
     blank = Artifact(model_id=model.model_id, inputs=tuple(raw), categories=categories)
     estimator = _estimator(model, blank)
-    estimator.fit(encode(blank, raw), value)
+    with one_thread():
+        estimator.fit(encode(blank, raw), value)
     artifact = Artifact(model_id=model.model_id, inputs=tuple(raw), categories=categories, estimator=estimator)
     held = Outputs(holdout, {**upstream, model.model_id: artifact})
     return Trained(
@@ -159,7 +161,12 @@ def validate(
     candidate: Mapping[str, Artifact],
     production: Mapping[str, Artifact] | None,
 ) -> Validation:
-    """Compare a candidate with production on the holdout, flight by flight; both stand on their own upstream."""
+    """Compare a candidate with production on the holdout, flight by flight.
+
+    Args:
+        candidate: the candidate and everything it stands on, by id.
+        production: the same for what serves now; the rest of the fleet as it is for both.
+    """
     _, cut, until = window(data_until)
     rows = rows_between(cut, until, model.origin)
     holdout = comparison.Holdout(start=cut, end=until)
