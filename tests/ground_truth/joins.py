@@ -9,7 +9,7 @@ import numpy as np
 
 from control_plane.adapters.parquet.maintenance import StoreConfig
 from control_plane.adapters.parquet.store import ParquetFactStore
-from control_plane.core.ground_truth.ids import id_columns
+from control_plane.core.ground_truth.ids import NO_HOUR, id_columns
 from control_plane.core.ground_truth.labels import LabelSpec
 from control_plane.core.ground_truth.partials import Partial
 from control_plane.core.ground_truth.speed import SpeedView
@@ -99,7 +99,7 @@ def speed_answer(arrivals: Sequence[Arrival], spec: LabelSpec) -> tuple[Answer, 
     for hour in speed.hours("m"):
         for version, partial in (speed.partials("m", spec, hour, 0) or {}).items():
             answer[(hour, version)] = hour_answer(partial)
-    return answer, sum(speed.orphans("m", spec.label_type).values())
+    return answer, sum(speed.orphans("m", spec.label_type, NO_HOUR, 10**6).values())
 
 
 def append(store: ParquetFactStore, model_id: str, arrivals: Sequence[Arrival], prefix: str = "") -> None:

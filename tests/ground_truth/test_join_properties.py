@@ -80,7 +80,7 @@ def test_batches_reading_and_chunks_do_not_matter(data: st.DataObject) -> None:
         else:
             view.add_outcomes("m", "default", columns, instants[at] + HOUR_US, at % 2.0, np.zeros(len(at), np.int32))
         if data.draw(st.booleans()):
-            view.orphans("m", "default")
+            view.orphans("m", "default", 0, 10**6)
             for hour in view.hours("m"):
                 view.partials("m", SPEC, hour, 0)
     merged = [partial for hour in view.hours("m") for partial in (view.partials("m", SPEC, hour, 0) or {}).values()]

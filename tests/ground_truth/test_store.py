@@ -1,6 +1,7 @@
 """The fact store as its users see it: receipts, restarts, layers, evidence."""
 
 import json
+import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -462,3 +463,43 @@ def test_prediction_ids_of_the_past_work(store: ParquetFactStore) -> None:
     finish(store)
     total = store.coverage("m", None, T0, T0 + DAY, FAR).total
     assert (total.joined, total.layer) == (10, "batch")
+
+
+@pytest.mark.parametrize("damage", ["garbage", "another version"])
+def test_a_catalogue_that_cannot_be_used_says_what_to_do(tmp_path: Path, damage: str) -> None:
+    store = ParquetFactStore(tmp_path)
+    store.append_predictions("p", "m", 1, ipc(prediction_columns(some_predictions(10))))
+    store.close()
+    catalogue = tmp_path / "catalog.sqlite"
+    if damage == "garbage":
+        catalogue.write_bytes(b"half a page" * 500)
+    else:
+        with sqlite3.connect(catalogue) as connection:
+            connection.execute("PRAGMA user_version = 99")
+        connection.close()
+    with pytest.raises(Unavailable, match="move the directory away"):
+        ParquetFactStore(tmp_path)
+    with pytest.raises(Unavailable, match="move the directory away"):  # and the directory is not left locked
+        ParquetFactStore(tmp_path)
+
+
+def test_a_conversion_that_fails_is_tried_again(store: ParquetFactStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.set_label("m", SPEC)
+    rows = some_predictions(10)
+    store.append_predictions("p", "m", 1, ipc(prediction_columns(rows)))
+    store.append_outcomes("o", "m", "", ipc(outcome_columns(outcomes_for(rows))))
+
+    def full_disk(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pyarrow.parquet.write_table", full_disk)
+        with pytest.raises(Unavailable, match="No space left"):
+            store.tick(FAR)
+        assert store.coverage("m", None, T0, T0 + DAY, FAR).total.joined == 10
+        assert not store.append_predictions(
+            "q", "m", 1, ipc(prediction_columns(some_predictions(1, first=99)))
+        ).duplicate
+    finish(store)
+    total = store.coverage("m", None, T0, T0 + DAY, FAR).total
+    assert (total.joined, total.predicted, total.layer) == (10, 11, "batch")

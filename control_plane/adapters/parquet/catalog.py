@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from control_plane.core.errors import Reason, Unavailable
+
 Layer = Literal["speed", "batch"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 ORPHANS_MAX = 100_000
 """Orphans listed over all models; beyond it they are counted, not listed."""
 
@@ -84,8 +86,15 @@ class Orphan:
     revision: int
 
 
-class CatalogTooNew(RuntimeError):
-    """The catalogue was written by a later version of Runway; start that version."""
+class CatalogUnreadable(Unavailable):
+    """The catalogue cannot be used by this version of Runway, or not at all."""
+
+    def __init__(self, path: Path, cause: str) -> None:
+        super().__init__(
+            Reason.STORE_UNAVAILABLE,
+            f"the catalogue {path.name} in {path.parent} cannot be used: {cause}. Restore it from a backup, start the "
+            "version of Runway that wrote it, or move the directory away to start without its facts",
+        )
 
 
 class Catalog:
@@ -93,12 +102,21 @@ class Catalog:
 
     def __init__(self, path: Path) -> None:
         self.db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        try:
+            self._prepare(path)
+        except sqlite3.DatabaseError as error:
+            self.db.close()
+            raise CatalogUnreadable(path, str(error)) from error
+        except CatalogUnreadable:
+            self.db.close()
+            raise
+
+    def _prepare(self, path: Path) -> None:
         self.db.execute("PRAGMA journal_mode = WAL")
         self.db.execute("PRAGMA synchronous = FULL")
         found = int(self.db.execute("PRAGMA user_version").fetchone()[0])
-        if found > SCHEMA_VERSION:
-            self.db.close()
-            raise CatalogTooNew(f"{path.name} has version {found}, this program knows {SCHEMA_VERSION}")
+        if found not in (0, SCHEMA_VERSION):
+            raise CatalogUnreadable(path, f"it has version {found}, this program knows {SCHEMA_VERSION}")
         with self.transaction():
             for statement in _SCHEMA.split(";"):
                 self.db.execute(statement)

@@ -82,6 +82,12 @@ class Facts:
         self._keep_label(model_id, spec.label_type, msgspec.json.encode(spec))
         self.speed.forget_cached(model_id)
 
+    def note_label(self, model_id: str, label_type: str) -> None:
+        """Remember a label type that outcomes came for; free when it is known."""
+        if label_type not in self.labels.get(model_id, {}):
+            self.catalog.db.execute("INSERT OR IGNORE INTO labels VALUES (?, ?, x'')", (model_id, label_type))
+            self._keep_label(model_id, label_type, b"")
+
     def labels_of(self, model_id: str) -> list[LabelSpec]:
         """All labels of a model, declared ones first; the default one if nothing is known."""
         known = self.labels.get(model_id, {})
@@ -137,9 +143,7 @@ class Facts:
                 self.histograms.add(segment, HourKey(head.model_id, head.version, profile.digest, hour), cells)
 
     def _apply_outcomes(self, segment: int, head: BatchHead, batch: OutcomeBatch) -> None:
-        if head.label_type not in self.labels.get(head.model_id, {}):
-            self.catalog.db.execute("INSERT OR IGNORE INTO labels VALUES (?, ?, x'')", (head.model_id, head.label_type))
-            self._keep_label(head.model_id, head.label_type, b"")
+        self.note_label(head.model_id, head.label_type)
         late = self.speed.add_outcomes(
             head.model_id, head.label_type, batch.ids, batch.observed_us, batch.value, batch.revision
         )

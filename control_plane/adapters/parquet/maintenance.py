@@ -7,10 +7,14 @@ partial it replaces. A pass is cut into steps of bounded work; one `tick` does a
 on where it stopped. Every step commits by itself, so that a crash repeats at most one.
 """
 
+import sqlite3
 import threading
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+
+import duckdb
+import pyarrow as pa
 
 from control_plane.adapters.parquet.batch_join import BatchJoin, Job, JobResult
 from control_plane.adapters.parquet.catalog import ORPHANS_MAX, Orphan
@@ -20,6 +24,7 @@ from control_plane.adapters.parquet.sealing import seal
 from control_plane.adapters.parquet.segments import read_segment
 from control_plane.adapters.parquet.writer import Writer
 from control_plane.app.fact_store import TickReport
+from control_plane.core.errors import Reason, Unavailable
 from control_plane.core.ground_truth.ids import MICROSECONDS_PER_HOUR, NO_HOUR
 from control_plane.core.ground_truth.partials import pack
 
@@ -67,31 +72,43 @@ class Maintenance:
             self._join.close()
 
     def tick(self, now: datetime, *, force: bool = False) -> TickReport:
-        """Do a bounded part of the work that is due at `now`; `force` starts a new pass at once."""
+        """Do a bounded part of the work that is due at `now`; `force` starts a new pass at once.
+
+        Raises:
+            Unavailable: the disk or DuckDB refused; nothing is lost, and the next tick tries again.
+        """
         with self._one_tick:
-            now_us = int(now.timestamp()) * 1_000_000
-            expired = 0
-            if force or (not self._in_pass and now_us - self._passed_us >= self._us(self._config.join_every)):
-                self._in_pass = True
-                expired = self._expire(now_us)
-            sealed = self._seal()
-            joined = deleted = 0
-            more = bool(self._facts.log.closed_numbers())
-            if self._in_pass and not more:
-                joined = self._run_join(now)
-                more = joined > 0
-                if not more:
-                    deleted = self._delete_old(now_us)
-                    with self._facts.lock, self._facts.catalog.transaction():
-                        self._facts.catalog.set_meta("passed_us", now_us)
-                    self._passed_us, self._in_pass = now_us, False
-            return TickReport(
-                expired_hours=expired,
-                sealed_segments=sealed,
-                joined_hours=joined,
-                deleted_files=deleted,
-                more=more,
-            )
+            try:
+                return self._tick(now, force=force)
+            except (OSError, sqlite3.Error, duckdb.Error, pa.ArrowException) as error:
+                raise Unavailable(
+                    Reason.STORE_UNAVAILABLE, f"facts could not be converted or joined: {error}"
+                ) from error
+
+    def _tick(self, now: datetime, *, force: bool) -> TickReport:
+        now_us = int(now.timestamp()) * 1_000_000
+        expired = 0
+        if force or (not self._in_pass and now_us - self._passed_us >= self._us(self._config.join_every)):
+            self._in_pass = True
+            expired = self._expire(now_us)
+        sealed = self._seal()
+        joined = deleted = 0
+        more = bool(self._facts.log.closed_numbers())
+        if self._in_pass and not more:
+            joined = self._run_join(now)
+            more = joined > 0
+            if not more:
+                deleted = self._delete_old(now_us)
+                with self._facts.lock, self._facts.catalog.transaction():
+                    self._facts.catalog.set_meta("passed_us", now_us)
+                self._passed_us, self._in_pass = now_us, False
+        return TickReport(
+            expired_hours=expired,
+            sealed_segments=sealed,
+            joined_hours=joined,
+            deleted_files=deleted,
+            more=more,
+        )
 
     def _us(self, span: timedelta) -> int:
         return span // timedelta(microseconds=1)

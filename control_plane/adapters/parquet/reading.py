@@ -25,7 +25,7 @@ from control_plane.app.fact_store import (
     PerformanceRow,
     ServedBy,
 )
-from control_plane.core.ground_truth.ids import MICROSECONDS_PER_HOUR, NO_HOUR
+from control_plane.core.ground_truth.ids import MICROSECONDS_PER_HOUR
 from control_plane.core.ground_truth.labels import LabelSpec
 from control_plane.core.ground_truth.metrics import metrics_of
 from control_plane.core.ground_truth.partials import EMPTY, Partial, merge, unpack
@@ -198,10 +198,7 @@ class Reader:
                 (model_id, label_type, first, last),
             )
         }
-        for hour, count in self._facts.speed.orphans(model_id, label_type).items():
-            if hour != NO_HOUR and first <= hour < last:
-                orphans[hour] = count
-        return orphans
+        return orphans | self._facts.speed.orphans(model_id, label_type, first, last)
 
     def _coverage_row(
         self,

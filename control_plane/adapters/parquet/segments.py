@@ -214,13 +214,19 @@ class SegmentLog:
 
     def _open_next(self) -> None:
         self._number += 1
+        path = self.path(self._number)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
         try:
-            self._file = os.open(self.path(self._number), flags, 0o644)
-            sync_directory(self._directory)
+            file = os.open(path, flags, 0o644)
         except OSError as error:
             raise _unavailable(str(error)) from error
-        self._bytes = 0
+        try:
+            sync_directory(self._directory)
+        except OSError as error:
+            os.close(file)
+            path.unlink(missing_ok=True)
+            raise _unavailable(str(error)) from error
+        self._file, self._bytes = file, 0
 
     def _take_back(self, size: int) -> None:
         """Cut a half-written group off, or take nothing more if even that fails."""

@@ -172,6 +172,8 @@ class Writer:
                 profile.check(batch.features)
         else:
             batch = read_outcomes(request.ipc, spec)
+            with facts.lock:
+                facts.note_label(head.model_id, head.label_type)
         head = BatchHead(
             kind=head.kind,
             batch_id=head.batch_id,

@@ -240,19 +240,23 @@ class SpeedView:
         if model_id in self._models:
             self._models[model_id].cache.clear()
 
-    def orphans(self, model_id: str, label_type: str) -> dict[int, int]:
-        """Outcomes here whose prediction is not, by the hour in their ids: distinct ids."""
+    def orphans(self, model_id: str, label_type: str, first_hour: int, end_hour: int) -> dict[int, int]:
+        """Outcomes here whose prediction is not: distinct ids by the hour in them, first_hour <= hour < end_hour."""
         model = self._models.get(model_id)
         counts: dict[int, int] = {}
         for (label, hour), bucket in sorted(model.outcomes.items()) if model else ():
-            readers = model.read_by.get(hour, set()) if model else set()
-            if model is None or label != label_type or any(reader in model.shed for reader in readers):
+            if model is None or label != label_type or not first_hour <= hour < end_hour:
+                continue
+            readers = model.read_by.get(hour, set())
+            if any(reader in model.shed for reader in readers):
                 continue
             outcomes = bucket.merged()
             orphan = np.ones(len(outcomes.key), np.bool_)
             for reader in sorted(readers):
                 orphan &= positions(model.predictions[reader].merged().ids, outcomes.ids) < 0
-            distinct = len(np.unique(np.stack([outcomes.key[orphan], outcomes.high[orphan]]), axis=1)[0])
+            # Sorted by id: an id begins wherever its columns differ from those of the row before.
+            orphan[1:] &= (outcomes.key[1:] != outcomes.key[:-1]) | (outcomes.high[1:] != outcomes.high[:-1])
+            distinct = int(orphan.sum())
             if distinct:
                 counts[hour] = distinct
         return counts
