@@ -246,10 +246,13 @@ class EmbeddedPostgres:
             "--builtin-locale=C.UTF-8",
             "--locale=C",
             "--no-instructions",
+            "--no-sync",
         ]
         run(initdb, server)
-        single = [str(binaries(server) / "postgres"), "--single", "-D", str(cluster), "postgres"]
+        single = [str(binaries(server) / "postgres"), "--single", "-F", "-D", str(cluster), "postgres"]
         run(single, server, "".join(f"CREATE DATABASE {name};\n" for name in DATABASES))
+        # Written without waiting for the disk, then brought to it once, before the marker says so.
+        run([str(binaries(server) / "initdb"), "--sync-only", f"--pgdata={cluster}"], server)
         fresh = marker.with_name(MARKER + ".new")
         with fresh.open("w") as file:
             json.dump({"layout": LAYOUT, "postgres": (cluster / "PG_VERSION").read_text().strip()}, file)
