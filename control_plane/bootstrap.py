@@ -4,6 +4,7 @@ import asyncio
 import gc
 import signal
 import sys
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import structlog
@@ -30,7 +31,7 @@ from control_plane.app.evaluator import Evaluator
 from control_plane.app.ground_truth import GroundTruth
 from control_plane.app.machine import FleetMachine
 from control_plane.app.node import Node
-from control_plane.app.ports import Clock, CorruptLog
+from control_plane.app.ports import Clock, CorruptLog, EventLog, Leadership, SnapshotStore
 from control_plane.config import Config, ConfigError
 from control_plane.core.commands import Command
 from control_plane.core.errors import RunwayError
@@ -45,20 +46,37 @@ TICK_S_DRIVEN = 0.2
 TICK_S_WALL = 1.0
 
 
-class ControlPlane:
-    """All parts of one control plane."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stores:
+    """Where a control plane keeps its log. All three are one database."""
 
-    def __init__(self, config: Config) -> None:
+    event_log: EventLog
+    snapshots: SnapshotStore
+    leadership: Leadership
+
+
+def postgres_stores(url: str) -> Stores:
+    """A Postgres, embedded or given."""
+    return Stores(
+        event_log=PostgresEventLog(url), snapshots=PostgresSnapshotStore(url), leadership=PostgresLeadership(url)
+    )
+
+
+class ControlPlane:
+    """All parts of one control plane. `stores` and `clock` take the place of what the configuration names."""
+
+    def __init__(self, config: Config, *, stores: Stores | None = None, clock: Clock | None = None) -> None:
         self.config = config
         driven = config.clock == "driven"
         tick_s = TICK_S_DRIVEN if driven else TICK_S_WALL
-        self.clock: Clock = DrivenClock(EPOCH_START) if driven else WallClock()
+        stores = stores or postgres_stores(config.database_url)
+        self.clock: Clock = clock or (DrivenClock(EPOCH_START) if driven else WallClock())
         self.metrics = Metrics()
         self.node: Node[State, Command] = Node(
             machine=FleetMachine(),
-            event_log=PostgresEventLog(config.database_url),
-            snapshots=PostgresSnapshotStore(config.database_url),
-            leadership=PostgresLeadership(config.database_url),
+            event_log=stores.event_log,
+            snapshots=stores.snapshots,
+            leadership=stores.leadership,
             clock=self.clock,
             snapshot_every=config.snapshot_every,
             tick_s=tick_s,
