@@ -22,16 +22,25 @@ from control_plane.core.timewindow import spelled
 BACKOFF_DOUBLINGS_MAX = 10
 """2^10 times the first backoff: with 5 minutes, three and a half days; beyond that a person must look anyway."""
 
+SPAN_MAX = timedelta(days=3650)
+"""Ten years: longer than any model lives, short enough that adding it to a time never leaves the calendar, which
+would stop the plan of the whole fleet."""
+
+BACKOFF_MAX = timedelta(days=3)
+"""The first of up to `BACKOFF_DOUBLINGS_MAX` doublings: they end within `SPAN_MAX`."""
+
 
 def policy_violations(policy: RetrainingPolicy) -> list[Violation]:
     """All broken rules of a retraining policy."""
     found = []
-    for name in ("cooldown", "cascade_cooldown", "retry_backoff"):
-        if getattr(policy, name) < timedelta(0):
-            found.append(_violation(name, "must not be negative"))
+    for name in ("cooldown", "cascade_cooldown"):
+        if not timedelta(0) <= getattr(policy, name) <= SPAN_MAX:
+            found.append(_violation(name, f"must be from 0 to {SPAN_MAX.days} days"))
+    if not timedelta(0) <= policy.retry_backoff <= BACKOFF_MAX:
+        found.append(_violation("retry_backoff", f"must be from 0 to {BACKOFF_MAX.days} days"))
     for name in ("lease_ttl", "attempt_timeout"):
-        if getattr(policy, name) <= timedelta(0):
-            found.append(_violation(name, "must be longer than 0"))
+        if not timedelta(0) < getattr(policy, name) <= SPAN_MAX:
+            found.append(_violation(name, f"must be longer than 0 and at most {SPAN_MAX.days} days"))
     if policy.attempt_timeout < policy.lease_ttl:
         found.append(_violation("attempt_timeout", "must not be shorter than lease_ttl"))
     if not 1 <= policy.attempts_max <= 20:

@@ -1,10 +1,13 @@
 """Rules of rollout: what a validation must say, and when its silence counts as a no."""
 
 import math
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from control_plane.core.errors import Invalid, Reason, Violation
 from control_plane.core.rollout.types import Rollout, RolloutState, Validation, ValidationPolicy
+
+TIMEOUT_MAX = timedelta(days=365)
+"""A candidate that waits for a year is forgotten, not validated."""
 
 
 def policy_violations(policy: ValidationPolicy) -> list[Violation]:
@@ -18,8 +21,14 @@ def policy_violations(policy: ValidationPolicy) -> list[Violation]:
                 message="must be a finite number of at least 0",
             )
         )
-    if policy.timeout.total_seconds() <= 0:
-        found.append(Violation(field="validation_policy.timeout", rule="range", message="must be longer than 0"))
+    if not timedelta(0) < policy.timeout <= TIMEOUT_MAX:
+        found.append(
+            Violation(
+                field="validation_policy.timeout",
+                rule="range",
+                message=f"must be longer than 0 and at most {TIMEOUT_MAX.days} days",
+            )
+        )
     return found
 
 
