@@ -1,5 +1,6 @@
 """Registry: models, versions, aliases."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from control_plane.core.commands import MoveAlias, RegisterModel, RegisterVersion, Result, UpdateModel
@@ -38,13 +39,13 @@ def _check(
         if not timedelta(0) < label.window <= WINDOW_MAX
         else []
     )
-    check_facts(
-        facts,
+    policies = (
         *staleness_violations(staleness),
         *retraining_violations(retraining),
         *validation_violations(validation),
         *window,
     )
+    check_facts(facts, *(replace(violation, field=f"model.{violation.field}") for violation in policies))
 
 
 def default_task(task_type: TaskType) -> Task:
