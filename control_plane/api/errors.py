@@ -50,35 +50,61 @@ CODES: dict[Reason, grpc.StatusCode] = {
 
 _CODE_NUMBERS = {code: getattr(code_pb2, code.name) for code in grpc.StatusCode}
 
-VIOLATIONS_ON_WIRE_MAX = 100
-"""Trailers are bounded (8 KiB by default for many proxies); beyond this many violations nobody reads on."""
+VIOLATIONS_BYTES_MAX = 3_500
+"""Everything about an error travels in trailers, in which gRPC takes 8 KiB by default, and base64 makes bytes a third
+longer. Beyond this many bytes of violations nobody reads on; the ErrorInfo tells how many there are."""
 
-MESSAGE_CHARS_MAX = 2_000
-"""A status message travels in a trailer."""
+MESSAGE_CHARS_MAX = 1_000
+"""Of the status message, which travels beside the details, percent-encoded."""
+
+METADATA_CHARS_MAX = 1_200
+"""Of one value of the ErrorInfo."""
+
+DESCRIPTION_CHARS_MAX = 300
+"""Of one violation."""
 
 
 def to_status(error: RunwayError) -> status_pb2.Status:
     """The wire form of an error."""
     status = status_pb2.Status(
         code=_CODE_NUMBERS[CODES[error.reason]],
-        message=error.message[:MESSAGE_CHARS_MAX] or error.reason.value,
+        message=_shortened(error.message, MESSAGE_CHARS_MAX) or error.reason.value,
     )
     info = error_details_pb2.ErrorInfo(
         reason=error.reason.value,
         domain=DOMAIN,
-        metadata={key: value[:MESSAGE_CHARS_MAX] for key, value in error.details.items()},
+        metadata={key: _shortened(value, METADATA_CHARS_MAX) for key, value in error.details.items()},
     )
-    status.details.append(_any(info))
     if isinstance(error, Invalid):
-        bad = error_details_pb2.BadRequest()
-        for violation in error.violations[:VIOLATIONS_ON_WIRE_MAX]:
-            bad.field_violations.add(
-                field=violation.field,
-                description=violation.message[:MESSAGE_CHARS_MAX],
-                reason=violation.rule.upper(),
-            )
-        status.details.append(_any(bad))
+        bad = _bad_request(error)
+        if len(bad.field_violations) < len(error.violations):
+            info.metadata["violations"] = str(len(error.violations))
+        status.details.extend((_any(info), _any(bad)))
+    else:
+        status.details.append(_any(info))
     return status
+
+
+def _bad_request(error: Invalid) -> error_details_pb2.BadRequest:
+    """All violations, or as many as fit."""
+    bad = error_details_pb2.BadRequest()
+    for violation in error.violations:
+        bad.field_violations.add(
+            field=_shortened(violation.field, DESCRIPTION_CHARS_MAX),
+            description=_shortened(violation.message, DESCRIPTION_CHARS_MAX),
+            reason=violation.rule.upper(),
+        )
+        if bad.ByteSize() > VIOLATIONS_BYTES_MAX:
+            del bad.field_violations[-1]
+            break
+    return bad
+
+
+def _shortened(text: str, chars_max: int) -> str:
+    """Cut to `chars_max` characters, fewer if they are not ASCII: each of those may take 9 bytes on the way."""
+    if not text.isascii():
+        chars_max //= 9
+    return text if len(text) <= chars_max else f"{text[: chars_max - 3]}..."
 
 
 def _any(message: error_details_pb2.ErrorInfo | error_details_pb2.BadRequest) -> any_pb2.Any:
