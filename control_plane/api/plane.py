@@ -1,7 +1,10 @@
 """What every servicer stands on: submit a change, or read at a revision. Parsing and rendering stay outside."""
 
+import hashlib
 from dataclasses import dataclass
+from datetime import datetime
 
+from google.protobuf.message import Message
 from runway.v1 import common_pb2
 
 from control_plane.app.node import Node
@@ -33,8 +36,15 @@ class Plane:
     def __init__(self, node: Node[State, Command]) -> None:
         self._node = node
 
-    async def submit(self, command: Command, mutation: common_pb2.Mutation) -> Outcome:
-        """Decide and make durable; with `validate_only` decide only."""
+    def now(self) -> datetime:
+        """The control plane's time."""
+        return self._node.now()
+
+    async def submit(self, command: Command, mutation: common_pb2.Mutation, digest: str = "") -> Outcome:
+        """Decide and make durable; with `validate_only` decide only.
+
+        `digest` tells requests of one request id apart where the command cannot, see `digest_of`.
+        """
         if mutation.validate_only:
             state = self._node.state
             decision = decide(state, command, self._node.now())
@@ -46,6 +56,7 @@ class Plane:
                 request_id=mutation.request_id or None,
                 actor=mutation.actor or ANONYMOUS,
                 reason=mutation.reason,
+                digest=digest,
             )
         )
         return Outcome(state=self._node.state, result=answer.result, revision=answer.revision)
@@ -59,6 +70,14 @@ class Plane:
     async def durable(self, revision: int) -> None:
         """Wait until everything up to `revision` is in the log; free when it is."""
         await self._node.durable(revision)
+
+
+def digest_of(request: Message) -> str:
+    """A digest of a request without its `mutation`: the same for the same request sent again."""
+    bare = type(request)()
+    bare.CopyFrom(request)
+    bare.ClearField("mutation")
+    return hashlib.sha256(bare.SerializeToString(deterministic=True)).hexdigest()
 
 
 def require_reason(mutation: common_pb2.Mutation, what: str) -> None:

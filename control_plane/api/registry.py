@@ -1,9 +1,9 @@
 """RegistryService."""
 
-from google.protobuf.field_mask_pb2 import FieldMask
 from runway.v1 import registry_pb2, registry_pb2_grpc
 
 from control_plane.api.convert.common import instant_from, newest_first_key, page, span_from
+from control_plane.api.convert.masks import merged_model
 from control_plane.api.convert.model_messages import ModelMessages
 from control_plane.api.convert.policies import (
     retraining_policy_from,
@@ -20,18 +20,14 @@ from control_plane.api.convert.registry import (
     version,
     version_facts_from,
 )
-from control_plane.api.errors import invalid
 from control_plane.api.interceptors import Context, validate
-from control_plane.api.plane import Plane
+from control_plane.api.plane import Plane, digest_of
 from control_plane.app.ground_truth import GroundTruth
 from control_plane.core.commands import MoveAlias, RegisterModel, RegisterVersion, UpdateModel
 from control_plane.core.errors import NotFound, Reason
 from control_plane.core.ids import LeaseToken
 from control_plane.core.registry.rules import alias_as_of
 from control_plane.core.state import ModelRecord
-
-SERVER_FIELDS = frozenset({"model_id", "registered_at", "updated_at", "etag", "aliases", "latest_version"})
-"""Fields of Model that an update never changes."""
 
 
 class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
@@ -58,7 +54,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
         """Change the fields of the mask."""
         model_id = model_id_from(request.model.model_id)
         record = (await self._plane.read(registry_pb2.GetModelRequest().read)).model(model_id)
-        wanted = _merged(record, request.model, request.update_mask)
+        wanted = merged_model(record, request.model, request.update_mask)
         validate(wanted)
         command = UpdateModel(
             model_id=model_id,
@@ -70,7 +66,8 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
             # The mask was merged into what stands now: nothing may come between.
             etag=request.model.etag or record.etag,
         )
-        outcome = await self._plane.submit(command, request.mutation)
+        # The command holds what the mask was merged into; that the request is the same, only the request can say.
+        outcome = await self._plane.submit(command, request.mutation, digest=digest_of(request))
         if outcome.dry:
             return registry_pb2.UpdateModelResponse(model=wanted, revision=outcome.revision)
         return registry_pb2.UpdateModelResponse(model=model(outcome.state.model(model_id)), revision=outcome.revision)
@@ -184,7 +181,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
         else:
             moves = moves[::-1]
         if request.HasField("within"):
-            since = state.at - span_from(request.within, "within")
+            since = self._plane.now() - span_from(request.within, "within")
             moves = [move for move in moves if move.moved_at >= since]
         reply = registry_pb2.ListAliasMovesResponse(
             moves=[alias_move(move) for move in moves if request.alias in ("", move.alias)],
@@ -208,20 +205,6 @@ def _register_command(message: registry_pb2.Model) -> RegisterModel:
         else None,
         label_spec=label_spec_from(message.label_spec, message.task_type) if message.HasField("label_spec") else None,
     )
-
-
-def _merged(record: ModelRecord, changes: registry_pb2.Model, mask: FieldMask) -> registry_pb2.Model:
-    """The model as it would be with the masked fields replaced; an empty mask means every field that is set."""
-    paths = list(mask.paths) or [field.name for field, _ in changes.ListFields() if field.name not in SERVER_FIELDS]
-    fixed = sorted({path.partition(".")[0] for path in paths} & SERVER_FIELDS)
-    if fixed:
-        raise invalid("update_mask", "fixed", f"{', '.join(fixed)} cannot be changed")
-    merged = model(record)
-    try:
-        FieldMask(paths=paths).MergeMessage(changes, merged, replace_message_field=True, replace_repeated_field=True)
-    except ValueError as error:
-        raise invalid("update_mask", "path", f"{error}") from error
-    return merged
 
 
 def _matches(record: ModelRecord, request: registry_pb2.ListModelsRequest) -> bool:

@@ -1,0 +1,75 @@
+"""Update masks: which fields of a model a request changes (https://google.aip.dev/134, /161)."""
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.message import Message
+from runway.v1 import registry_pb2
+
+from control_plane.api.convert.registry import model
+from control_plane.core.errors import Invalid, Reason, Violation
+from control_plane.core.state import ModelRecord
+
+SERVER_FIELDS = frozenset({"model_id", "registered_at", "updated_at", "etag", "aliases", "latest_version"})
+"""Fields of Model that an update never changes."""
+
+
+def merged_model(record: ModelRecord, changes: registry_pb2.Model, mask: FieldMask) -> registry_pb2.Model:
+    """The model as it would be with the masked fields replaced; an empty mask means every field that is set.
+
+    A masked field that is not set in `changes` takes its default. Raises `Invalid` with every path that cannot be.
+    """
+    faults = [Violation(field="update_mask", rule="path", message=f) for f in map(_fault, mask.paths) if f]
+    if faults:
+        raise Invalid(Reason.INVALID_ARGUMENT, *faults)
+    merged = model(record)
+    for path in mask.paths or set_paths(changes):
+        _replace(merged, changes, path)
+    return merged
+
+
+def set_paths(changes: registry_pb2.Model) -> list[str]:
+    """Paths of all fields that are set and can be changed. Policies are entered: what is not set in them stays."""
+    paths: list[str] = []
+    for field, value in changes.ListFields():
+        if field.name in SERVER_FIELDS:
+            continue
+        if isinstance(value, Message):
+            paths.extend(f"{field.name}.{inner.name}" for inner, _ in value.ListFields())
+        else:
+            paths.append(field.name)
+    return paths
+
+
+def _fault(path: str) -> str:
+    """Why a path cannot be masked; empty if it can."""
+    if path.partition(".")[0] in SERVER_FIELDS:
+        return f"{path} is set by the server and cannot be changed"
+    within: Descriptor | None = registry_pb2.Model.DESCRIPTOR
+    for name in path.split("."):
+        field = within.fields_by_name.get(name) if within is not None else None
+        if field is None:
+            return f"Model has no field {path[:100]!r}"
+        within = field.message_type if not _repeated(field) else None
+    return ""
+
+
+def _replace(target: Message, source: Message, path: str) -> None:
+    name, _, rest = path.partition(".")
+    if rest:
+        _replace(getattr(target, name), getattr(source, name), rest)
+        return
+    target.ClearField(name)
+    field = source.DESCRIPTOR.fields_by_name[name]
+    if field.has_presence and not source.HasField(name):
+        return
+    if _repeated(field):
+        getattr(target, name).MergeFrom(getattr(source, name))
+    elif field.message_type is not None:
+        getattr(target, name).CopyFrom(getattr(source, name))
+    else:
+        setattr(target, name, getattr(source, name))
+
+
+def _repeated(field: FieldDescriptor) -> bool:
+    """Lists and maps: neither is entered by a path."""
+    return field.is_repeated
