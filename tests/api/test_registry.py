@@ -1,0 +1,441 @@
+"""RegistryService: models, versions, aliases, their history, and every way to be refused."""
+
+from datetime import timedelta
+
+import grpc
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+from runway.v1 import common_pb2, policies_pb2, registry_pb2
+
+from tests.api.worlds import SHA, START, Api, Host, a_model, a_version, by, instant, refused, span
+
+
+async def test_a_model_is_registered_with_the_policies_in_force(api: Api) -> None:
+    model = await api.model("delay", tags={"airport": "jfk"}, consumers=["ops_desk"], description="late or not")
+    assert model.staleness_policy.stale_threshold > 0
+    assert model.retraining_policy.attempts_max == 3
+    assert model.label_spec.label_type == "default"
+    assert model.etag
+    found = await api.registry.GetModel(registry_pb2.GetModelRequest(model_id="delay"))
+    assert found.model == model
+    assert found.revision == await api.revision()
+
+
+async def test_a_model_id_may_be_pasted_as_a_node_id(api: Api) -> None:
+    await api.model("delay")
+    found = await api.registry.GetModel(registry_pb2.GetModelRequest(model_id="model:delay"))
+    assert found.model.model_id == "delay"
+
+
+async def test_a_second_registration_is_refused_and_names_the_owner(api: Api) -> None:
+    await api.model("delay")
+    refusal = await refused(api.model("delay", owner="team:other"))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.ALREADY_EXISTS, "MODEL_ALREADY_EXISTS")
+    assert "team:flights" in refusal.message
+    assert refusal.metadata == {"model_id": "delay"}
+
+
+async def test_all_violations_of_the_contract_are_told_at_once(api: Api) -> None:
+    broken = registry_pb2.Model(model_id="Delay!", owner="", team="Team", consumers=["UPPER"])
+    refusal = await refused(api.registry.RegisterModel(registry_pb2.RegisterModelRequest(model=broken)))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT")
+    assert set(refusal.violations) == {
+        "model.model_id",
+        "model.owner",
+        "model.team",
+        "model.tier",
+        "model.task_type",
+        "model.consumers[0]",
+    }
+
+
+async def test_all_violations_of_the_rules_are_told_at_once(api: Api) -> None:
+    refusal = await refused(
+        api.model(
+            "delay",
+            owner="nobody",
+            consumers=["a", "a"],
+            staleness_policy=policies_pb2.StalenessPolicy(
+                stale_threshold=0.3, at_risk_threshold=0.5, cadence=span(timedelta(0))
+            ),
+            retraining_policy=policies_pb2.RetrainingPolicy(lease_ttl=span(timedelta(0))),
+            validation_policy=policies_pb2.ValidationPolicy(timeout=span(timedelta(0))),
+            label_spec=policies_pb2.LabelSpec(window=span(timedelta(0))),
+        )
+    )
+    assert refusal.reason == "INVALID_ARGUMENT"
+    assert set(refusal.violations) == {
+        "model.owner",
+        "model.consumers",
+        "model.staleness_policy.at_risk_threshold",
+        "model.staleness_policy.cadence",
+        "model.retraining_policy.lease_ttl",
+        "model.validation_policy.timeout",
+        "model.label_spec.window",
+    }
+
+
+@pytest.mark.parametrize("name", ["cooldown", "cascade_cooldown", "lease_ttl", "attempt_timeout", "retry_backoff"])
+async def test_a_span_of_ten_thousand_years_is_refused_and_nothing_breaks(api: Api, name: str) -> None:
+    policy = policies_pb2.RetrainingPolicy()
+    getattr(policy, name).seconds = 10_000 * 365 * 86_400
+    refusal = await refused(api.model("delay", retraining_policy=policy))
+    assert f"model.retraining_policy.{name}" in refusal.violations
+
+
+async def test_many_violations_still_arrive(api: Api) -> None:
+    tags = {f"k{number}": "x" for number in range(70)}
+    consumers = [f"NOT A SLUG {number} " + "x" * 80 for number in range(200)]
+    refusal = await refused(api.model("delay", tags=tags, consumers=consumers))
+    assert refusal.reason == "INVALID_ARGUMENT"
+    assert len(refusal.violations) >= 20
+    assert int(refusal.metadata["violations"]) == 201
+
+
+async def test_unknown_models_and_versions_are_not_found(api: Api) -> None:
+    unknown = await refused(api.registry.GetModel(registry_pb2.GetModelRequest(model_id="nope")))
+    assert (unknown.code, unknown.reason) == (grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND")
+    assert unknown.metadata == {"model_id": "nope"}
+    await api.model("delay")
+    request = registry_pb2.GetVersionRequest(model_id="delay", version=1)
+    assert (await refused(api.registry.GetVersion(request))).reason == "VERSION_NOT_FOUND"
+    request = registry_pb2.GetVersionRequest(model_id="delay", alias="production")
+    no_alias = await refused(api.registry.GetVersion(request))
+    assert (no_alias.code, no_alias.reason) == (grpc.StatusCode.NOT_FOUND, "ALIAS_NOT_FOUND")
+    bad = await refused(api.registry.GetModel(registry_pb2.GetModelRequest(model_id="Not A Slug")))
+    assert (bad.code, bad.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ID")
+    assert bad.violations == {"model_id": "SLUG"}
+
+
+# Updates
+
+
+async def update(api: Api, model: registry_pb2.Model, *paths: str, **mutation: str) -> registry_pb2.Model:
+    request = registry_pb2.UpdateModelRequest(
+        mutation=by(**mutation),  # type: ignore[arg-type]
+        model=model,
+        update_mask=FieldMask(paths=paths),
+    )
+    return (await api.registry.UpdateModel(request)).model
+
+
+async def test_an_update_changes_the_masked_fields_only(api: Api) -> None:
+    before = await api.model("delay", description="old", tags={"a": "1", "b": "2"})
+    wanted = a_model("delay", description="new", owner="someone@example.org", tags={"c": "3"})
+    after = await update(api, wanted, "description", "tags")
+    assert (after.description, dict(after.tags), after.owner) == ("new", {"c": "3"}, before.owner)
+    assert after.etag != before.etag
+
+
+async def test_a_masked_field_that_is_not_set_is_cleared(api: Api) -> None:
+    await api.model("delay", description="old", tags={"a": "1"}, consumers=["desk"])
+    after = await update(api, registry_pb2.Model(model_id="delay"), "description", "tags", "consumers")
+    assert (after.description, dict(after.tags), list(after.consumers)) == ("", {}, [])
+
+
+async def test_an_update_reaches_into_a_policy(api: Api) -> None:
+    before = await api.model("delay", staleness_policy=policies_pb2.StalenessPolicy(window_days=3))
+    changes = registry_pb2.Model(
+        model_id="delay", staleness_policy=policies_pb2.StalenessPolicy(stale_threshold=0.9, window_days=30)
+    )
+    after = await update(api, changes, "staleness_policy.stale_threshold")
+    assert after.staleness_policy.stale_threshold == 0.9
+    assert after.staleness_policy.window_days == 3
+    assert after.retraining_policy == before.retraining_policy
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        policies_pb2.StalenessPolicy(stale_threshold=0.9),
+    ],
+)
+async def test_an_empty_mask_means_every_field_that_is_set_however_deep(
+    api: Api, policy: policies_pb2.StalenessPolicy
+) -> None:
+    before = await api.model(
+        "delay", description="old", staleness_policy=policies_pb2.StalenessPolicy(window_days=3, hysteresis_n=5)
+    )
+    after = await update(api, registry_pb2.Model(model_id="delay", description="new", staleness_policy=policy))
+    assert after.description == "new"
+    assert after.staleness_policy.stale_threshold == 0.9
+    assert (after.staleness_policy.window_days, after.staleness_policy.hysteresis_n) == (3, 5)
+    assert after.owner == before.owner
+
+
+@pytest.mark.parametrize("path", ["nonsense", "staleness_policy.nonsense", "etag", "model_id", "aliases"])
+async def test_a_mask_names_what_can_be_changed(api: Api, path: str) -> None:
+    await api.model("delay")
+    refusal = await refused(update(api, a_model("delay"), path))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT")
+    assert set(refusal.violations) == {"update_mask"}
+
+
+async def test_an_update_that_breaks_the_model_is_refused_whole(api: Api) -> None:
+    before = await api.model("delay")
+    changes = registry_pb2.Model(
+        model_id="delay", team="UPPER", staleness_policy=policies_pb2.StalenessPolicy(stale_threshold=7)
+    )
+    assert (await refused(update(api, changes))).violations
+    assert (await api.registry.GetModel(registry_pb2.GetModelRequest(model_id="delay"))).model == before
+
+
+async def test_an_old_etag_is_aborted_and_tells_the_new_one(api: Api) -> None:
+    first = await api.model("delay")
+    second = await update(api, registry_pb2.Model(model_id="delay", description="a", etag=first.etag), "description")
+    refusal = await refused(
+        update(api, registry_pb2.Model(model_id="delay", description="b", etag=first.etag), "description")
+    )
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.ABORTED, "ETAG_MISMATCH")
+    assert refusal.metadata["etag"] == second.etag
+
+
+async def test_a_repeated_update_gets_its_first_answer(api: Api) -> None:
+    await api.model("delay")
+    wanted = registry_pb2.Model(model_id="delay", description="new")
+    request = registry_pb2.UpdateModelRequest(
+        mutation=by(request_id="u1"), model=wanted, update_mask=FieldMask(paths=["description"])
+    )
+    first = await api.registry.UpdateModel(request)
+    assert await api.registry.UpdateModel(request) == first
+    other = registry_pb2.UpdateModelRequest()
+    other.CopyFrom(request)
+    other.model.description = "another"
+    assert (await refused(api.registry.UpdateModel(other))).reason == "REQUEST_ID_REUSED"
+
+
+async def test_an_update_that_changes_nothing_leaves_the_log_alone(api: Api) -> None:
+    await api.model("delay", description="same")
+    before = await api.revision()
+    await update(api, registry_pb2.Model(model_id="delay", description="same"), "description")
+    assert await api.revision() == before
+
+
+# request_id, validate_only, min_revision
+
+
+async def test_the_same_request_id_gets_the_same_answer_even_after_a_restart(host: Host) -> None:
+    request = registry_pb2.RegisterModelRequest(mutation=by(request_id="r1"), model=a_model("delay"))
+    version = registry_pb2.RegisterVersionRequest(mutation=by(request_id="r2"), version=a_version("delay"))
+    async with host.life() as api:
+        first = await api.registry.RegisterModel(request)
+        assert await api.registry.RegisterModel(request) == first
+        numbered = await api.registry.RegisterVersion(version)
+        assert await api.registry.RegisterVersion(version) == numbered
+        revision = await api.revision()
+    async with host.life() as api:
+        # The model has a version by now, and shows it; the rest is the first answer.
+        again = await api.registry.RegisterModel(request)
+        assert (again.revision, again.model.latest_version) == (first.revision, 1)
+        assert await api.registry.RegisterVersion(version) == numbered
+        assert await api.revision() == revision
+        other = registry_pb2.RegisterModelRequest(mutation=by(request_id="r1"), model=a_model("other"))
+        refusal = await refused(api.registry.RegisterModel(other))
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "REQUEST_ID_REUSED")
+        assert refusal.metadata == {"request_id": "r1", "revision": str(first.revision)}
+
+
+async def test_validate_only_changes_nothing_and_refuses_what_it_would_refuse(api: Api) -> None:
+    await api.model("delay")
+    before = await api.revision()
+    dry = by(validate_only=True, request_id="dry")
+    await api.registry.RegisterModel(registry_pb2.RegisterModelRequest(mutation=dry, model=a_model("other")))
+    await api.registry.RegisterVersion(registry_pb2.RegisterVersionRequest(mutation=dry, version=a_version("delay")))
+    shown = await api.registry.UpdateModel(
+        registry_pb2.UpdateModelRequest(mutation=dry, model=a_model("delay", description="new"))
+    )
+    assert shown.model.description == "new"
+    again = registry_pb2.RegisterModelRequest(mutation=dry, model=a_model("delay"))
+    assert (await refused(api.registry.RegisterModel(again))).reason == "MODEL_ALREADY_EXISTS"
+    assert await api.revision() == before
+    assert not (await api.registry.GetModel(registry_pb2.GetModelRequest(model_id="delay"))).model.description
+    # The id was not used up.
+    real = registry_pb2.RegisterModelRequest(mutation=by(request_id="dry"), model=a_model("third"))
+    assert (await api.registry.RegisterModel(real)).model.model_id == "third"
+
+
+async def test_a_read_waits_for_the_revision_it_asks_for(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    await api.model("delay")
+    ahead = common_pb2.ReadOptions(min_revision=await api.revision() + 1)
+    waiting = api.registry.GetModel(registry_pb2.GetModelRequest(model_id="other", read=ahead))
+    await api.model("other")
+    assert (await waiting).revision >= ahead.min_revision
+    monkeypatch.setattr("control_plane.api.plane.READ_WAIT_S", 0.02)
+    far = common_pb2.ReadOptions(min_revision=10_000)
+    refusal = await refused(api.registry.ListModels(registry_pb2.ListModelsRequest(read=far)))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "REVISION_NOT_REACHED")
+    assert refusal.metadata == {"revision": str(await api.revision())}
+
+
+@pytest.mark.parametrize(
+    ("mutation", "field"),
+    [
+        (common_pb2.Mutation(request_id="x" * 129), "mutation.request_id"),
+        (common_pb2.Mutation(actor="x" * 201), "mutation.actor"),
+        (common_pb2.Mutation(reason="x" * 2001), "mutation.reason"),
+        (common_pb2.Mutation(actor="a\x1fb"), "actor"),
+    ],
+)
+async def test_who_asks_and_why_fit_the_log(api: Api, mutation: common_pb2.Mutation, field: str) -> None:
+    request = registry_pb2.RegisterModelRequest(mutation=mutation, model=a_model("delay"))
+    refusal = await refused(api.registry.RegisterModel(request))
+    assert (refusal.reason, set(refusal.violations)) == ("INVALID_ARGUMENT", {field})
+
+
+# Lists
+
+
+async def test_models_are_listed_in_pages_that_stay_stable_while_models_are_added(api: Api) -> None:
+    for name in ("b", "d", "f"):
+        await api.model(name)
+    page = common_pb2.PageRequest(page_size=2)
+    first = await api.registry.ListModels(registry_pb2.ListModelsRequest(page=page))
+    assert [model.model_id for model in first.models] == ["b", "d"]
+    for name in ("a", "c", "e"):
+        await api.model(name)
+    page.page_token = first.next_page_token
+    second = await api.registry.ListModels(registry_pb2.ListModelsRequest(page=page))
+    assert [model.model_id for model in second.models] == ["e", "f"]
+    assert not second.next_page_token
+
+
+async def test_models_are_filtered(api: Api) -> None:
+    await api.model("a", tags={"site": "jfk"})
+    await api.model("b", team="other", tags={"site": "lga"})
+    await api.model("c", tier=common_pb2.TIER_1)
+
+    async def listed(**filters: object) -> list[str]:
+        reply = await api.registry.ListModels(registry_pb2.ListModelsRequest(**filters))  # type: ignore[arg-type]
+        return [model.model_id for model in reply.models]
+
+    assert await listed(team="other") == ["b"]
+    assert await listed(tier=common_pb2.TIER_1) == ["c"]
+    assert await listed(tag="site") == ["a", "b"]
+    assert await listed(tag="site=jfk") == ["a"]
+    assert await listed(team="nobody") == []
+
+
+@pytest.mark.parametrize(
+    ("page", "field"),
+    [
+        (common_pb2.PageRequest(page_size=1001), "page.page_size"),
+        (common_pb2.PageRequest(page_size=-1), "page.page_size"),
+        (common_pb2.PageRequest(page_token="junk"), "page.page_token"),
+    ],
+)
+async def test_a_page_that_cannot_be(api: Api, page: common_pb2.PageRequest, field: str) -> None:
+    refusal = await refused(api.registry.ListModels(registry_pb2.ListModelsRequest(page=page)))
+    assert (refusal.reason, set(refusal.violations)) == ("INVALID_ARGUMENT", {field})
+
+
+# Versions
+
+
+async def test_versions_are_numbered_and_found_by_number_and_alias(api: Api) -> None:
+    await api.model("up")
+    await api.version("up")
+    await api.model("delay")
+    metric = registry_pb2.Metric(name="auc", value=0.8, standard_error=0.01, sample_size=1000)
+    assert await api.version("delay", metrics=[metric], upstream_versions={"up": 1}, run="r", code_revision="c") == 1
+    assert await api.version("delay") == 2
+    await api.promote("delay", 1)
+    by_number = await api.registry.GetVersion(registry_pb2.GetVersionRequest(model_id="delay", version=1))
+    by_alias = await api.registry.GetVersion(registry_pb2.GetVersionRequest(model_id="delay", alias="production"))
+    assert by_number.version == by_alias.version
+    assert by_number.version.metrics == [metric]
+    assert by_number.version.upstream_versions == {"up": 1}
+    page = common_pb2.PageRequest(page_size=1)
+    first = await api.registry.ListVersions(registry_pb2.ListVersionsRequest(model_id="delay", page=page))
+    await api.version("delay")
+    page.page_token = first.next_page_token
+    second = await api.registry.ListVersions(registry_pb2.ListVersionsRequest(model_id="delay", page=page))
+    assert [v.version for v in (*first.versions, *second.versions)] == [2, 1]
+
+
+async def test_a_version_must_say_what_it_is(api: Api) -> None:
+    await api.model("delay")
+    broken = registry_pb2.ModelVersion(
+        model_id="delay",
+        artifact_sha256="ABC",
+        metrics=[registry_pb2.Metric(name="auc", value=float("nan"), standard_error=-1)],
+    )
+    refusal = await refused(api.registry.RegisterVersion(registry_pb2.RegisterVersionRequest(version=broken)))
+    assert set(refusal.violations) == {
+        "version.artifact_uri",
+        "version.artifact_sha256",
+        "version.trained_until",
+        "version.metrics[0].value",
+        "version.metrics[0].standard_error",
+    }
+    twice = [registry_pb2.Metric(name="auc", value=0.5)] * 2
+    refusal = await refused(api.version("delay", trained_from=instant(START + timedelta(days=1)), metrics=twice))
+    assert set(refusal.violations) == {"version.trained_from", "version.metrics"}
+    assert (await refused(api.version("delay", upstream_versions={"nope": 1}))).reason == "MODEL_NOT_FOUND"
+    assert (await refused(api.version("nope"))).reason == "MODEL_NOT_FOUND"
+    assert (await refused(api.version("delay", upstream_versions={"delay": 3}))).reason == "VERSION_NOT_FOUND"
+
+
+async def test_a_profile_is_kept_by_its_content_and_a_broken_one_is_refused(api: Api) -> None:
+    await api.model("delay")
+    profile = b'{"features": {}, "prediction": {"edges": [0.5], "counts": [500, 500]}}'
+    assert await api.version("delay", reference_profile=profile) == 1
+    found = await api.registry.GetVersion(registry_pb2.GetVersionRequest(model_id="delay", version=1))
+    assert len(found.version.profile_sha256) == len(SHA)
+    for broken in (b"not json", b"[]", b'{"features": {"x": {"kind": "numeric", "edges": [2, 1], "counts": [1]}}}'):
+        refusal = await refused(api.version("delay", reference_profile=broken))
+        assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
+        assert refusal.violations
+
+
+# Aliases
+
+
+async def move(api: Api, alias: str, version: int, expected: int | None = None) -> registry_pb2.AliasMove:
+    request = registry_pb2.MoveAliasRequest(
+        mutation=by(reason=f"to {version}"), model_id="delay", alias=alias, version=version, expected_version=expected
+    )
+    return (await api.registry.MoveAlias(request)).move
+
+
+async def test_a_team_moves_its_own_aliases_and_the_history_is_kept(api: Api) -> None:
+    await api.model("delay")
+    for _ in range(3):
+        await api.version("delay")
+    for version in (1, 2, 3):
+        api.clock.at = START + timedelta(days=version)
+        moved = await move(api, "shadow", version, expected=version - 1)
+        assert (moved.from_version, moved.to_version, moved.actor) == (version - 1, version, "tester")
+    ask = registry_pb2.ListAliasMovesRequest(model_id="delay")
+    history = (await api.registry.ListAliasMoves(ask)).moves
+    assert [found.to_version for found in history] == [3, 2, 1]
+    assert history[0].reason == "to 3"
+
+    async def as_of(at: float) -> list[int]:
+        ask = registry_pb2.ListAliasMovesRequest(
+            model_id="delay", alias="shadow", as_of=instant(START + timedelta(days=at))
+        )
+        return [found.to_version for found in (await api.registry.ListAliasMoves(ask)).moves]
+
+    assert [await as_of(at) for at in (0.5, 1, 1.5, 2.5, 100)] == [[], [1], [1], [2], [3]]
+    api.clock.at = START + timedelta(days=10)
+    within = registry_pb2.ListAliasMovesRequest(model_id="delay", within=span(timedelta(days=8, hours=1)))
+    assert [found.to_version for found in (await api.registry.ListAliasMoves(within)).moves] == [3, 2]
+
+
+async def test_an_alias_that_is_elsewhere_is_aborted(api: Api) -> None:
+    await api.model("delay")
+    await api.version("delay")
+    await move(api, "shadow", 1)
+    refusal = await refused(move(api, "shadow", 1, expected=2))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.ABORTED, "ETAG_MISMATCH")
+    assert refusal.metadata == {"alias": "shadow", "current": "1"}
+    assert (await refused(move(api, "shadow", 2))).reason == "VERSION_NOT_FOUND"
+    assert (await refused(move(api, "UPPER", 1))).violations == {"alias": "STRING.PATTERN"}
+
+
+@pytest.mark.parametrize("alias", ["production", "candidate", "previous"])
+async def test_managed_aliases_move_by_rollout_only(api: Api, alias: str) -> None:
+    await api.model("delay")
+    await api.version("delay")
+    refusal = await refused(move(api, alias, 1))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "VALIDATION_REQUIRED")
