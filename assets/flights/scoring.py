@@ -11,7 +11,6 @@ from assets.flights.data import column, flights
 from assets.flights.embedding import embedding_columns
 from assets.flights.features import FEATURE, features
 from assets.flights.fleet import BY_ID, FlightModel
-from assets.flights.threads import one_thread
 
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
@@ -51,11 +50,8 @@ class Outputs:
         matrix = encode(artifact, raw)[mask]
         found = np.full(len(self.rows), np.nan)
         if len(matrix):
-            estimator = artifact.estimator
-            with one_thread():
-                found[mask] = (
-                    estimator.predict_proba(matrix)[:, 1] if model.task == "binary" else estimator.predict(matrix)
-                )
+            scheduled = column(flights(), "scheduled")[self.rows[mask]]
+            found[mask] = artifact.estimator.scores(matrix, scheduled)
         return found
 
     def score(self, model_id: str) -> Floats:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from runway_client import Runway, connect, messages
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-from assets.flights import comparison
+from assets.flights import comparison, estimators
 from assets.flights.artifacts import Artifact, load, store
 from assets.flights.data import column, flights, instant
 from assets.flights.embedding import fit_routes, reconstruction_r2
@@ -21,7 +21,6 @@ from assets.flights.fleet import BY_ID, HISTORY, HOLDOUT, FlightModel, with_upst
 from assets.flights.labels import outcomes
 from assets.flights.profile import reference_profile
 from assets.flights.scoring import Outputs, encode, inputs_of, is_categorical
-from assets.flights.threads import one_thread
 from assets.plane import Metric, TrainedVersion, Validation
 from assets.trainer import Trainer, TrainingOrder
 
@@ -94,9 +93,13 @@ def train(model: FlightModel, data_until: datetime, upstream: Mapping[str, Artif
         if is_categorical(name)
     }
     blank = Artifact(model_id=model.model_id, inputs=tuple(raw), categories=categories)
-    estimator = _estimator(model, blank)
-    with one_thread():
-        estimator.fit(encode(blank, raw), value)
+    estimator = estimators.fit(
+        lambda: _estimator(model, blank),
+        encode(blank, raw),
+        value,
+        column(flights(), "scheduled")[rows],
+        (instant(start), instant(cut)),
+    )
     artifact = Artifact(model_id=model.model_id, inputs=tuple(raw), categories=categories, estimator=estimator)
     held = Outputs(holdout, {**upstream, model.model_id: artifact})
     return Trained(
@@ -117,7 +120,7 @@ def _sampled(rows: Rows) -> Rows:
     return np.sort(np.random.default_rng(SEED).choice(rows, ROWS_MAX, replace=False))
 
 
-def _estimator(model: FlightModel, blank: Artifact) -> HistGradientBoostingClassifier | HistGradientBoostingRegressor:
+def _estimator(model: FlightModel, blank: Artifact) -> estimators.Estimator:
     settings = {
         "max_iter": model.iterations,
         "learning_rate": 0.12,
