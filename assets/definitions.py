@@ -17,6 +17,7 @@ from assets.model_assets import Connect, Trainers, external_assets, model_assets
 from assets.plane import ControlPlane
 from assets.sensors import (
     lease_sensor,
+    production_sensor,
     reload_in_background,
     reload_sensor,
     run_status_sensor,
@@ -80,6 +81,7 @@ def build_definitions(
             lease_sensor(fleet, look, linger_s=linger_s),
             run_status_sensor(look),
             staleness_sensor(fleet, look),
+            production_sensor(fleet, look),
             reload_sensor(fleet, look, reload_in_background, wall_clock),
         ],
         # One op, one process: a process per step would cost each run another second and a half.

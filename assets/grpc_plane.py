@@ -8,7 +8,7 @@ from runway_client import Why, connect, from_timestamp, messages, to_timestamp
 from runway_client.connection import RETRY_FOR_S
 
 from assets.fleet import Dependency, Fleet, Kind, Model, Node, make_fleet
-from assets.plane import Lease, Limits, Status, TrainedVersion, Validation, Verdict
+from assets.plane import Lease, Limits, Metric, Status, TrainedVersion, Validation, Verdict
 from assets.tags import SCHEDULER
 
 KINDS: dict[str, Kind] = {f"NODE_KIND_{kind.upper()}": kind for kind in get_args(Kind)}
@@ -145,6 +145,33 @@ class GrpcPlane:
     def verdicts(self) -> list[Verdict]:
         """The standing of the fleet, worst first."""
         return [_verdict(standing) for standing in self._runway.staleness.list_staleness()]
+
+    def productions(self) -> dict[str, int]:
+        """Model -> version in production, of models that have one."""
+        aliases = {model.model_id: model.aliases for model in self._runway.registry.list_models()}
+        return {model_id: int(of["production"]) for model_id, of in aliases.items() if "production" in of}
+
+    def version(self, model_id: str, version: int) -> TrainedVersion:
+        """What is known about a version; its profile is left out."""
+        found = self._runway.registry.get_version(model_id, version=version)
+        return TrainedVersion(
+            artifact_uri=found.artifact_uri,
+            artifact_sha256=found.artifact_sha256,
+            artifact_size_bytes=found.artifact_size_bytes,
+            trained_from=from_timestamp(found.trained_from) if found.HasField("trained_from") else None,
+            trained_until=from_timestamp(found.trained_until),
+            metrics=tuple(
+                Metric(
+                    name=metric.name,
+                    value=metric.value,
+                    standard_error=metric.standard_error,
+                    sample_size=int(metric.sample_size),
+                )
+                for metric in found.metrics
+            ),
+            upstream_versions=dict(found.upstream_versions),
+            code_revision=found.code_revision,
+        )
 
     def evaluate(self, model_id: str) -> Verdict:
         """Look at a model now."""

@@ -12,10 +12,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
 from assets.attempt import Outcome, run_attempt
 from assets.fleet import Fleet, Model, Node
-from assets.plane import ControlPlane, Lease
+from assets.plane import ControlPlane, Lease, TrainedVersion
 from assets.tags import (
     ATTEMPT_TAG,
     CAUSES_TAG,
@@ -196,25 +197,40 @@ def events_of(key: dg.AssetKey, outcome: Outcome) -> Iterator[dg.AssetCheckResul
         yield dg.MaterializeResult(asset_key=key, metadata=_made(outcome), data_version=_data_version(outcome))
 
 
+def materialization_of(model_id: str, version: int, trained: TrainedVersion) -> dg.AssetMaterialization:
+    """The materialization of a version that came into production without a run here."""
+    return dg.AssetMaterialization(
+        asset_key=dg.AssetKey([model_id]),
+        description=f"Version {version} came into production without a run of its own here.",
+        metadata=_version_metadata(version, trained),
+        tags={DATA_VERSION_TAG: trained.artifact_sha256},
+    )
+
+
 def _made(outcome: Outcome) -> dict[str, Any]:
     """Metadata of a materialization; what is a number here plots over time."""
     trained, validation = outcome.trained, outcome.validation
-    made: dict[str, Any] = {
-        "version": dg.MetadataValue.int(outcome.version),
+    made = _version_metadata(outcome.version, trained) | {
         validation.metric: dg.MetadataValue.float(validation.candidate),
         "holdout_rows": dg.MetadataValue.int(validation.sample_size),
         "training_s": dg.MetadataValue.float(round(outcome.training_s, 2)),
-        "trained_until": dg.MetadataValue.timestamp(trained.trained_until),
-        "digest": trained.artifact_sha256,
-        "artifact": dg.MetadataValue.path(trained.artifact_uri),
-        "artifact_bytes": dg.MetadataValue.int(trained.artifact_size_bytes),
     }
     if trained.rows:
         made["training_rows"] = dg.MetadataValue.int(trained.rows)
     if validation.production is not None:
         made[f"{validation.metric}_gain"] = dg.MetadataValue.float(validation.candidate - validation.production)
-    made |= {f"training_{metric.name}": dg.MetadataValue.float(metric.value) for metric in trained.metrics}
     return made
+
+
+def _version_metadata(version: int, trained: TrainedVersion) -> dict[str, Any]:
+    return {
+        "version": dg.MetadataValue.int(version),
+        **{metric.name: dg.MetadataValue.float(metric.value) for metric in trained.metrics},
+        "trained_until": dg.MetadataValue.timestamp(trained.trained_until),
+        "digest": trained.artifact_sha256,
+        "artifact": dg.MetadataValue.path(trained.artifact_uri),
+        "artifact_bytes": dg.MetadataValue.int(trained.artifact_size_bytes),
+    }
 
 
 def _data_version(outcome: Outcome) -> dg.DataVersion:

@@ -148,6 +148,14 @@ class ControlPlane(Protocol):
         """The standing of the fleet, worst first."""
         ...
 
+    def productions(self) -> dict[str, int]:
+        """Model -> version in production, of models that have one."""
+        ...
+
+    def version(self, model_id: str, version: int) -> TrainedVersion:
+        """What is known about a version; its profile is left out."""
+        ...
+
     def evaluate(self, model_id: str) -> Verdict:
         """Look at a model now."""
         ...

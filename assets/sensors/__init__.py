@@ -1,12 +1,14 @@
 """What runs by itself in Dagster: leases, reports, verdicts, reloads. None of them decides anything."""
 
 from assets.sensors.lease import lease_sensor
+from assets.sensors.production import production_sensor
 from assets.sensors.reload import reload_in_background, reload_sensor, wall_clock
 from assets.sensors.run_status import run_status_sensor
 from assets.sensors.staleness import staleness_sensor
 
 __all__ = [
     "lease_sensor",
+    "production_sensor",
     "reload_in_background",
     "reload_sensor",
     "run_status_sensor",

@@ -92,8 +92,12 @@ def lease_sensor(
 
 def live_attempts(instance: dg.DagsterInstance) -> list[str]:
     """Attempts that have a run here which has not ended. Ended ones are the run-status sensor's to report."""
-    runs = instance.get_runs(filters=dg.RunsFilter(statuses=LIVE), limit=RUNS_KNOWN_MAX)
-    return sorted({run.tags[ATTEMPT_TAG] for run in runs if ATTEMPT_TAG in run.tags})
+    return sorted({run.tags[ATTEMPT_TAG] for run in live_runs(instance) if ATTEMPT_TAG in run.tags})
+
+
+def live_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
+    """Runs that have not ended."""
+    return list(instance.get_runs(filters=dg.RunsFilter(statuses=LIVE), limit=RUNS_KNOWN_MAX))
 
 
 def run_request(lease: Lease) -> dg.RunRequest:

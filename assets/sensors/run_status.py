@@ -99,7 +99,7 @@ def report(plane: ControlPlane, run: dg.DagsterRun) -> list[str]:
     if ATTEMPT_TAG not in tags or LEASE_TAG not in tags:
         return []
     attempt_id, cancelled = tags[ATTEMPT_TAG], run.status is dg.DagsterRunStatus.CANCELED
-    failure = "terminated in Dagster" if cancelled else "its run failed and its worker did not say why"
+    failure = "terminated in Dagster" if cancelled else "its worker ended without a word (killed, or out of memory)"
     try:
         plane.report_failure(attempt_id, tags[LEASE_TAG], failure, run.run_id, permanent=cancelled)
     except (Unreachable, NoAnswer):

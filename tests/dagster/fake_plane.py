@@ -190,6 +190,14 @@ class FakePlane:
         self._here()
         return [self.standing[model_id] for model_id in sorted(self.standing)]
 
+    def productions(self) -> dict[str, int]:
+        self._here()
+        return dict(self.production)
+
+    def version(self, model_id: str, version: int) -> TrainedVersion:
+        self._here()
+        return self.versions[model_id][version - 1]
+
     def evaluate(self, model_id: str) -> Verdict:
         self._here()
         return self.standing.get(model_id, Verdict(model_id=model_id, verdict="UNKNOWN"))

@@ -62,7 +62,7 @@ def test_what_dagster_would_refuse_becomes_metadata() -> None:
 
 def test_an_empty_fleet_loads() -> None:
     defs = build_definitions(Fleet(), lambda: FakePlane(Fleet()))
-    assert len(list(defs.get_repository_def().sensor_defs)) == 4
+    assert len(list(defs.get_repository_def().sensor_defs)) == 5
 
 
 def test_the_last_good_copy_is_shown_while_the_control_plane_is_away() -> None:

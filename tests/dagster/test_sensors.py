@@ -11,6 +11,7 @@ from assets.sensors.lease import lease_sensor, run_request
 from assets.sensors.reload import AGAIN_S, FACTS_EVERY_S, SETTLE_S_MAX, Seen, reload_sensor, step, worth_a_look
 from assets.sensors.staleness import VERDICTS_PER_TICK_MAX
 from assets.tags import ATTEMPT_TAG, LEASE_TAG, MODEL_TAG, RETRAIN_TAG, TEAM_TAG
+from assets.trainer import TrainingOrder
 from tests.dagster.fake_plane import FakePlane, model, small_fleet
 from tests.dagster.worlds import World
 
@@ -101,7 +102,10 @@ class TestRunStatus:
         run_with(world, dg.DagsterRunStatus.FAILURE, **self.leased(world))
         world.tick("report_ended_runs")
         attempt = world.plane.retrain_of("air_time").attempts[0]
-        assert (attempt.state, attempt.failure) == ("FAILED", "its run failed and its worker did not say why")
+        assert (attempt.state, attempt.failure) == (
+            "FAILED",
+            "its worker ended without a word (killed, or out of memory)",
+        )
         assert world.plane.retrain_of("air_time").state == "WAITING"
 
     def test_a_run_that_a_person_ended_is_not_tried_again(self, world: World) -> None:
@@ -208,6 +212,44 @@ class TestStaleness:
         after = world.tick("show_staleness", cursor).cursor
         assert world.tick("show_staleness", after).cursor is None
         assert all(len(self.observations(world, each.model_id)) == 1 for each in models[-7:])
+
+
+class TestProduction:
+    def bring(self, world: World, model_id: str) -> None:
+        """A version that came into production by another way: trained elsewhere, promoted by hand."""
+        trained = world.trainer.train(
+            TrainingOrder(model_id=model_id, attempt_id="x", retrain_id="x", data_until=world.plane.now), print
+        )
+        world.plane.versions.setdefault(model_id, []).append(trained)
+        world.plane.production[model_id] = len(world.plane.versions[model_id])
+
+    def test_a_version_from_elsewhere_is_shown_once(self, world: World) -> None:
+        self.bring(world, "air_time")
+        cursor = world.tick("show_production").cursor
+        made = world.materialized("air_time")
+        assert made is not None
+        assert (made.metadata["version"].value, made.metadata["auc"].value) == (1, 0.9)
+        assert world.tick("show_production", cursor).cursor is None
+        self.bring(world, "air_time")
+        assert world.tick("show_production", cursor).cursor is not None
+        newest = world.materialized("air_time")
+        assert newest is not None
+        assert newest.metadata["version"].value == 2
+
+    def test_what_a_run_materialized_is_left_alone(self, world: World) -> None:
+        world.plane.ask("air_time")
+        (lease,) = world.leases()
+        world.execute(lease)
+        before = world.materialized("air_time")
+        assert world.tick("show_production").cursor is not None
+        assert world.materialized("air_time") == before
+        assert len(world.instance.fetch_materializations(dg.AssetKey(["air_time"]), limit=10).records) == 1
+
+    def test_a_run_that_lives_may_say_so_itself(self, world: World) -> None:
+        self.bring(world, "air_time")
+        run_with(world, dg.DagsterRunStatus.STARTED, **{MODEL_TAG: "air_time"})
+        assert world.tick("show_production").cursor is None
+        assert world.materialized("air_time") is None
 
 
 class TestReload:
