@@ -80,7 +80,7 @@ def cached(name: str, make: Callable[[], pa.Table]) -> pa.Table:
     path = home() / name
     try:
         # Not `read_table`: that brings the whole dataset machinery along, a second at the first call.
-        return pyarrow.parquet.ParquetFile(path, page_checksum_verification=True).read()
+        return pyarrow.parquet.ParquetFile(path, page_checksum_verification=True).read().combine_chunks()
     except (OSError, pa.ArrowInvalid):
         sink = io.BytesIO()
         pyarrow.parquet.write_table(make(), sink, write_page_checksum=True)
@@ -88,9 +88,10 @@ def cached(name: str, make: Callable[[], pa.Table]) -> pa.Table:
         return pyarrow.parquet.read_table(io.BytesIO(sink.getvalue()))
 
 
-def column(table: pa.Table, name: str) -> Any:
-    """A column as numpy: floats with NaN for null, datetime64[us] with NaT, or objects."""
-    values = table.column(name).combine_chunks()
+def column(table: pa.Table, name: str, rows: npt.NDArray[np.int64] | None = None) -> Any:
+    """A column, or these rows of it, as numpy: floats with NaN for null, datetime64[us] with NaT, or objects."""
+    values = table.column(name)
+    values = (values if rows is None else values.take(pa.array(rows))).combine_chunks()
     if pa.types.is_timestamp(values.type):
         return values.cast(pa.timestamp("us")).to_numpy(zero_copy_only=False)
     return values.to_numpy(zero_copy_only=False)

@@ -21,7 +21,7 @@ def routes(rows: Rows) -> npt.NDArray[np.str_]:
     """`JFK-LAX` for each flight."""
     table = flights()
     names = np.char.add(
-        np.char.add(column(table, "origin")[rows].astype(str), "-"), column(table, "dest")[rows].astype(str)
+        np.char.add(column(table, "origin", rows).astype(str), "-"), column(table, "dest", rows).astype(str)
     )
     return np.asarray(names)
 
@@ -85,8 +85,8 @@ def _r2(design: Floats, target: Floats, design_new: Floats, target_new: Floats) 
 def _profiles(rows: Rows) -> tuple[Floats, list[str]]:
     """One row per route: mean departure delay by part of the day, mean time in the air, spread of delays."""
     table = flights()
-    delay, air = column(table, "dep_delay")[rows], column(table, "air_time")[rows]
-    part = (column(table, "hour")[rows] // (24 / DAY_PARTS)).astype(int)
+    delay, air = column(table, "dep_delay", rows), column(table, "air_time", rows)
+    part = (column(table, "hour", rows) // (24 / DAY_PARTS)).astype(int)
     known = ~np.isnan(delay) & ~np.isnan(air)
     names, inverse, counts = np.unique(routes(rows)[known], return_inverse=True, return_counts=True)
     delay, air, part = np.clip(delay[known], -30, 180), air[known], part[known]

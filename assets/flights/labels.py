@@ -25,12 +25,12 @@ def outcomes(model: FlightModel, rows: Rows) -> tuple[Floats, Instants]:
     table = flights()
 
     def of(name: str) -> Floats:
-        values: Floats = column(table, name)[rows]
+        values: Floats = column(table, name, rows)
         return values
 
     never = np.full(len(rows), np.nan)
-    departed: Instants = np.maximum(column(table, "departed")[rows], column(table, "scheduled")[rows])
-    arrived: Instants = column(table, "arrived")[rows]
+    departed: Instants = np.maximum(column(table, "departed", rows), column(table, "scheduled", rows))
+    arrived: Instants = column(table, "arrived", rows)
     match model.label:
         case "dep_delay_15":
             return _late(of("dep_delay"), 15), departed

@@ -114,7 +114,7 @@ class Replay:
         if not len(rows):
             return
         outputs = Outputs(rows, self._artifacts)
-        scheduled = column(flights(), "scheduled")[rows]
+        scheduled = column(flights(), "scheduled", rows)
         for model in FLEET:
             if model.model_id not in self._artifacts:
                 continue
@@ -136,7 +136,7 @@ class Replay:
 
     def _outcomes(self, step: datetime, rows: Rows) -> Iterator[OutcomeBatch]:
         """Outcomes that became known in the step, of flights that were predicted in this replay."""
-        origin = column(flights(), "origin")[rows]
+        origin = column(flights(), "origin", rows)
         for model in FLEET:
             if model.model_id not in self._artifacts:
                 continue
@@ -176,8 +176,8 @@ UNDER_WAY = LIVE[1:]
 def _ids(model: FlightModel, rows: Rows) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":
     """The same flight and model always get the same prediction id."""
     table = flights()
-    keys = column(table, "flight_id")[rows] * KEYS_PER_FLIGHT + FLEET.index(model)
-    return prediction_ids(column(table, "scheduled")[rows], keys)
+    keys = column(table, "flight_id", rows) * KEYS_PER_FLIGHT + FLEET.index(model)
+    return prediction_ids(column(table, "scheduled", rows), keys)
 
 
 def planned(first_day: date | None, days: int | None, seconds_per_day: float) -> Plan:

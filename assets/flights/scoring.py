@@ -28,7 +28,7 @@ class Outputs:
         self.rows = rows
         self._artifacts = artifacts
         self._known: dict[str, Floats] = {}
-        origin = column(flights(), "origin")[rows]
+        origin = column(flights(), "origin", rows)
         self._of_origin = {name: origin == name for name in ("EWR", "JFK", "LGA")}
 
     def mask(self, model: FlightModel) -> npt.NDArray[np.bool_]:
@@ -50,7 +50,7 @@ class Outputs:
         matrix = encode(artifact, raw)[mask]
         found = np.full(len(self.rows), np.nan)
         if len(matrix):
-            scheduled = column(flights(), "scheduled")[self.rows[mask]]
+            scheduled = column(flights(), "scheduled", self.rows[mask])
             found[mask] = artifact.estimator.scores(matrix, scheduled)
         return found
 
@@ -63,7 +63,7 @@ class Outputs:
 def inputs_of(model: FlightModel, outputs: Outputs) -> dict[str, npt.NDArray[Any]]:
     """A model's input columns for the rows of `outputs`: its features, then what it consumes."""
     table = features()
-    columns: dict[str, npt.NDArray[Any]] = {name: column(table, name)[outputs.rows] for name in model.features}
+    columns: dict[str, npt.NDArray[Any]] = {name: column(table, name, outputs.rows) for name in model.features}
     for upstream_id in model.upstream:
         upstream = BY_ID[upstream_id]
         found = outputs.output(upstream_id)

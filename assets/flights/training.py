@@ -62,7 +62,7 @@ def rows_between(start: datetime, end: datetime, origin: str = "") -> Rows:
     scheduled = column(table, "scheduled")
     first, last = np.searchsorted(scheduled, [instant(start), instant(end)])
     rows = np.arange(first, last, dtype=np.int64)
-    return rows[column(table, "origin")[rows] == origin] if origin else rows
+    return rows[column(table, "origin", rows) == origin] if origin else rows
 
 
 def train(model: FlightModel, data_until: datetime, upstream: Mapping[str, Artifact]) -> Trained:
@@ -97,7 +97,7 @@ def train(model: FlightModel, data_until: datetime, upstream: Mapping[str, Artif
         lambda: _estimator(model, blank),
         encode(blank, raw),
         value,
-        column(flights(), "scheduled")[rows],
+        column(flights(), "scheduled", rows),
         (instant(start), instant(cut)),
     )
     artifact = Artifact(model_id=model.model_id, inputs=tuple(raw), categories=categories, estimator=estimator)
