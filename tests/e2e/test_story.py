@@ -1,4 +1,4 @@
-"""The whole of it, as a newcomer starts it: real Postgres, control plane, Dagster, models, flights; killed and resumed."""
+"""All of it, as a newcomer starts it: real Postgres, control plane, Dagster, models, flights; killed and resumed."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from runway_client import Runway, connect, from_timestamp, messages
+from runway_client import Runway, Unreachable, connect, from_timestamp, messages
 
 from assets.flights.data import column, flights
 from assets.flights.fleet import FIRST_DAY, FLEET
@@ -133,7 +133,14 @@ def _await(condition: Callable[[], bool], seconds: float, what: str) -> None:
     """Poll a condition of other processes, which nothing here can be told of."""
     deadline = datetime.now(UTC) + timedelta(seconds=seconds)
     gate = threading.Event()
-    while not condition():
+
+    def holds() -> bool:
+        try:
+            return condition()
+        except Unreachable:
+            return False
+
+    while not holds():
         if datetime.now(UTC) > deadline:
             pytest.fail(f"never happened: {what}")
         gate.wait(0.2)
@@ -169,7 +176,7 @@ def test_a_retrain_goes_all_the_way_and_everything_survives_being_killed(
     stack.up()
     stack.until(r"Runway is up", READY_S_MAX)
     with connect(stack.address, actor="story", retry_for_s=120) as runway:
-        retrain = runway.retraining.request_retrain("air_time", ignore_cooldown=True)
+        retrain = runway.retraining.request_retrain("air_time", ignore_cooldown=True).retrain
         stack.until(r"air_time is released to dagster", STORY_S_MAX)
         stack.until(r"air_time version 2 (was )?(promoted|refused)", STORY_S_MAX)
         assert _ended_well(runway, retrain.retrain_id)
