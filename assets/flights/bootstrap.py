@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 from runway_client import Runway, RunwayRpcError, Why, connect, messages
 from runway_client.times import to_timestamp
 
+from assets.flights.artifacts import ArtifactError
 from assets.flights.data import FlightsError
 from assets.flights.features import DATASETS, FEATURES
 from assets.flights.fleet import FIRST_DAY, FLEET, OWNERS, FlightModel
 from assets.flights.policies import label_spec, retraining_policy, staleness_policy, validation_policy
-from assets.flights.training import Serving, Trained, described, train
+from assets.flights.training import Serving, Trained, TrainingError, described, train
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -171,7 +172,7 @@ def main() -> int:
                 runway.operations.advance_clock(FIRST_DAY, why=Why(reason="the replay begins here"))
             register(runway)
             made = bring_into_production(runway)
-    except (RunwayRpcError, FlightsError) as error:
+    except (RunwayRpcError, ArtifactError, FlightsError, TrainingError) as error:
         print(f"flights: {error}", file=sys.stderr)
         return 1
     print(f"flights: {len(FLEET)} models in production, {made} of them new, {time.monotonic() - started:.1f} s")

@@ -33,13 +33,13 @@ from runway_client import (
     prediction_ids,
 )
 
-from assets.flights.artifacts import Artifact
-from assets.flights.data import column, flights, instant
+from assets.flights.artifacts import Artifact, ArtifactError
+from assets.flights.data import FlightsError, column, flights, instant
 from assets.flights.fleet import FIRST_DAY, FLEET, FlightModel
 from assets.flights.home import home, write_atomically
 from assets.flights.labels import WINDOW, Rows, outcomes
 from assets.flights.scoring import Outputs, inputs_of
-from assets.flights.training import Serving, rows_between
+from assets.flights.training import Serving, TrainingError, in_production, rows_between
 
 STEPS_PER_DAY = 6
 STEP = timedelta(days=1) / STEPS_PER_DAY
@@ -52,6 +52,8 @@ PICKUP_S = 12.0
 POLL_S = 0.25
 AWAY_S_MAX = 3600.0
 """How long the replay puts up with a control plane that does not answer."""
+PAUSE_S_MIN, PAUSE_S_MAX = 0.5, 5.0
+"""Pause before it is asked again, doubled each time: soon for a restart, seldom for an outage."""
 KEYS_PER_FLIGHT = 64
 """Prediction ids: one flight has one for each model."""
 
@@ -74,6 +76,7 @@ class Replay:
         self._artifacts: dict[str, Artifact] = {}
         self._versions: dict[str, int] = {}
         self._patience_s = PATIENCE_S
+        self.steps_sent = 0
 
     def run(self) -> None:
         """From the control plane's clock to the end."""
@@ -83,6 +86,7 @@ class Replay:
             began = time.monotonic()
             self._send(step)
             self._runway.operations.advance_clock(step + STEP)
+            self.steps_sent += 1
             self._wait_for_trainings()
             step += STEP
             if step.hour == 0:
@@ -104,11 +108,10 @@ class Replay:
 
     def _look_up(self) -> None:
         """What is in production now; artifacts stay loaded while it is the same."""
-        serving = Serving(self._runway)
-        versions = {model_id: version.version for model_id, version in serving.versions.items()}
-        if versions != self._versions:
-            self._artifacts = serving.artifacts(versions)
-            self._versions = versions
+        if in_production(self._runway) != self._versions:
+            serving = Serving(self._runway)
+            self._artifacts = serving.artifacts(serving.versions)
+            self._versions = {model_id: version.version for model_id, version in serving.versions.items()}
 
     def _predictions(self, step: datetime, rows: Rows) -> Iterator[PredictionBatch]:
         if not len(rows):
@@ -217,25 +220,44 @@ def main() -> int:
         plan = planned(arguments.first_day, arguments.days, arguments.seconds_per_day)
     except ValueError as error:
         parser.error(str(error))
+    try:
+        follow(plan, arguments.address)
+    except KeyboardInterrupt:
+        return 0
+    except (RunwayRpcError, ArtifactError, FlightsError, TrainingError) as error:
+        print(f"flights replay: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def follow(plan: Plan, address: str | None) -> None:
+    """Replay to the end, over any number of restarts of the control plane: each time from its own clock.
+
+    Raises:
+        Unreachable: it has been away for AWAY_S_MAX.
+        RunwayRpcError: it refuses what is sent.
+        ArtifactError, FlightsError, TrainingError: files or first versions of the fleet are missing.
+    """
     away_since: float | None = None
+    pause_s = PAUSE_S_MIN
     while True:
+        replay: Replay | None = None
         try:
-            with connect(arguments.address, actor="flights replay") as runway:
-                Replay(runway, plan).run()
-            return 0
+            with connect(address, actor="flights replay") as runway:
+                replay = Replay(runway, plan)
+                replay.run()
+                return
         except Unreachable as error:
-            # Everything is resumable: wait for the control plane and begin again at its clock.
-            away_since = away_since or time.monotonic()
+            if away_since is None or (replay is not None and replay.steps_sent):
+                print(
+                    f"flights replay: the control plane is away, time stands still until it is back ({error})",
+                    flush=True,
+                )
+                away_since, pause_s = time.monotonic(), PAUSE_S_MIN
             if time.monotonic() - away_since > AWAY_S_MAX:
-                print(f"flights replay: {error}", file=sys.stderr)
-                return 1
-            print(f"flights replay: waiting for the control plane ({error})", flush=True)
-            time.sleep(1.0)
-        except RunwayRpcError as error:
-            print(f"flights replay: {error}", file=sys.stderr)
-            return 1
-        except KeyboardInterrupt:
-            return 0
+                raise
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, PAUSE_S_MAX)
 
 
 if __name__ == "__main__":

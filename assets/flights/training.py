@@ -213,15 +213,20 @@ class FlightsTrainer:
         return validation
 
 
+def in_production(runway: Runway) -> dict[str, int]:
+    """Version in production by model of this fleet."""
+    numbers = {model.model_id: model.aliases.get("production", 0) for model in runway.registry.list_models()}
+    return {model_id: number for model_id, number in numbers.items() if model_id in BY_ID and number}
+
+
 class Serving:
     """What is in production now, by model."""
 
     def __init__(self, runway: Runway) -> None:
-        self.versions: dict[str, messages.ModelVersion] = {}
-        for model in runway.registry.list_models():
-            number = model.aliases.get("production", 0)
-            if model.model_id in BY_ID and number:
-                self.versions[model.model_id] = runway.registry.get_version(model.model_id, version=number)
+        self.versions: dict[str, messages.ModelVersion] = {
+            model_id: runway.registry.get_version(model_id, version=number)
+            for model_id, number in in_production(runway).items()
+        }
 
     def artifacts(self, model_ids: Iterable[str]) -> dict[str, Artifact]:
         """Loaded artifacts of these models.
