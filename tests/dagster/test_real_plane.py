@@ -1,0 +1,190 @@
+"""The same sensors and ops against the real control plane, through gRPC; its log is in memory."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from runway_client import Runway, connect, messages, to_duration
+
+from assets.definitions import build_definitions
+from assets.grpc_plane import GrpcPlane
+from assets.sensors.lease import run_request
+from assets.trainer import TrainingOrder
+from tests.api.served_plane import ServedPlane
+from tests.dagster.worlds import FakeTrainer
+
+NOW = datetime(2013, 3, 1, tzinfo=UTC)
+
+
+class RealWorld:
+    """A Dagster instance and a control plane with three models, departure_delay between the other two."""
+
+    def __init__(self, instance: dg.DagsterInstance, served: ServedPlane, runway: Runway) -> None:
+        self.instance, self.served, self.runway = instance, served, runway
+        self.trainer = FakeTrainer(production=None)
+        runway.operations.advance_clock(NOW)
+        for model_id, tier in (("air_time", 1), ("departure_delay", 2), ("arrival_delay", 1)):
+            runway.registry.register_model(
+                messages.Model(
+                    model_id=model_id,
+                    owner="ada@example.com",
+                    team="ops",
+                    tier=messages.Tier.ValueType(tier),
+                    task_type=messages.TASK_TYPE_BINARY,
+                    consumers=["gate_desk"] if model_id == "arrival_delay" else [],
+                    staleness_policy=messages.StalenessPolicy(age_backstop_days=30),
+                    retraining_policy=messages.RetrainingPolicy(
+                        cascade_cooldown=to_duration(timedelta(0)), cooldown=to_duration(timedelta(0)), attempts_max=2
+                    ),
+                )
+            )
+        runway.graph.declare_nodes([messages.Node(node_id="dataset:weather", team="data", owner="team:data")])
+        runway.graph.declare_dependencies(
+            messages.Dependency(upstream_id=upstream, downstream_id=downstream)
+            for upstream, downstream in (
+                ("dataset:weather", "model:air_time"),
+                ("model:air_time", "model:departure_delay"),
+                ("model:departure_delay", "model:arrival_delay"),
+            )
+        )
+        self.fleet = self.connect().fleet()
+        self.defs = build_definitions(self.fleet, self.connect, {"flights": lambda: self.trainer}, linger_s=0)
+
+    def connect(self) -> GrpcPlane:
+        return GrpcPlane(self.served.address, retry_for_s=0.0)
+
+    def tick(self, name: str, cursor: str | None = None) -> dg.SensorResult:
+        repository = self.defs.get_repository_def()
+        context = dg.build_sensor_context(self.instance, cursor=cursor, repository_def=repository, sensor_name=name)
+        found = repository.get_sensor_def(name)(context)
+        assert isinstance(found, dg.SensorResult)
+        return found
+
+    def run(self) -> list[tuple[str, bool]]:
+        """Lease and execute until nothing is released; (attempt, success) in order."""
+        done = []
+        while requests := self.tick("lease_retrains").run_requests:
+            for request in requests:
+                job = self.defs.resolve_implicit_global_asset_job_def()
+                result = job.execute_in_process(
+                    instance=self.instance,
+                    asset_selection=list(request.asset_selection or ()),
+                    tags=dict(request.tags),
+                    raise_on_error=False,
+                )
+                done.append((request.run_key or "", result.success))
+        return done
+
+
+@pytest.fixture
+def real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RealWorld]:
+    served = ServedPlane(tmp_path, monkeypatch)
+    try:
+        served.start()
+        with dg.DagsterInstance.ephemeral() as instance, connect(served.address, "tests") as runway:
+            yield RealWorld(instance, served, runway)
+        served.stop()
+    finally:
+        served.close()
+
+
+def test_the_fleet_is_read_whole(real: RealWorld) -> None:
+    assert [model.model_id for model in real.fleet.models] == ["air_time", "arrival_delay", "departure_delay"]
+    assert {f"{node.kind}:{node.slug}" for node in real.fleet.nodes} == {"dataset:weather", "consumer:gate_desk"}
+    assert {(edge.upstream, edge.downstream) for edge in real.fleet.dependencies} == {
+        ("dataset:weather", "model:air_time"),
+        ("model:air_time", "model:departure_delay"),
+        ("model:departure_delay", "model:arrival_delay"),
+        ("model:arrival_delay", "consumer:gate_desk"),
+    }
+    model = real.fleet.models[0]
+    assert (model.tier, model.task_type, model.team, model.age_backstop_days) == (1, "binary", "ops", 30.0)
+
+
+def test_a_cascade_is_promoted_in_order(real: RealWorld) -> None:
+    for model_id in ("arrival_delay", "air_time", "departure_delay"):
+        real.runway.retraining.request_retrain(model_id)
+    assert real.run() == [("rt_000002_a1", True), ("rt_000003_a1", True), ("rt_000001_a1", True)]
+    with_alias = {model.model_id: model.aliases.get("production", 0) for model in real.runway.registry.list_models()}
+    assert with_alias == {"air_time": 1, "departure_delay": 1, "arrival_delay": 1}
+    version = real.runway.registry.get_version("air_time", version=1)
+    assert version.attempt_id == "rt_000002_a1"
+    assert [metric.name for metric in version.metrics] == ["auc"]
+
+
+def test_a_refused_candidate_leaves_production_as_it_was(real: RealWorld) -> None:
+    real.runway.retraining.request_retrain("air_time")
+    real.run()
+    real.trainer.candidate, real.trainer.production = 0.5, 0.8
+    retrain = real.runway.retraining.request_retrain("air_time", ignore_cooldown=True).retrain
+    assert real.run() == [(f"{retrain.retrain_id}_a1", False)]
+    ended = real.runway.retraining.get_retrain(retrain.retrain_id)
+    assert ended.state == messages.RETRAIN_STATE_REFUSED
+    assert real.runway.registry.get_model("air_time").aliases["production"] == 1
+    assert len(real.instance.fetch_materializations(dg.AssetKey(["air_time"]), limit=10).records) == 1
+
+
+def test_crashes_are_counted_to_a_clear_end(real: RealWorld) -> None:
+    def crash(order: object) -> None:
+        raise ValueError("no flights in the window")
+
+    real.trainer.before = crash
+    retrain = real.runway.retraining.request_retrain("air_time").retrain
+    assert real.run() == [(f"{retrain.retrain_id}_a1", False)]
+    real.runway.operations.advance_clock(NOW + timedelta(days=2))
+    assert real.run() == [(f"{retrain.retrain_id}_a2", False)]
+    ended = real.runway.retraining.get_retrain(retrain.retrain_id)
+    assert ended.state == messages.RETRAIN_STATE_FAILED
+    assert "ValueError: no flights in the window" in ended.conclusion
+
+
+def test_a_lease_whose_answer_was_lost_comes_again(real: RealWorld) -> None:
+    real.runway.retraining.request_retrain("air_time")
+    (lost,) = real.connect().lease([], 10)
+    (request,) = real.tick("lease_retrains").run_requests or []
+    assert request.run_key == lost.attempt_id
+    assert request.tags == run_request(lost).tags
+
+
+def test_a_killed_worker_is_reported_by_the_sensor(real: RealWorld) -> None:
+    retrain = real.runway.retraining.request_retrain("air_time").retrain
+    (lease,) = real.connect().lease([], 10)
+    tags = dict(run_request(lease).tags)
+    run = real.instance.add_run(dg.DagsterRun(job_name="__ASSET_JOB", status=dg.DagsterRunStatus.FAILURE, tags=tags))
+    real.tick("report_ended_runs")
+    (attempt,) = real.runway.retraining.get_retrain(retrain.retrain_id).attempts
+    assert attempt.state == messages.ATTEMPT_STATE_FAILED
+    assert attempt.run == run.run_id
+    assert "ended without a word" in attempt.failure
+
+
+def test_a_candidate_left_behind_is_refused_by_the_sensor(real: RealWorld) -> None:
+    retrain = real.runway.retraining.request_retrain("air_time").retrain
+    plane = real.connect()
+    (lease,) = plane.lease([], 10)
+    trained = real.trainer.train(
+        TrainingOrder(model_id="air_time", attempt_id=lease.attempt_id, retrain_id="rt", data_until=NOW), print
+    )
+    plane.report_success(lease, plane.register_version(lease, trained, "run"), "run", 1.0)
+    tags = dict(run_request(lease).tags)
+    real.instance.add_run(dg.DagsterRun(job_name="__ASSET_JOB", status=dg.DagsterRunStatus.FAILURE, tags=tags))
+    real.tick("report_ended_runs")
+    ended = real.runway.retraining.get_retrain(retrain.retrain_id)
+    assert ended.state == messages.RETRAIN_STATE_REFUSED
+    assert "before the validation was reported" in ended.conclusion
+
+
+def test_verdicts_limits_and_versions_are_read(real: RealWorld) -> None:
+    plane = real.connect()
+    assert {verdict.verdict for verdict in plane.verdicts()} == {"UNKNOWN"}
+    real.runway.operations.set_limits(running_max=2, running_per_team_max=1)
+    assert plane.status().limits.running_per_team_max == 1
+    real.runway.retraining.request_retrain("air_time")
+    real.run()
+    assert plane.productions() == {"air_time": 1}
+    assert plane.version("air_time", 1).metrics[0].value == 0.9
+    assert plane.evaluate("air_time").version == 1
+    real.tick("show_staleness")
+    assert real.instance.fetch_observations(dg.AssetKey(["air_time"]), limit=1).records
