@@ -18,7 +18,7 @@ from control_plane.app.node import Node
 from control_plane.app.ports import Clock
 from control_plane.app.queries import retrain_counts, verdict_counts
 from control_plane.core.commands import AdvanceClock, Command, HoldRetraining, ReleaseRetraining, SetLimits
-from control_plane.core.errors import Reason, Refused, Unavailable
+from control_plane.core.errors import Reason, Refused
 from control_plane.core.events import Envelope, event_kind, event_model
 from control_plane.core.ids import ModelId, parse_model_id
 from control_plane.core.retraining.types import RetrainingLimits
@@ -29,8 +29,8 @@ SERVER_VERSION = "0.1.0"
 EVENTS_DEFAULT = 100
 """Entries of a ListEvents that does not say how many."""
 
-LIST_WAIT_S = 0.01
-"""ListEvents reads what is there; a pause this long means that it has it all."""
+PAGE_EVENTS = 1_000
+"""Entries that ListEvents reads from the log at once."""
 
 
 class OperationsServicer(operations_pb2_grpc.OperationsServiceServicer):
@@ -52,12 +52,11 @@ class OperationsServicer(operations_pb2_grpc.OperationsServiceServicer):
         self._ground_truth = ground_truth
         self._clock = clock
         self._started_at = started_at
-        self._ending = False
         self._watchers = 0
 
     def end_watches(self) -> None:
         """Tell every watcher to come again elsewhere; part of the drain."""
-        self._ending = True
+        self._node.end_watches()
 
     async def GetStatus(  # noqa: N802
         self, request: operations_pb2.GetStatusRequest, context: Context
@@ -66,7 +65,7 @@ class OperationsServicer(operations_pb2_grpc.OperationsServiceServicer):
         state = self._node.state
         facts = self._ground_truth.counts()
         driven = isinstance(self._clock, DrivenClock)
-        reply = operations_pb2.GetStatusResponse(
+        return operations_pb2.GetStatusResponse(
             server_version=SERVER_VERSION,
             leader=True,
             epoch=state.epoch,
@@ -86,8 +85,6 @@ class OperationsServicer(operations_pb2_grpc.OperationsServiceServicer):
             outcomes_ingested=facts.outcomes,
             watchers=self._watchers,
         )
-        await self._plane.durable(reply.revision)
-        return reply
 
     async def Watch(  # noqa: N802
         self, request: operations_pb2.WatchRequest, context: Context
@@ -104,7 +101,6 @@ class OperationsServicer(operations_pb2_grpc.OperationsServiceServicer):
                     yield operations_pb2.WatchResponse(snapshot_item=item)
                 yield operations_pb2.WatchResponse(snapshot_end=operations_pb2.SnapshotEnd(revision=since))
             async for batch in self._node.watch(since):
-                self._check_ending()
                 for envelope in batch.envelopes:
                     if _wanted(envelope, models, kinds):
                         yield operations_pb2.WatchResponse(event=event(envelope))
@@ -113,12 +109,6 @@ class OperationsServicer(operations_pb2_grpc.OperationsServiceServicer):
                     yield operations_pb2.WatchResponse(progress=progress)
         finally:
             self._watchers -= 1
-
-    def _check_ending(self) -> None:
-        if self._ending:
-            raise Unavailable(
-                Reason.SHUTTING_DOWN, "this control plane is stopping: watch again from your last revision"
-            )
 
     def _items(self, state: State, models: frozenset[ModelId]) -> list[operations_pb2.SnapshotItem]:
         return [
@@ -137,11 +127,14 @@ class OperationsServicer(operations_pb2_grpc.OperationsServiceServicer):
         models = frozenset({parse_model_id(request.model_id)}) if request.model_id else frozenset()
         events_max = request.events_max or EVENTS_DEFAULT
         found: list[operations_pb2.Event] = []
-        async for batch in self._node.watch(request.after_revision, LIST_WAIT_S):
-            found.extend(event(envelope) for envelope in batch.envelopes if _wanted(envelope, models, frozenset()))
-            if not batch.envelopes or len(found) >= events_max:
+        after, revision = request.after_revision, self._node.revision
+        while len(found) < events_max and after < revision:
+            page = await self._node.events(after, PAGE_EVENTS)
+            if not page:
                 break
-        return operations_pb2.ListEventsResponse(events=found[:events_max], revision=self._node.revision)
+            found.extend(event(envelope) for envelope in page if _wanted(envelope, models, frozenset()))
+            after = page[-1].seq
+        return operations_pb2.ListEventsResponse(events=found[:events_max], revision=revision)
 
     async def AdvanceClock(  # noqa: N802
         self, request: operations_pb2.AdvanceClockRequest, context: Context

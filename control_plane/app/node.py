@@ -238,6 +238,19 @@ class Node(Generic[S, CommandT]):
         self._leading()
         return self._changes.follow(since, progress_s)
 
+    def end_watches(self) -> None:
+        """Tell all watchers to come again elsewhere, at once; the first step of a clean stop."""
+        self._changes.end(
+            Unavailable(
+                Reason.SHUTTING_DOWN, "This control plane is stopping; watch from your last revision at the next one."
+            )
+        )
+
+    async def events(self, after: int, limit: int) -> list[Envelope]:
+        """Up to `limit` durable events after revision `after`, from the log itself, however long ago."""
+        newest = self._leading().durable
+        return [envelope for envelope in await self._read_page(after, limit) if envelope.seq <= newest]
+
     async def tick(self) -> int:
         """Submit what is due now; the number of commands that were accepted."""
         async with self._tick_turn:
