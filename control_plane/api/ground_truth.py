@@ -16,9 +16,8 @@ from control_plane.api.interceptors import Context, validate
 from control_plane.api.plane import Plane
 from control_plane.app.fact_store import CoverageRow
 from control_plane.app.ground_truth import GroundTruth
-from control_plane.app.queries import current_time
 from control_plane.core.errors import RunwayError
-from control_plane.core.state import ModelRecord, State
+from control_plane.core.state import ModelRecord
 from control_plane.core.timewindow import spelled
 
 RequestT = TypeVar("RequestT")
@@ -92,13 +91,13 @@ class GroundTruthServicer(ground_truth_pb2_grpc.GroundTruthServiceServicer):
         """How much of the truth has arrived."""
         state = await self._plane.read(request.read)
         record = state.model(model_id_from(request.model_id))
-        start, end = _range(state, request)
+        start, end = _range(request, self._plane.now())
         await self._ground_truth.tell(record, None)
         report = await self._ground_truth.read(
-            lambda store: store.coverage(record.model_id, request.version or None, start, end, current_time(state))
+            lambda store: store.coverage(record.model_id, request.version or None, start, end, self._plane.now())
         )
         minimum = record.staleness_policy.coverage_min
-        reply = ground_truth_pb2.GetCoverageResponse(
+        return ground_truth_pb2.GetCoverageResponse(
             total=coverage(report.total),
             rows=[coverage(row) for row in report.rows],
             coverage_min=minimum,
@@ -106,8 +105,6 @@ class GroundTruthServicer(ground_truth_pb2_grpc.GroundTruthServiceServicer):
             explanation=_explained(record, report.total, minimum),
             revision=state.revision,
         )
-        await self._plane.durable(reply.revision)
-        return reply
 
     async def GetPerformance(  # noqa: N802
         self, request: ground_truth_pb2.GetPerformanceRequest, context: Context
@@ -116,25 +113,23 @@ class GroundTruthServicer(ground_truth_pb2_grpc.GroundTruthServiceServicer):
         state = await self._plane.read(request.read)
         record = state.model(model_id_from(request.model_id))
         version = state.version(record.model_id, request.version) if request.version else record.production
-        start, end = _range(state, request)
+        start, end = _range(request, self._plane.now())
         await self._ground_truth.tell(record, None)
         report = await self._ground_truth.read(
-            lambda store: store.performance(record.model_id, request.version or None, start, end, current_time(state))
+            lambda store: store.performance(record.model_id, request.version or None, start, end, self._plane.now())
         )
-        reply = ground_truth_pb2.GetPerformanceResponse(
+        return ground_truth_pb2.GetPerformanceResponse(
             total=performance(report.total, version),
             rows=[performance(row, version) for row in report.rows],
             revision=state.revision,
         )
-        await self._plane.durable(reply.revision)
-        return reply
 
 
 def _range(
-    state: State, request: ground_truth_pb2.GetCoverageRequest | ground_truth_pb2.GetPerformanceRequest
+    request: ground_truth_pb2.GetCoverageRequest | ground_truth_pb2.GetPerformanceRequest, now: datetime
 ) -> tuple[datetime, datetime]:
     """The asked stretch of prediction time; the last seven days unless said otherwise."""
-    end = _instant(request.end_time, "end_time") if request.HasField("end_time") else current_time(state)
+    end = _instant(request.end_time, "end_time") if request.HasField("end_time") else now
     start = _instant(request.start_time, "start_time") if request.HasField("start_time") else end - RANGE_DEFAULT
     if start >= end:
         raise invalid("start_time", "order", f"{start.isoformat()} is not before {end.isoformat()}")

@@ -43,7 +43,7 @@ class RetrainingServicer(retraining_pb2_grpc.RetrainingServiceServicer):
         )
         outcome = await self._plane.submit(command, request.mutation)
         return retraining_pb2.RequestRetrainResponse(
-            retrain=_shown(outcome.state, outcome.result.retrain_id),
+            retrain=self._shown(outcome.state, outcome.result.retrain_id),
             created=outcome.result.created,
             revision=outcome.revision,
         )
@@ -55,7 +55,7 @@ class RetrainingServicer(retraining_pb2_grpc.RetrainingServiceServicer):
         retrain_id = RetrainId(request.retrain_id)
         outcome = await self._plane.submit(CancelRetrain(retrain_id=retrain_id), request.mutation)
         return retraining_pb2.CancelRetrainResponse(
-            retrain=_shown(outcome.state, retrain_id), revision=outcome.revision
+            retrain=self._shown(outcome.state, retrain_id), revision=outcome.revision
         )
 
     async def GetRetrain(  # noqa: N802
@@ -64,9 +64,7 @@ class RetrainingServicer(retraining_pb2_grpc.RetrainingServiceServicer):
         """One retrain."""
         state = await self._plane.read(request.read)
         found = state.retrain(RetrainId(request.retrain_id))
-        reply = retraining_pb2.GetRetrainResponse(retrain=_render(state, found), revision=state.revision)
-        await self._plane.durable(reply.revision)
-        return reply
+        return retraining_pb2.GetRetrainResponse(retrain=self._render(state, found), revision=state.revision)
 
     async def ListRetrains(  # noqa: N802
         self, request: retraining_pb2.ListRetrainsRequest, context: Context
@@ -77,11 +75,9 @@ class RetrainingServicer(retraining_pb2_grpc.RetrainingServiceServicer):
         ids = state.model(model_id_from(request.model_id)).retrain_ids if request.model_id else list(state.retrains)
         found = [state.retrains[i] for i in reversed(ids) if not wanted or state.retrains[i].state in wanted]
         shown, token = page(found, [newest_first_key(_number(one)) for one in found], request.page)
-        reply = retraining_pb2.ListRetrainsResponse(
-            retrains=[_render(state, one) for one in shown], next_page_token=token, revision=state.revision
+        return retraining_pb2.ListRetrainsResponse(
+            retrains=[self._render(state, one) for one in shown], next_page_token=token, revision=state.revision
         )
-        await self._plane.durable(reply.revision)
-        return reply
 
     async def LeaseRetrains(  # noqa: N802
         self, request: retraining_pb2.LeaseRetrainsRequest, context: Context
@@ -137,20 +133,18 @@ class RetrainingServicer(retraining_pb2_grpc.RetrainingServiceServicer):
             )
         outcome = await self._plane.submit(command, request.mutation)
         return retraining_pb2.ReportAttemptResponse(
-            retrain=_render(outcome.state, outcome.state.retrain_of_attempt(attempt_id)),
+            retrain=self._render(outcome.state, outcome.state.retrain_of_attempt(attempt_id)),
             revision=outcome.revision,
         )
+
+    def _shown(self, state: State, retrain_id: RetrainId | None) -> retraining_pb2.Retrain | None:
+        """None after a dry run, when there is nothing to show yet."""
+        found = state.retrains.get(retrain_id) if retrain_id is not None else None
+        return None if found is None else self._render(state, found)
+
+    def _render(self, state: State, found: Retrain) -> retraining_pb2.Retrain:
+        return retrain(state, found, why_waiting(state, found, self._plane.now()))
 
 
 def _number(found: Retrain) -> int:
     return int(found.retrain_id.removeprefix("rt_"))
-
-
-def _shown(state: State, retrain_id: RetrainId | None) -> retraining_pb2.Retrain | None:
-    """None after a dry run, when there is nothing to show yet."""
-    found = state.retrains.get(retrain_id) if retrain_id is not None else None
-    return None if found is None else _render(state, found)
-
-
-def _render(state: State, found: Retrain) -> retraining_pb2.Retrain:
-    return retrain(state, found, why_waiting(state, found))

@@ -8,19 +8,14 @@ from control_plane.core.retraining.types import Retrain
 from control_plane.core.state import State
 
 
-def current_time(state: State) -> datetime:
-    """The control plane's time as the log knows it: a driven clock, else the last event."""
-    return state.clock if state.clock is not None else state.at
-
-
-def why_waiting(state: State, retrain: Retrain) -> list[str]:
-    """Why a waiting retrain does not run, in words."""
+def why_waiting(state: State, retrain: Retrain, now: datetime) -> list[str]:
+    """Why a waiting retrain does not run at `now`, in words."""
     record = state.models[retrain.model_id]
     running = state.running()
     team = record.facts.team
     return waiting_for(
         retrain,
-        now=current_time(state),
+        now=now,
         held=state.held,
         live_upstream=state.live_upstream(retrain.model_id),
         cooling_until=record.cooling_until,
