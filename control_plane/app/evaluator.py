@@ -15,7 +15,7 @@ from control_plane.app.ground_truth import GroundTruth
 from control_plane.app.node import Node
 from control_plane.app.replica import Submission
 from control_plane.core.commands import Command, RecordCoverage, RecordEvaluation
-from control_plane.core.errors import RunwayError
+from control_plane.core.errors import RunwayError, Unavailable
 from control_plane.core.ids import ModelId
 from control_plane.core.registry.types import ModelVersion
 from control_plane.core.staleness.evaluation import evaluate_fleet
@@ -69,7 +69,10 @@ class Evaluator:
         """Look at one model whatever its cadence. Raises NotFound."""
         record = self._node.state.model(model_id)
         if record.production is not None:
-            await self._evaluate([record], self._node.now())
+            now = self._node.now()
+            look = await self._gather(record, now)
+            [evaluation] = await asyncio.to_thread(evaluate_fleet, [(look.policy, look.evidence)], now)
+            await self._record(look, evaluation, now)
 
     async def _run(self) -> None:
         while not self._stopping.is_set():
@@ -103,13 +106,38 @@ class Evaluator:
         return due[:LOOKS_PER_TICK_MAX]
 
     async def _evaluate(self, records: list[ModelRecord], now: datetime) -> None:
-        looks = [await self._gather(record, now) for record in records]
-        evaluations = await asyncio.to_thread(evaluate_fleet, [(look.policy, look.evidence) for look in looks], now)
+        """Look at many. A model that cannot be looked at is passed over until its cadence comes round again."""
+        looks: list[_Look] = []
+        for record in records:
+            try:
+                looks.append(await self._gather(record, now))
+            except Unavailable:
+                raise
+            except Exception as error:
+                self._passed_over(record, now, error)
+        try:
+            evaluations = await asyncio.to_thread(evaluate_fleet, [(look.policy, look.evidence) for look in looks], now)
+        except Exception as error:
+            if len(records) == 1:
+                self._passed_over(records[0], now, error)
+                return
+            # Somebody's numbers break the arithmetic of all: one by one, to find out whose.
+            for record in records:
+                await self._evaluate([record], now)
+            return
         for look, evaluation in zip(looks, evaluations, strict=True):
-            self._looked_at[look.model_id] = (look.version.number, now)
-            self.latest[look.model_id] = evaluation
-            await self._submit(RecordEvaluation(model_id=look.model_id, evaluation=evaluation))
-            await self._submit(RecordCoverage(model_id=look.model_id, coverage=look.evidence.coverage))
+            await self._record(look, evaluation, now)
+
+    def _passed_over(self, record: ModelRecord, now: datetime, error: Exception) -> None:
+        production = record.production
+        self._looked_at[record.model_id] = (production.number if production is not None else 0, now)
+        log.error("evaluation.passed_over", model=record.model_id, error=repr(error), exc_info=error)
+
+    async def _record(self, look: _Look, evaluation: Evaluation, now: datetime) -> None:
+        self._looked_at[look.model_id] = (look.version.number, now)
+        self.latest[look.model_id] = evaluation
+        await self._submit(RecordEvaluation(model_id=look.model_id, evaluation=evaluation))
+        await self._submit(RecordCoverage(model_id=look.model_id, coverage=look.evidence.coverage))
 
     async def _gather(self, record: ModelRecord, now: datetime) -> _Look:
         version = record.production
