@@ -102,6 +102,7 @@ class ControlPlane:
                 ),
             ),
             metrics=self.metrics,
+            release=plane.release,
             address=config.address,
             message_bytes_max=config.message_bytes_max,
             serve_reflection=config.reflection,
@@ -137,15 +138,19 @@ async def run(config: Config) -> None:
     starting = asyncio.ensure_future(plane.start())
     told = asyncio.ensure_future(stopping.wait())
     await asyncio.wait({starting, told}, return_when=asyncio.FIRST_COMPLETED)
+    ended: asyncio.Future[None] | None = None
     if starting.done():
         starting.result()
         gc.freeze()  # what was imported and replayed stays; later collections need not walk it
-        await told
+        ended = asyncio.ensure_future(plane.node.ended())
+        await asyncio.wait({ended, told}, return_when=asyncio.FIRST_COMPLETED)
         gc.unfreeze()  # extension modules complain at exit about what was never collected
     else:
         starting.cancel()
         await asyncio.gather(starting, return_exceptions=True)
     await plane.stop()
+    if ended is not None:
+        await ended  # raises if the node ended by itself: whoever started this process must hear of it
 
 
 def main() -> int:
