@@ -82,8 +82,7 @@ def refusal_of(status: status_pb2.Status) -> Refusal:
 
 def refusal_in(error: grpc.aio.AioRpcError) -> Refusal:
     """The refusal that a failed call carries in its trailers."""
-    trailers: dict[str, str | bytes] = {key: value for key, value in error.trailing_metadata() or ()}
-    details = trailers.get("grpc-status-details-bin")
+    details = next((each[1] for each in error.trailing_metadata() if each[0] == "grpc-status-details-bin"), None)  # type: ignore[index]
     assert isinstance(details, bytes), f"{error.code()} {error.details()} carries no status"
     found = refusal_of(status_pb2.Status.FromString(details))
     assert found.code is error.code()
