@@ -70,7 +70,6 @@ class GraphServicer(graph_pb2_grpc.GraphServiceServicer):
             revision=state.revision,
         )
         reply.MergeFromString(self._rows.encode(state.graph, answer))
-        await self._plane.durable(reply.revision)
         return reply
 
     async def GetUpstream(  # noqa: N802
@@ -92,7 +91,6 @@ class GraphServicer(graph_pb2_grpc.GraphServiceServicer):
             revision=state.revision,
         )
         reply.MergeFromString(self._rows.encode(state.graph, answer))
-        await self._plane.durable(reply.revision)
         return reply
 
     async def GetGraph(  # noqa: N802
@@ -101,13 +99,11 @@ class GraphServicer(graph_pb2_grpc.GraphServiceServicer):
         """The whole graph."""
         state = await self._plane.read(request.read)
         kinds = _kinds(request.kinds)
-        reply = graph_pb2.GetGraphResponse(
+        return graph_pb2.GetGraphResponse(
             nodes=[node(one) for one in state.graph.nodes(kinds)],
             dependencies=[dependency(one) for one in state.graph.dependencies(kinds)],
             revision=state.revision,
         )
-        await self._plane.durable(reply.revision)
-        return reply
 
 
 def _asked(text: str) -> NodeId:

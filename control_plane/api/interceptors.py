@@ -4,9 +4,10 @@
 2. request id   the caller's `x-request-id` goes into every log line of the call and back in the trailers;
 3. errors       turn `RunwayError` into google.rpc.Status; anything else is our fault, logged, and INTERNAL;
 4. deadline     a call that arrives after its deadline is not begun;
-5. validation   protovalidate rules of the contract, all violations at once.
+5. validation   protovalidate rules of the contract, all violations at once;
+6. release      memory runs ahead of the log, answers do not: what an answer shows is durable before it leaves.
 
-grpc.aio asks its interceptors again for every call; `Chain` wraps each method once and remembers it, so that five
+grpc.aio asks its interceptors again for every call; `Chain` wraps each method once and remembers it, so that six
 stages cost about as much as one.
 """
 
@@ -21,7 +22,7 @@ import structlog
 from google.protobuf.message import Message
 
 from control_plane.api.errors import to_status
-from control_plane.core.errors import Invalid, Reason, RunwayError, Unavailable, Violation
+from control_plane.core.errors import Invalid, Reason, Refused, RunwayError, Unavailable, Violation
 from control_plane.telemetry import Metrics
 
 log = structlog.get_logger()
@@ -65,10 +66,11 @@ def validate(message: Message) -> None:
 
 
 class Chain(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
-    """The five stages around every method of Runway's services; health and reflection pass through."""
+    """The six stages around every method of Runway's services; health and reflection pass through."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, release: Callable[[], Awaitable[None]]) -> None:
         self._metrics = metrics
+        self._release = release
         self._wrapped: dict[str, Any] = {}
 
     async def intercept_service(
@@ -114,7 +116,13 @@ class Chain(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in
             try:
                 _check_deadline(context)
                 validate(request)
-                return await behaviour(request, context)
+                try:
+                    reply = await behaviour(request, context)
+                except Refused:
+                    await self._release()
+                    raise
+                await self._release()
+                return reply
             except RunwayError as error:
                 code = error.reason.value
                 await _abort(method, context, error)

@@ -48,7 +48,6 @@ class Plane:
         if mutation.validate_only:
             state = self._node.state
             decision = decide(state, command, self._node.now())
-            await self._node.durable(state.revision)
             return Outcome(state=state, result=decision.result, revision=state.revision, dry=True)
         answer = await self._node.submit(
             Submission(
@@ -62,14 +61,18 @@ class Plane:
         return Outcome(state=self._node.state, result=answer.result, revision=answer.revision)
 
     async def read(self, options: common_pb2.ReadOptions) -> State:
-        """The state, at least as fresh as asked for. What is read is released by `durable`."""
+        """The state, at least as fresh as asked for."""
         if options.min_revision:
             await self._node.at_least(options.min_revision, READ_WAIT_S)
         return self._node.state
 
-    async def durable(self, revision: int) -> None:
-        """Wait until everything up to `revision` is in the log; free when it is."""
-        await self._node.durable(revision)
+    async def release(self) -> None:
+        """Wait until everything that could have been seen just now is in the log; free when nothing is on its way.
+
+        Called in one place, the interceptors, right after a method has rendered its reply or refused: so no answer ever
+        shows what might still be lost.
+        """
+        await self._node.durable(self._node.state.revision)
 
 
 def digest_of(request: Message) -> str:

@@ -78,9 +78,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
         """One model."""
         state = await self._plane.read(request.read)
         found = state.model(model_id_from(request.model_id))
-        reply = registry_pb2.GetModelResponse(model=self._models.of(found), revision=state.revision)
-        await self._plane.durable(reply.revision)
-        return reply
+        return registry_pb2.GetModelResponse(model=self._models.of(found), revision=state.revision)
 
     async def ListModels(  # noqa: N802
         self, request: registry_pb2.ListModelsRequest, context: Context
@@ -89,13 +87,11 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
         state = await self._plane.read(request.read)
         ids = sorted(model_id for model_id, record in state.models.items() if _matches(record, request))
         shown, token = page(ids, ids, request.page)
-        reply = registry_pb2.ListModelsResponse(
+        return registry_pb2.ListModelsResponse(
             models=[self._models.of(state.models[model_id]) for model_id in shown],
             next_page_token=token,
             revision=state.revision,
         )
-        await self._plane.durable(reply.revision)
-        return reply
 
     async def RegisterVersion(  # noqa: N802
         self, request: registry_pb2.RegisterVersionRequest, context: Context
@@ -132,11 +128,9 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
                     Reason.ALIAS_NOT_FOUND, f"{model_id} has no alias {request.alias!r}; its aliases: {have}"
                 )
             number = record.aliases[request.alias]
-        reply = registry_pb2.GetVersionResponse(
+        return registry_pb2.GetVersionResponse(
             version=version(state.version(model_id, number)), revision=state.revision
         )
-        await self._plane.durable(reply.revision)
-        return reply
 
     async def ListVersions(  # noqa: N802
         self, request: registry_pb2.ListVersionsRequest, context: Context
@@ -145,11 +139,9 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
         state = await self._plane.read(request.read)
         found = state.model(model_id_from(request.model_id)).versions[::-1]
         shown, token = page(found, [newest_first_key(v.number) for v in found], request.page)
-        reply = registry_pb2.ListVersionsResponse(
+        return registry_pb2.ListVersionsResponse(
             versions=[version(one) for one in shown], next_page_token=token, revision=state.revision
         )
-        await self._plane.durable(reply.revision)
-        return reply
 
     async def MoveAlias(  # noqa: N802
         self, request: registry_pb2.MoveAliasRequest, context: Context
@@ -183,12 +175,10 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
         if request.HasField("within"):
             since = self._plane.now() - span_from(request.within, "within")
             moves = [move for move in moves if move.moved_at >= since]
-        reply = registry_pb2.ListAliasMovesResponse(
+        return registry_pb2.ListAliasMovesResponse(
             moves=[alias_move(move) for move in moves if request.alias in ("", move.alias)],
             revision=state.revision,
         )
-        await self._plane.durable(reply.revision)
-        return reply
 
 
 def _register_command(message: registry_pb2.Model) -> RegisterModel:

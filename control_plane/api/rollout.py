@@ -35,9 +35,7 @@ class RolloutServicer(rollout_pb2_grpc.RolloutServiceServicer):
         """One rollout."""
         state = await self._plane.read(request.read)
         found = state.rollout(RolloutId(request.rollout_id))
-        reply = rollout_pb2.GetRolloutResponse(rollout=rollout(found), revision=state.revision)
-        await self._plane.durable(reply.revision)
-        return reply
+        return rollout_pb2.GetRolloutResponse(rollout=rollout(found), revision=state.revision)
 
     async def ListRollouts(  # noqa: N802
         self, request: rollout_pb2.ListRolloutsRequest, context: Context
@@ -48,11 +46,9 @@ class RolloutServicer(rollout_pb2_grpc.RolloutServiceServicer):
         found = [one for one in reversed(state.rollouts.values()) if model_id in (None, one.model_id)]
         keys = [newest_first_key(int(one.rollout_id.removeprefix("ro_"))) for one in found]
         shown, token = page(found, keys, request.page)
-        reply = rollout_pb2.ListRolloutsResponse(
+        return rollout_pb2.ListRolloutsResponse(
             rollouts=[rollout(one) for one in shown], next_page_token=token, revision=state.revision
         )
-        await self._plane.durable(reply.revision)
-        return reply
 
     async def PromoteVersion(  # noqa: N802
         self, request: rollout_pb2.PromoteVersionRequest, context: Context

@@ -4,7 +4,7 @@ Drain, in order: health says NOT_SERVING, watchers are told to go elsewhere, cal
 then the port closes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import grpc
@@ -69,6 +69,7 @@ class Server:
         *,
         servicers: Servicers,
         metrics: Metrics,
+        release: Callable[[], Awaitable[None]],
         address: str,
         message_bytes_max: int,
         serve_reflection: bool,
@@ -78,7 +79,7 @@ class Server:
         self._address = address
         self._drain_s = drain_s
         self._health = health.HealthServicer()
-        self._server = grpc.aio.server(interceptors=(Chain(metrics),), options=_options(message_bytes_max))
+        self._server = grpc.aio.server(interceptors=(Chain(metrics, release),), options=_options(message_bytes_max))
         self.port = 0
         registry_pb2_grpc.add_RegistryServiceServicer_to_server(servicers.registry, self._server)
         graph_pb2_grpc.add_GraphServiceServicer_to_server(servicers.graph, self._server)

@@ -28,11 +28,9 @@ class StalenessServicer(staleness_pb2_grpc.StalenessServiceServicer):
         """The verdict of one model."""
         state = await self._plane.read(request.read)
         record = state.model(model_id_from(request.model_id))
-        reply = staleness_pb2.GetStalenessResponse(
+        return staleness_pb2.GetStalenessResponse(
             staleness=staleness(record, self._evaluator.latest.get(record.model_id)), revision=state.revision
         )
-        await self._plane.durable(reply.revision)
-        return reply
 
     async def ListStaleness(  # noqa: N802
         self, request: staleness_pb2.ListStalenessRequest, context: Context
@@ -46,13 +44,11 @@ class StalenessServicer(staleness_pb2_grpc.StalenessServiceServicer):
             if (not wanted or record.standing.level in wanted) and request.team in ("", record.facts.team)
         )
         shown, token = page([record for _, record in keyed], [key for key, _ in keyed], request.page)
-        reply = staleness_pb2.ListStalenessResponse(
+        return staleness_pb2.ListStalenessResponse(
             staleness=[staleness(record, self._evaluator.latest.get(record.model_id)) for record in shown],
             next_page_token=token,
             revision=state.revision,
         )
-        await self._plane.durable(reply.revision)
-        return reply
 
     def _worst_first(self, record: ModelRecord) -> str:
         found = self._shown(record)
@@ -78,13 +74,11 @@ class StalenessServicer(staleness_pb2_grpc.StalenessServiceServicer):
                 + ("it has no production version." if record.production is None else "no evidence has arrived.")
             ]
         )
-        reply = staleness_pb2.ExplainStalenessResponse(
+        return staleness_pb2.ExplainStalenessResponse(
             staleness=staleness(record, self._evaluator.latest.get(record.model_id)),
             sentences=sentences,
             revision=state.revision,
         )
-        await self._plane.durable(reply.revision)
-        return reply
 
     async def EvaluateModel(  # noqa: N802
         self, request: staleness_pb2.EvaluateModelRequest, context: Context
@@ -98,12 +92,10 @@ class StalenessServicer(staleness_pb2_grpc.StalenessServiceServicer):
         if not request.mutation.validate_only:
             await self._evaluator.evaluate_now(model_id)
         state = await self._plane.read(staleness_pb2.GetStalenessRequest().read)
-        reply = staleness_pb2.EvaluateModelResponse(
+        return staleness_pb2.EvaluateModelResponse(
             staleness=staleness(state.model(model_id), self._evaluator.latest.get(model_id)),
             revision=state.revision,
         )
-        await self._plane.durable(reply.revision)
-        return reply
 
     async def ListVerdictChanges(  # noqa: N802
         self, request: staleness_pb2.ListVerdictChangesRequest, context: Context
@@ -111,9 +103,7 @@ class StalenessServicer(staleness_pb2_grpc.StalenessServiceServicer):
         """History of a model's verdict, newest first."""
         state = await self._plane.read(request.read)
         record = state.model(model_id_from(request.model_id))
-        reply = staleness_pb2.ListVerdictChangesResponse(
+        return staleness_pb2.ListVerdictChangesResponse(
             changes=[verdict_change(record.model_id, change) for change in reversed(record.verdict_changes)],
             revision=state.revision,
         )
-        await self._plane.durable(reply.revision)
-        return reply

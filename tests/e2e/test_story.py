@@ -18,6 +18,7 @@ from runway_client import Runway, Unreachable, connect, from_timestamp, messages
 from assets.flights.data import column, flights
 from assets.flights.fleet import FIRST_DAY, FLEET
 from assets.flights.training import rows_between
+from control_plane.adapters.postgres.embedded import EmbeddedPostgres
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -188,7 +189,9 @@ def test_a_retrain_goes_all_the_way_and_everything_survives_being_killed(
         assert stack.kill("assets.flights.replay")
         _await(lambda: _clock(runway) > before, STORY_S_MAX, "the replay went on after control plane and replay died")
         before = _clock(runway)
-        assert stack.kill("postgres", "-D")
+        postgres = EmbeddedPostgres(stack.home / "postgres").pid
+        assert postgres
+        os.kill(postgres, signal.SIGKILL)
         _await(lambda: _clock(runway) > before, STORY_S_MAX, "the replay went on after Postgres died")
         revision = runway.operations.get_status().revision
         _await(
