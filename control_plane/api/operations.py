@@ -68,7 +68,7 @@ class OperationsServicer(operations_pb2_grpc.OperationsServiceServicer):
         return operations_pb2.GetStatusResponse(
             server_version=SERVER_VERSION,
             leader=True,
-            epoch=state.epoch,
+            epoch=self._node.epoch,
             revision=state.revision,
             snapshot_revision=self._node.snapshot_revision,
             clock_mode=operations_pb2.CLOCK_MODE_DRIVEN if driven else operations_pb2.CLOCK_MODE_WALL,

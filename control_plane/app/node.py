@@ -165,6 +165,11 @@ class Node(Generic[S, CommandT]):
         return self._leading().durable
 
     @property
+    def epoch(self) -> int:
+        """The epoch this node leads in."""
+        return self._leading().epoch
+
+    @property
     def snapshot_revision(self) -> int:
         """The revision of the newest snapshot known to be stored; 0 if there is none."""
         return self._saving.seq
