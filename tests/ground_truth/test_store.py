@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -12,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from control_plane.adapters.parquet.batch_join import Job, JobResult
 from control_plane.adapters.parquet.maintenance import StoreConfig
 from control_plane.adapters.parquet.store import ParquetFactStore
 from control_plane.core.errors import Invalid, NotFound, Reason, Unavailable
@@ -259,6 +261,45 @@ def test_late_outcomes_are_counted_late_and_joined_by_the_batch_alone(store: Par
         pass
     again = store.coverage("m", None, T0, T0 + DAY, later).total
     assert (again.joined, again.late) == (20, 15)
+
+
+def test_a_large_hour_is_joined_share_by_share(store: ParquetFactStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store._maintenance._join, "_rows_at_once_max", 100)
+    store.set_label("m", SPEC)
+    rows = some_predictions(600)
+    store.append_predictions("p", "m", 1, ipc(prediction_columns(rows)))
+    store.append_predictions("q", "m", 1, ipc(prediction_columns(rows[:50])))
+    store.append_outcomes("o", "m", "", ipc(outcome_columns(outcomes_for(rows))))
+    before = store.performance("m", None, T0, T0 + DAY, FAR).total.partial
+    finish(store)
+    after = store.performance("m", None, T0, T0 + DAY, FAR).total
+    assert after.layer == "batch"
+    assert after.partial.dense().tolist() == before.dense().tolist()
+
+
+def test_a_long_join_holds_no_tick_up(store: ParquetFactStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.set_label("m", SPEC)
+    rows = some_predictions(10)
+    store.append_predictions("p", "m", 1, ipc(prediction_columns(rows)))
+    store.append_outcomes("o", "m", "", ipc(outcome_columns(outcomes_for(rows))))
+    real, allowed = store._maintenance._join.run, threading.Event()
+
+    def slow(job: Job) -> JobResult:
+        allowed.wait()
+        return real(job)
+
+    monkeypatch.setattr(store._maintenance._join, "run", slow)
+    monkeypatch.setattr("control_plane.adapters.parquet.maintenance.JOIN_WAIT_S", 0.01)
+    for _ in range(3):
+        report = store.tick(FAR)
+        assert (report.more, report.joined_hours) == (True, 0)
+    late = some_predictions(5, first=100)
+    store.append_predictions("meanwhile", "m", 1, ipc(prediction_columns(late)))
+    assert store.coverage("m", None, T0, T0 + DAY, FAR).total.joined == 10
+    allowed.set()
+    finish(store)
+    total = store.coverage("m", None, T0, T0 + DAY, FAR).total
+    assert (total.predicted, total.joined, total.layer) == (15, 10, "batch")
 
 
 def test_only_affected_hours_are_joined_again(store: ParquetFactStore) -> None:

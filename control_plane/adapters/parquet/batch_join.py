@@ -3,7 +3,7 @@
 It knows nothing of the speed view and does the same work another way, in SQL: the first arrival of each prediction
 and of each (outcome, revision), joined on all 128 bits, the highest revision inside the window. Its partials
 *replace* those of the speed view for the hours it was asked for. Work is given in hours; only hours that are due
-are joined, and an hour too large for memory is joined in buckets by a hash of the id.
+are joined, and an hour too large for memory is joined bucket by bucket, a few at once.
 """
 
 from collections.abc import Sequence
@@ -17,13 +17,14 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from control_plane.adapters.parquet.catalog import Orphan
+from control_plane.adapters.parquet.sealing import BUCKETS
 from control_plane.core.ground_truth.ids import Int64s
 from control_plane.core.ground_truth.labels import LabelSpec
 from control_plane.core.ground_truth.partials import Partial, Rows, merge, partials_of
 
 Side = Literal["prediction", "outcome"]
 
-BUCKET_ROWS_MAX = 8_000_000
+ROWS_AT_ONCE_MAX = 8_000_000
 """Rows joined at once, both sides together: about 1 GiB in the hash tables at worst, less in practice."""
 MEMORY_LIMIT = "1GiB"
 """What DuckDB may use before it spills to the store's directory."""
@@ -34,7 +35,7 @@ CHUNK_ROWS = 1_000_000
 
 _ROWS = """(
     SELECT * FROM read_parquet($files) SEMI JOIN {side}_hours USING (model_id, hour)
-    WHERE hour BETWEEN $low AND $high AND hash(prediction_id) % $buckets::UBIGINT = $bucket::UBIGINT)"""
+    WHERE hour BETWEEN $low AND $high AND bucket BETWEEN $first_bucket AND $last_bucket)"""
 _REPEATED = f"""
 CREATE OR REPLACE TEMP TABLE repeated AS
 SELECT hash(prediction_id) AS hashed FROM {_ROWS} GROUP BY hashed HAVING count(*) > 1
@@ -131,8 +132,8 @@ class JobResult:
 class BatchJoin:
     """Runs jobs on a DuckDB connection of its own; one job at a time."""
 
-    def __init__(self, spill_directory: Path, *, threads: int = 1, bucket_rows_max: int = BUCKET_ROWS_MAX) -> None:
-        self._bucket_rows_max = bucket_rows_max
+    def __init__(self, spill_directory: Path, *, threads: int = 1, rows_at_once_max: int = ROWS_AT_ONCE_MAX) -> None:
+        self._rows_at_once_max = rows_at_once_max
         self._db = duckdb.connect(
             ":memory:",
             config={
@@ -148,6 +149,10 @@ class BatchJoin:
     def close(self) -> None:
         """Let go of the connection."""
         self._db.close()
+
+    def interrupt(self) -> None:
+        """Make the job that runs in another thread fail soon."""
+        self._db.interrupt()
 
     def run(self, job: Job) -> JobResult:
         """Join the hours of a job. Reads files, writes nothing."""
@@ -168,10 +173,10 @@ class BatchJoin:
         partials: dict[tuple[str, str, int], dict[int, Partial]] = {}
         orphans: dict[tuple[str, str, int], int] = {}
         listed: list[Orphan] = []
-        buckets = max(1, -(-job.rows // self._bucket_rows_max))
-        for bucket in range(buckets):
-            self._load("prediction", job, buckets, bucket)
-            self._load("outcome", job, buckets, bucket)
+        shares = min(BUCKETS, max(1, -(-job.rows // self._rows_at_once_max)))
+        for share in range(shares):
+            self._load("prediction", job, shares, share)
+            self._load("outcome", job, shares, share)
             reader: pa.RecordBatchReader = self._db.sql(_JOINED).to_arrow_reader(CHUNK_ROWS)
             for chunk in reader:
                 _sum_up(job, chunk, partials)
@@ -181,8 +186,8 @@ class BatchJoin:
         )
         return JobResult(partials=partials, orphans=orphans, listed=tuple(listed))
 
-    def _load(self, side: Side, job: Job, buckets: int, bucket: int) -> None:
-        """One side's distinct rows of a bucket, as a table."""
+    def _load(self, side: Side, job: Job, shares: int, share: int) -> None:
+        """One side's distinct rows of a share of the buckets, as a table."""
         files, hours = (
             (job.prediction_files, job.prediction_hours)
             if side == "prediction"
@@ -192,7 +197,13 @@ class BatchJoin:
             self._db.execute(_NO_PREDICTIONS if side == "prediction" else _NO_OUTCOMES)
             return
         numbers = [hour for _, hour in hours]
-        rows = {"files": list(files), "low": min(numbers), "high": max(numbers), "buckets": buckets, "bucket": bucket}
+        rows = {
+            "files": list(files),
+            "low": min(numbers),
+            "high": max(numbers),
+            "first_bucket": share * BUCKETS // shares,
+            "last_bucket": (share + 1) * BUCKETS // shares - 1,
+        }
         for statement in (_REPEATED, _PREDICTIONS if side == "prediction" else _OUTCOMES):
             self._db.execute(statement.format(side=side), rows)
 

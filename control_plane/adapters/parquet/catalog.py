@@ -15,7 +15,7 @@ from control_plane.core.errors import Reason, Unavailable
 
 Layer = Literal["speed", "batch"]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 ORPHANS_MAX = 100_000
 """Orphans listed over all models; beyond it they are counted, not listed."""
 

@@ -4,11 +4,13 @@ A *pass* is due every `join_every`. It closes the open segment, keeps the last s
 expire, converts all closed segments, and joins all due hours that the speed view no longer serves. Since
 everything the speed view held is sealed before the join runs, the batch partial never holds less than the speed
 partial it replaces. A pass is cut into steps of bounded work; one `tick` does a few of them, and the next tick goes
-on where it stopped. Every step commits by itself, so that a crash repeats at most one.
+on where it stopped; a join runs in a thread of its own. Every step commits by itself, so that a crash repeats at most
+one.
 """
 
 import sqlite3
 import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -34,7 +36,9 @@ JOB_ROWS_MAX = 4_000_000
 """Rows joined in one tick, but for an hour that is larger by itself."""
 JOB_HOURS_MAX = 2_048
 """Hours joined in one tick: a day of a fleet of 85 models."""
-HOURS_PER_DAY = 24
+JOIN_WAIT_S = 2.0
+"""How long a tick waits for a join. Nearly all are done by then; a huge hour goes on in its thread, and later ticks
+look after it, so that whoever ticks is not held up for minutes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +58,16 @@ class StoreConfig:
     join_threads: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class _RunningJoin:
+    """A join in its thread, and what it has seen."""
+
+    job: Job
+    seen_file: int
+    sealed_segment: int
+    result: "Future[JobResult]"
+
+
 class Maintenance:
     """Runs ticks; one at a time."""
 
@@ -65,10 +79,15 @@ class Maintenance:
         self._join = BatchJoin(facts.root / "spill", threads=config.join_threads)
         self._passed_us = facts.catalog.meta("passed_us")
         self._in_pass = False
+        self._join_thread = ThreadPoolExecutor(1, "fact-join")
+        self._running: _RunningJoin | None = None
 
     def close(self) -> None:
-        """Wait for a running tick, then let go of DuckDB."""
+        """Wait for a running tick, stop a join under way, then let go of DuckDB."""
         with self._one_tick:
+            if self._running is not None:
+                self._join.interrupt()  # it has written nothing, and will be due again
+            self._join_thread.shutdown()
             self._join.close()
 
     def tick(self, now: datetime, *, force: bool = False) -> TickReport:
@@ -95,8 +114,7 @@ class Maintenance:
         joined = deleted = 0
         more = bool(self._facts.log.closed_numbers())
         if self._in_pass and not more:
-            joined = self._run_join(now)
-            more = joined > 0
+            joined, more = self._run_join(now)
             if not more:
                 deleted = self._delete_old(now_us)
                 with self._facts.lock, self._facts.catalog.transaction():
@@ -166,21 +184,40 @@ class Maintenance:
                 self._facts.log.delete(number)
         return len(numbers)
 
-    def _run_join(self, now: datetime) -> int:
-        """Join some of the due hours; returns how many."""
+    def _run_join(self, now: datetime) -> tuple[int, bool]:
+        """Start a join of some due hours, or look after the one under way.
+
+        Returns:
+            Hours joined, and whether there may be more to do.
+        """
+        if self._running is None:
+            self._running = self._start_join(now)
+        if self._running is None:
+            return 0, False
+        running = self._running
+        try:
+            result = running.result.result(timeout=JOIN_WAIT_S)
+        except TimeoutError:
+            return 0, True
+        except BaseException:
+            self._running = None
+            raise
+        self._running = None
+        with self._facts.lock:
+            with self._facts.catalog.transaction():
+                self._store(running.job, result, running.seen_file)
+            self._forget_late(running.job, running.sealed_segment)
+        return len(running.job.due), True
+
+    def _start_join(self, now: datetime) -> "_RunningJoin | None":
         with self._facts.lock:
             due = self._due_hours(hour_of(int(now.timestamp()) * 1_000_000))
-            job = self._job(due, now) if due else None
+            if not due:
+                return None
+            job = self._job(due, now)
             seen_file = int(self._facts.catalog.db.execute("SELECT coalesce(max(id), 0) FROM files").fetchone()[0])
             sealed_segment = self._facts.catalog.meta("sealed_segment")
-        if job is None:
-            return 0
-        result = self._join.run(job)
-        with self._facts.lock, self._facts.catalog.transaction():
-            self._store(job, result, seen_file)
-        with self._facts.lock:
-            self._forget_late(job, sealed_segment)
-        return len(due)
+        return _RunningJoin(job, seen_file, sealed_segment, self._join_thread.submit(self._join.run, job))
 
     def _due_hours(self, now_hour: int) -> list[tuple[str, int]]:
         """Due hours that the speed view does not serve, oldest first, within the limits of one job."""
