@@ -118,6 +118,7 @@ class ControlPlane:
     async def stop(self) -> None:
         """In the opposite order, each part to its end."""
         await self.server.stop()
+        log.info("calls.served", **self.metrics.summary())
         await self.evaluator.stop()
         await self.node.stop()
         await self.ground_truth.close()

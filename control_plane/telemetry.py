@@ -1,4 +1,4 @@
-"""Logs and metrics. Metrics are plain counters, read by `GetStatus` and the log line on stop."""
+"""Logs and metrics. Metrics are plain counters; the server logs them when it stops."""
 
 import logging
 import sys
@@ -25,6 +25,16 @@ class Metrics:
             self.seconds_total[method] += seconds
 
         return observe
+
+    def summary(self) -> dict[str, str]:
+        """Calls by method: how many, how many of them failed, and milliseconds on average."""
+        lines = {}
+        for method in sorted(self.seconds_total):
+            count = sum(times for (name, _), times in self.calls_total.items() if name == method)
+            failed = count - self.calls_total[method, "OK"]
+            mean_ms = 1000 * self.seconds_total[method] / count
+            lines[method.rpartition(".")[2]] = f"{count} calls, {failed} failed, {mean_ms:.2f} ms"
+        return lines
 
 
 def configure_logging(level: str) -> None:

@@ -14,6 +14,7 @@ from control_plane.core.commands import (
     Result,
 )
 from control_plane.core.decide.decision import Decision
+from control_plane.core.decide.rollout import promotion
 from control_plane.core.errors import Invalid, Reason, Refused, Violation
 from control_plane.core.events import (
     AliasMoved,
@@ -39,9 +40,9 @@ from control_plane.core.retraining.rules import (
     retry_at,
 )
 from control_plane.core.retraining.types import Attempt, AttemptState, Retrain, RetrainCause, RetrainState
-from control_plane.core.rollout.types import RolloutState
+from control_plane.core.rollout.types import Rollout, RolloutState
 from control_plane.core.staleness.verdict import Level
-from control_plane.core.state import State
+from control_plane.core.state import ModelRecord, State
 
 
 def request_retrain(state: State, command: RequestRetrain, now: datetime) -> Decision:
@@ -239,13 +240,29 @@ def report_success(state: State, command: ReportSuccess, now: datetime) -> Decis
         production_before=record.production.number if record.production else 0,
         retrain_id=retrain.retrain_id,
     )
-    candidate = AliasMoved(
-        model_id=retrain.model_id,
+    if record.validation_policy.skip:
+        rollout = Rollout(
+            rollout_id=started.rollout_id,
+            model_id=retrain.model_id,
+            version=command.version,
+            production_before=started.production_before,
+            state=RolloutState.VALIDATING,
+            started_at=now,
+            retrain_id=retrain.retrain_id,
+        )
+        then = promotion(state, record, rollout, "its policy asks for no validation here", now)
+    else:
+        then = (_candidate(record, command.version),)
+    return Decision(events=(ended, started, *then), result=_attempt_result(retrain, command.attempt_id))
+
+
+def _candidate(record: ModelRecord, version: int) -> Event:
+    return AliasMoved(
+        model_id=record.model_id,
         alias=CANDIDATE,
         from_version=record.aliases.get(CANDIDATE, 0),
-        to_version=command.version,
+        to_version=version,
     )
-    return Decision(events=(ended, started, candidate), result=_attempt_result(retrain, command.attempt_id))
 
 
 def report_failure(state: State, command: ReportFailure, now: datetime) -> Decision:

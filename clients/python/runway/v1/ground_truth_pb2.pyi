@@ -204,12 +204,12 @@ class CoverageRow(_message.Message):
     LAYER_FIELD_NUMBER: _builtins.int
     predicted: _builtins.int
     mature: _builtins.int
-    """Predictions whose label window has ended, or whose outcome is here."""
+    """Predictions whose label window has ended."""
     joined: _builtins.int
     late: _builtins.int
     orphans: _builtins.int
     coverage: _builtins.float
-    """joined / mature; absent when nothing is mature."""
+    """Share of the mature whose outcome is here, or counts as 0 by its absence; absent when nothing is mature."""
     layer: Global___Layer.ValueType
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp: ...
