@@ -21,7 +21,7 @@ from dagster._config.config_schema import UserConfigSchema
 from dagster._core.events import EngineEventData
 from dagster._core.launcher.base import CheckRunHealthResult, LaunchRunContext, RunLauncher, WorkerStatus
 from dagster._grpc.types import ExecuteRunArgs
-from dagster._serdes import ConfigurableClass
+from dagster._serdes import ConfigurableClass, serialize_value
 from dagster._serdes.config_class import ConfigurableClassData
 
 from assets.tags import ONLY_MODELS_VARIABLE
@@ -59,10 +59,11 @@ class LeanRunLauncher(RunLauncher[Any], ConfigurableClass):
             raise DagsterInvariantViolationError(f"run {run.run_id} does not say where its code is")
         arguments = ExecuteRunArgs(
             job_origin=origin, run_id=run.run_id, instance_ref=self._instance.get_ref(), set_exit_code_on_failure=None
-        ).get_command_args()
+        )
         self._reap()
-        worker = subprocess.Popen(  # noqa: S603 (Dagster's own command line)
-            arguments,
+        worker = subprocess.Popen(  # noqa: S603 (our own interpreter)
+            # The same environment as ours, whatever PATH says: `api execute_run <arguments>`.
+            [sys.executable, "-m", "dagster", "api", EXECUTE_RUN, serialize_value(arguments)],
             env={**os.environ, **worker_environment(run)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
