@@ -16,36 +16,75 @@ BINS = 10
 CATEGORIES_MAX = 20
 
 
+class Numeric(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="numeric"):
+    """Counts of a number: one per cell between `edges`, then missing."""
+
+    edges: list[float]
+    counts: list[int]
+
+
+class Categorical(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="categorical"):
+    """Counts of categories: one per category, then other, then missing."""
+
+    categories: list[str]
+    counts: list[int]
+
+
+Histogram = Numeric | Categorical
+
+
+class Profile(msgspec.Struct, frozen=True, kw_only=True):
+    """Histograms of inputs by name, and of the scores."""
+
+    features: dict[str, Histogram]
+    prediction: Numeric
+
+
 def reference_profile(inputs: Mapping[str, npt.NDArray[Any]], score: npt.NDArray[np.float64]) -> bytes:
     """JSON of the profile. Inputs of shape (n,) each; a column of objects holds categories."""
     return msgspec.json.encode(
-        {
-            "features": {name: _histogram(values) for name, values in sorted(inputs.items())},
-            "prediction": _histogram(score),
-        }
+        Profile(
+            features={name: _histogram(values) for name, values in sorted(inputs.items())},
+            prediction=_numeric(score),
+        )
     )
 
 
-def _histogram(values: npt.NDArray[Any]) -> dict[str, Any]:
-    if values.dtype == object:
-        counts = Counter(str(value) for value in values if value is not None)
-        top = sorted(name for name, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:CATEGORIES_MAX])
-        known = [counts[name] for name in top]
-        missing = sum(value is None for value in values)
-        return {
-            "kind": "categorical",
-            "categories": top,
-            "counts": [*known, sum(counts.values()) - sum(known), missing],
-        }
-    number = values.astype(np.float64)
-    known_values = number[~np.isnan(number)]
-    edges = _edges(known_values)
-    cells = np.bincount(np.searchsorted(edges, known_values, side="left"), minlength=len(edges) + 1)
-    return {
-        "kind": "numeric",
-        "edges": edges.tolist(),
-        "counts": [*cells.tolist(), int(np.isnan(number).sum())],
-    }
+def reference_histograms(profile: bytes) -> dict[str, Histogram]:
+    """The histograms of the inputs, by name."""
+    return msgspec.json.decode(profile, type=Profile).features
+
+
+def recount(reference: Histogram, values: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Counts of other values in the same cells."""
+    if isinstance(reference, Numeric):
+        return np.array(_cells(np.array(reference.edges), values.astype(np.float64)))
+    counts = Counter(str(value) for value in values if value is not None)
+    return np.array(_of_categories(reference.categories, counts, len(values)))
+
+
+def _histogram(values: npt.NDArray[Any]) -> Histogram:
+    if values.dtype != object:
+        return _numeric(values.astype(np.float64))
+    counts = Counter(str(value) for value in values if value is not None)
+    top = sorted(name for name, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:CATEGORIES_MAX])
+    return Categorical(categories=top, counts=_of_categories(top, counts, len(values)))
+
+
+def _of_categories(categories: list[str], counts: Counter[str], rows: int) -> list[int]:
+    known = [counts[name] for name in categories]
+    return [*known, counts.total() - sum(known), rows - counts.total()]
+
+
+def _numeric(values: npt.NDArray[np.float64]) -> Numeric:
+    edges = _edges(values[~np.isnan(values)])
+    return Numeric(edges=edges.tolist(), counts=_cells(edges, values))
+
+
+def _cells(edges: npt.NDArray[np.float64], values: npt.NDArray[np.float64]) -> list[int]:
+    known = values[~np.isnan(values)]
+    cells = np.bincount(np.searchsorted(edges, known, side="left"), minlength=len(edges) + 1)
+    return [*cells.tolist(), len(values) - len(known)]
 
 
 def _edges(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
