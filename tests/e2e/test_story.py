@@ -49,6 +49,7 @@ class Stack:
         self.lines: list[str] = []
         self._changed = threading.Condition()
         self.started: subprocess.Popen[str] | None = None
+        self._reader = threading.Thread()
 
     def up(self) -> None:
         """Start, and read what it says."""
@@ -61,14 +62,16 @@ class Stack:
             text=True,
             start_new_session=True,
         )
-        threading.Thread(target=self._read, args=(self.started,), daemon=True).start()
+        self._reader = threading.Thread(target=self._read, args=(self.started,), daemon=True)
+        self._reader.start()
 
     def _read(self, started: "subprocess.Popen[str]") -> None:
         assert started.stdout is not None
-        for line in started.stdout:
-            with self._changed:
-                self.lines.append(line.rstrip())
-                self._changed.notify_all()
+        with started.stdout:
+            for line in started.stdout:
+                with self._changed:
+                    self.lines.append(line.rstrip())
+                    self._changed.notify_all()
         with self._changed:
             self._changed.notify_all()
 
@@ -115,7 +118,9 @@ class Stack:
         assert self.started is not None
         if self.started.poll() is None:
             self.started.send_signal(signal.SIGINT)
-        return self.started.wait(120)
+        code = self.started.wait(120)
+        self._reader.join()
+        return code
 
 
 @pytest.fixture
