@@ -128,9 +128,11 @@ def _ids(table: pa.Table) -> pa.ChunkedArray:
 
 def _order(hours: Int64s, buckets: npt.NDArray[np.uint8]) -> Int64s | None:
     """Rows by hour, and where a file has many, by bucket within the hour; None if they are in order."""
-    if len(hours) > ROW_GROUP_ROWS:
-        return np.argsort((hours << 8) | buckets, kind="stable")
-    return np.argsort(hours, kind="stable") if (hours[1:] < hours[:-1]).any() else None
+    if len(hours) <= ROW_GROUP_ROWS:
+        return np.argsort(hours, kind="stable") if (hours[1:] < hours[:-1]).any() else None
+    key = ((hours - hours.min()) << 8) | buckets
+    # 16-bit keys are sorted by radix, ten times faster than wider ones; a file of more than 256 hours is rare.
+    return np.argsort(key.astype(np.uint16) if key.max() < 2**16 else key, kind="stable")
 
 
 def _write(root: Path, path: Path, kind: str, model_id: str, parts: list[_Part]) -> FileEntry:
