@@ -91,6 +91,8 @@ class GroundTruthServicer(ground_truth_pb2_grpc.GroundTruthServiceServicer):
         """How much of the truth has arrived."""
         state = await self._plane.read(request.read)
         record = state.model(model_id_from(request.model_id))
+        if request.version:
+            state.version(record.model_id, request.version)
         start, end = _range(request, self._plane.now())
         await self._ground_truth.tell(record, None)
         report = await self._ground_truth.read(
