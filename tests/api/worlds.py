@@ -58,17 +58,22 @@ class Refusal:
     metadata: dict[str, str]
     violations: dict[str, str]
     """Rule by field, of every violation."""
+    described: tuple[str, ...] = ()
+    """`field: description`, of every violation."""
 
 
 def refusal_of(status: status_pb2.Status) -> Refusal:
     """Read a status; it must carry exactly one ErrorInfo of ours."""
-    infos, violations = [], {}
+    infos: list[error_details_pb2.ErrorInfo] = []
+    violations: dict[str, str] = {}
+    described: list[str] = []
     for detail in status.details:
         info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
         if detail.Unpack(info):
             infos.append(info)
         elif detail.Unpack(bad):
             violations.update({violation.field: violation.reason for violation in bad.field_violations})
+            described.extend(f"{violation.field}: {violation.description}" for violation in bad.field_violations)
     assert len(infos) == 1, f"{len(infos)} ErrorInfo in {status}"
     assert infos[0].domain == "runway"
     return Refusal(
@@ -77,6 +82,7 @@ def refusal_of(status: status_pb2.Status) -> Refusal:
         message=status.message,
         metadata=dict(infos[0].metadata),
         violations=violations,
+        described=tuple(described),
     )
 
 
