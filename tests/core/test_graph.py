@@ -31,9 +31,7 @@ SHARE, DESK = NodeId("feature:delay_share"), NodeId("consumer:desk")
 
 
 def edge(up: str, down: str, edge_type: str = "consumes_output", note: str = "") -> Dependency:
-    return Dependency(
-        upstream=NodeId(up), downstream=NodeId(down), edge_type=DependencyType(edge_type), note=note
-    )
+    return Dependency(upstream=NodeId(up), downstream=NodeId(down), edge_type=DependencyType(edge_type), note=note)
 
 
 def flights() -> DependencyGraph:
@@ -206,9 +204,7 @@ def test_every_problem_of_a_batch_is_reported() -> None:
     assert "use trained_on" in caught.value.message
     with pytest.raises(NotFound) as missing:
         check_dependencies(flights(), (batch[2], batch[5]))
-    assert (
-        missing.value.details["path"] == "model:missed -> model:delay -> feature:delay_share -> model:missed"
-    )
+    assert missing.value.details["path"] == "model:missed -> model:delay -> feature:delay_share -> model:missed"
 
 
 def test_a_cycle_within_a_batch_blames_the_edge_that_closes_it() -> None:
@@ -331,9 +327,7 @@ def test_a_snapshot_survives_the_codec_and_gives_the_same_answers() -> None:
         ([AIR, DELAY], [edge(AIR, DELAY), edge(DELAY, AIR)], "they contain a cycle"),
     ],
 )
-def test_a_damaged_snapshot_is_refused(
-    nodes: list[NodeId], dependencies: list[Dependency], what: str
-) -> None:
+def test_a_damaged_snapshot_is_refused(nodes: list[NodeId], dependencies: list[Dependency], what: str) -> None:
     snapshot = GraphSnapshot(nodes=[Node(node_id=n) for n in nodes], dependencies=dependencies)
     with pytest.raises(Invalid, match=what):
         DependencyGraph.from_snapshot(snapshot)

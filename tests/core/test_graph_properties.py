@@ -110,9 +110,7 @@ class GraphMachine(RuleBasedStateMachine):
                 self.twin.turned_round(),
             ),
         ):
-            expected = twin.impact_waves(
-                node_id, max_depth=max_depth, kinds=frozenset(k.value for k in kinds)
-            )
+            expected = twin.impact_waves(node_id, max_depth=max_depth, kinds=frozenset(k.value for k in kinds))
             assert list(zip(answer.node_ids, answer.waves, strict=True)) == sorted(
                 expected.items(), key=lambda item: (item[1], item[0])
             )
@@ -165,9 +163,7 @@ class GraphMachine(RuleBasedStateMachine):
         down = sorted(n for n in self.twin.reached(node_id) if node_kind(n) == "model")
         assert list(self.graph.downstream_models(node_id)) == down
         nearest = [
-            n
-            for n in up
-            if any(all(node_kind(m) != "model" for m in path[1:-1]) for path in turned.paths(node_id, n))
+            n for n in up if any(all(node_kind(m) != "model" for m in path[1:-1]) for path in turned.paths(node_id, n))
         ]
         assert list(nearest_upstream_models(self.graph, node_id)) == nearest
 

@@ -80,15 +80,11 @@ class GraphTwin:
         self, node_id: NodeId, *, max_depth: int | None = None, kinds: frozenset[str] = frozenset()
     ) -> dict[NodeId, int]:
         """Answer nodes and their waves: the most answer nodes on any path through nodes near enough."""
-        near = {
-            n for n in self.reached(node_id) if max_depth is None or self.distance(node_id, n) <= max_depth
-        }
+        near = {n for n in self.reached(node_id) if max_depth is None or self.distance(node_id, n) <= max_depth}
         answer = {n for n in near if not kinds or node_kind(n) in kinds}
         return {
             n: max(
-                sum(step in answer for step in path[1:])
-                for path in self.paths(node_id, n)
-                if near.issuperset(path[1:])
+                sum(step in answer for step in path[1:]) for path in self.paths(node_id, n) if near.issuperset(path[1:])
             )
             for n in answer
         }
