@@ -10,6 +10,7 @@ from control_plane.core import plan
 from control_plane.core.decide import registry as decide_registry
 from control_plane.core.decide import retraining as decide_retraining
 from control_plane.core.retraining import rules
+from control_plane.core.retraining.types import RetrainingLimits
 from tests.simulation.checkers import Violated
 from tests.simulation.world import World
 
@@ -51,8 +52,8 @@ def _without_cooling(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _one_too_many(original: Callable[..., Any]) -> Callable[..., Any]:
-    def releasable(*args: Any, limits: rules.RetrainingLimits, **kwargs: Any) -> Any:
-        more = rules.RetrainingLimits(
+    def releasable(*args: Any, limits: RetrainingLimits, **kwargs: Any) -> Any:
+        more = RetrainingLimits(
             running_max=limits.running_max + 1, running_per_team_max=limits.running_per_team_max + 1
         )
         return original(*args, limits=more, **kwargs)
