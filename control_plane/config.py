@@ -6,13 +6,24 @@ Thresholds and policies are not here: they are data in the log.
 import os
 import tomllib
 from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 ENVIRONMENT_PREFIX = "RUNWAY_"
 CONFIG_FILE_VARIABLE = "RUNWAY_CONFIG"
-FOREIGN_VARIABLES = frozenset({CONFIG_FILE_VARIABLE, "RUNWAY_ACTOR"})
-"""Variables with our prefix that other programs of Runway read."""
+LIKENESS_MIN = 0.8
+"""Other programs of Runway read variables with our prefix, so an unknown one is no error, but one that is nearly a
+setting is a slip that would be missed for long."""
+
+PORT_MAX = 65_535
+MESSAGE_BYTES_MOST = 2**31 - 1
+"""gRPC takes this limit as a 32-bit number."""
+
+DRAIN_S_MAX = 3600.0
+"""A server that takes longer to stop is killed by whoever waits for it."""
+
+LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
 class ConfigError(Exception):
@@ -72,6 +83,10 @@ def load(environment: dict[str, str] | None = None) -> Config:
         name = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
         if variable.startswith(ENVIRONMENT_PREFIX) and name in known:
             config = _with(config, name, value, variable)
+        elif variable.startswith(ENVIRONMENT_PREFIX) and variable != CONFIG_FILE_VARIABLE:
+            meant = get_close_matches(name, known, n=1, cutoff=LIKENESS_MIN)
+            if meant:
+                raise ConfigError(f"{variable} is not a setting; {ENVIRONMENT_PREFIX}{meant[0].upper()} is one")
     return _checked(config)
 
 
@@ -101,8 +116,14 @@ def _checked(config: Config) -> Config:
     if config.clock not in {"wall", "driven"}:
         raise ConfigError(f"clock={config.clock!r}: use wall or driven")
     host, colon, port = config.address.rpartition(":")
-    if not colon or not host or not port.isdigit():
+    if not colon or not host or not port.isdecimal() or int(port) > PORT_MAX:
         raise ConfigError(f"address={config.address!r}: write host:port, for example 127.0.0.1:7433")
-    if config.message_bytes_max < 1024:
-        raise ConfigError("message_bytes_max must be at least 1024")
+    if not 1024 <= config.message_bytes_max <= MESSAGE_BYTES_MOST:
+        raise ConfigError(f"message_bytes_max must be at least 1024 and at most {MESSAGE_BYTES_MOST}")
+    if config.snapshot_every < 1:
+        raise ConfigError("snapshot_every must be at least 1")
+    if not 0 <= config.drain_s <= DRAIN_S_MAX:
+        raise ConfigError(f"drain_s must be from 0 to {DRAIN_S_MAX:g} seconds")
+    if config.log_level.lower() not in LOG_LEVELS:
+        raise ConfigError(f"log_level={config.log_level!r}: use one of {', '.join(LOG_LEVELS)}")
     return config
