@@ -81,9 +81,15 @@ def merged_causes(causes: tuple[RetrainCause, ...], cause: RetrainCause) -> tupl
     return causes if cause in causes else (*causes, cause)
 
 
-def priority(retrain: Retrain, tier: int) -> tuple[int, float, datetime, RetrainId]:
+AGING = timedelta(days=1)
+"""Each whole day that a retrain could have run counts as one tier more: a tier 4 overtakes fresh requests of tier 1
+after four days, so that no stream of important ones starves it."""
+
+
+def priority(retrain: Retrain, tier: int, now: datetime) -> tuple[int, float, datetime, RetrainId]:
     """Sort key of the queue: tier first, then the staler, then the older, then the id so that order is total."""
-    return (tier, -retrain.score, retrain.requested_at, retrain.retrain_id)
+    waited = max(now - max(retrain.requested_at, retrain.not_before), timedelta(0))
+    return (tier - waited // AGING, -retrain.score, retrain.requested_at, retrain.retrain_id)
 
 
 def releasable(
@@ -113,7 +119,7 @@ def releasable(
             running_by_team[team(retrain.model_id)] = running_by_team.get(team(retrain.model_id), 0) + 1
     chosen: list[Retrain] = []
     waiting = [r for r in live if r.state is RetrainState.WAITING and r.not_before <= now]
-    for retrain in sorted(waiting, key=lambda r: priority(r, tier(r.model_id))):
+    for retrain in sorted(waiting, key=lambda r: priority(r, tier(r.model_id), now)):
         if len(chosen) >= leases_max or running >= limits.running_max:
             break
         of_team = team(retrain.model_id)
