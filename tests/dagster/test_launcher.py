@@ -12,9 +12,11 @@ import psutil
 import pytest
 from dagster._core.instance import DagsterInstance
 from dagster._core.launcher.base import WorkerStatus
+from dagster._core.remote_origin import InProcessCodeLocationOrigin
 from dagster._core.test_utils import create_test_daemon_workspace_context
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._core.workspace.context import WorkspaceProcessContext
-from dagster._core.workspace.load_target import ModuleTarget
+from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
 from dagster._daemon.monitoring.run_monitoring import monitor_started_run
 
 from assets.launcher import LeanRunLauncher, find_worker, worker_environment
@@ -33,8 +35,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @contextmanager
 def location(instance: DagsterInstance) -> Iterator[WorkspaceProcessContext]:
-    target = ModuleTarget("tests.dagster.slow_location", None, str(Path.cwd()), "runway")
-    with create_test_daemon_workspace_context(target, instance) as process:
+    """The code location without a server of its own: only the workers are processes."""
+    target = LoadableTargetOrigin(module_name="tests.dagster.slow_location", working_directory=str(Path.cwd()))
+    origin = InProcessCodeLocationOrigin(target, location_name="runway")
+    with create_test_daemon_workspace_context(InProcessWorkspaceLoadTarget(origin), instance) as process:
         yield process
 
 
