@@ -126,7 +126,7 @@ class Checkers:
                 )
                 self.promotions += 1
             case CascadeCooldownStarted():
-                self.cooling.update(event.until)
+                self.cooling |= {str(model_id): until for model_id, until in event.until.items()}
             case RetrainingHeld():
                 self.held = True
             case RetrainingReleased():
