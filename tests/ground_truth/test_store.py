@@ -141,6 +141,34 @@ def test_concurrent_senders_share_syncs_and_lose_nothing(store: ParquetFactStore
     assert store.coverage("m", None, T0, T0 + DAY, T0).total.predicted == 1200
 
 
+def test_segments_that_roll_under_ticks_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nearly every batch opens, fills and closes a segment of its own while another thread converts segments."""
+    monkeypatch.setattr("control_plane.adapters.parquet.segments.SEGMENT_BYTES_MAX", 2_500)
+    store = ParquetFactStore(tmp_path)
+    store.set_label("m", SPEC)
+    store.set_reference("m", 1, store.put_profile(PROFILE))
+    batches = [ipc(with_features(some_predictions(10, first=10 * number))) for number in range(40)]
+    done = threading.Event()
+
+    def keep_ticking() -> None:
+        while not done.is_set():
+            store.tick(T0 + DAY, force=True)
+
+    with ThreadPoolExecutor(4) as pool:
+        ticking = pool.submit(keep_ticking)
+        list(pool.map(lambda at: store.append_predictions(f"b{at}", "m", 1, batches[at]), range(40)))
+        done.set()
+        ticking.result()
+    for _ in range(2):
+        assert all(store.append_predictions(f"b{at}", "m", 1, batches[at]).duplicate for at in range(40))
+        finish(store)
+        assert store.coverage("m", None, T0, T0 + DAY, FAR).total.predicted == 400
+        evidence = store.evidence("m", 1, T0, T0 + DAY, FAR)
+        assert [int(one.current.sum()) for one in evidence.features] == [400, 400]
+        store = reopen(store)
+    store.close()
+
+
 def story(store: ParquetFactStore) -> None:
     """Two days of predictions with features, outcomes for most, a tick each hour."""
     store.set_label("m", SPEC)

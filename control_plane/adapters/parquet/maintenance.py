@@ -112,7 +112,7 @@ class Maintenance:
             expired = self._expire(now_us)
         sealed = self._seal()
         joined = deleted = 0
-        more = bool(self._facts.log.closed_numbers())
+        more = bool(self._closed_segments())
         if self._in_pass and not more:
             joined, more = self._run_join(now)
             if not more:
@@ -163,11 +163,16 @@ class Maintenance:
                 self._facts.catalog.put_partials(model_id, spec.label_type, hour, "speed", packed)
         return len(hours)
 
+    def _closed_segments(self) -> list[int]:
+        """Segments to convert. Looked for between two groups: within one, a segment may just be opened or closed, and
+        hold batches that memory does not know yet."""
+        with self._writer.exclusive:
+            return self._facts.log.closed_numbers()
+
     def _seal(self) -> int:
         """Turn a few closed segments into Parquet."""
-        with self._facts.lock:
-            numbers = self._facts.log.closed_numbers()[:SEGMENTS_PER_TICK_MAX]
-        for number in numbers:
+        sealed = 0
+        for number in self._closed_segments()[:SEGMENTS_PER_TICK_MAX]:
             entries = seal(self._facts.root, number, list(read_segment(self._facts.log.path(number))))
             with self._facts.lock:
                 with self._facts.catalog.transaction():
@@ -182,7 +187,8 @@ class Maintenance:
                 self._facts.histograms.sealed(number)
                 self._facts.unsealed_batches.pop(number, None)
                 self._facts.log.delete(number)
-        return len(numbers)
+            sealed += 1
+        return sealed
 
     def _run_join(self, now: datetime) -> tuple[int, bool]:
         """Start a join of some due hours, or look after the one under way.
