@@ -39,9 +39,10 @@ run_monitoring:
 run_retries:
   enabled: false
   max_retries: 0
+# One for each sensor: the one that leases lingers.
 sensors:
   use_threads: true
-  num_workers: 4
+  num_workers: 6
 schedules:
   use_threads: true
   num_workers: 2
