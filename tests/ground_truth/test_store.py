@@ -4,7 +4,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from control_plane.adapters.parquet import segments
 from control_plane.adapters.parquet.batch_join import Job, JobResult
 from control_plane.adapters.parquet.maintenance import StoreConfig
 from control_plane.adapters.parquet.store import ParquetFactStore
@@ -166,6 +167,32 @@ def test_segments_that_roll_under_ticks_lose_nothing(tmp_path: Path, monkeypatch
         evidence = store.evidence("m", 1, T0, T0 + DAY, FAR)
         assert [int(one.current.sum()) for one in evidence.features] == [400, 400]
         store = reopen(store)
+    store.close()
+
+
+def test_a_segment_that_is_just_being_opened_is_not_converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = ParquetFactStore(tmp_path)
+    finish(store)
+    real, opening, allowed = segments.sync_directory, threading.Event(), threading.Event()
+
+    def slow(directory: Path) -> None:
+        real(directory)
+        opening.set()
+        allowed.wait()
+
+    with ThreadPoolExecutor(1) as pool, monkeypatch.context() as patch:
+        patch.setattr(segments, "sync_directory", slow)
+        receipt = store.submit_predictions("b", "m", 1, ipc(prediction_columns(some_predictions(10))))
+        opening.wait()
+        ticking = pool.submit(store.tick, FAR)
+        wait([ticking], timeout=0.2)  # a wrong tick is done by then; a right one waits for the writer
+        allowed.set()
+        assert receipt.result().rows == 10
+        ticking.result()
+    finish(store)
+    store = reopen(store)
+    assert store.append_predictions("b", "m", 1, b"").duplicate
+    assert store.coverage("m", None, T0, T0 + DAY, FAR).total.predicted == 10
     store.close()
 
 
