@@ -6,7 +6,7 @@ only when they are used.
 
 import dagster as dg
 
-from assets.definitions import build_definitions
+from assets.location import build_definitions
 from tests.dagster.worlds import World
 
 current: list[World] = []

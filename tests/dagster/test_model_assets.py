@@ -7,8 +7,8 @@ import pytest
 from dagster._core.definitions.freshness import TimeWindowFreshnessPolicy
 from runway_client import Unreachable
 
-from assets.definitions import build_definitions, build_worker_definitions, load_fleet, load_for_worker
 from assets.fleet import Fleet, last_good_path, make_fleet, read_last_good
+from assets.location import build_definitions, build_worker_definitions, definitions_of, load_fleet, load_for_worker
 from assets.model_assets import model_spec
 from assets.plane import ControlPlane
 from assets.tags import TIER_TAG
@@ -93,6 +93,13 @@ def test_a_worker_loads_only_its_models_and_asks_nobody() -> None:
     graph = build_worker_definitions(fleet, nobody).resolve_asset_graph()
     assert graph.executable_asset_keys == {dg.AssetKey(["arrival_delay"])}
     assert graph.get(dg.AssetKey(["arrival_delay"])).parent_keys == {AIR_TIME, dg.AssetKey(["departure_delay"])}
+
+
+def test_the_environment_says_whose_definitions_these_are() -> None:
+    load_fleet(lambda: FakePlane(small_fleet()))
+    worker = definitions_of({"RUNWAY_ONLY_MODELS": '["air_time"]'})
+    assert worker.resolve_asset_graph().executable_asset_keys == {AIR_TIME}
+    assert list(worker.sensors or ()) == []
 
 
 def test_a_worker_of_a_model_newer_than_the_copy_asks() -> None:

@@ -8,8 +8,8 @@ import dagster as dg
 import pytest
 from runway_client import Runway, connect, messages, to_duration
 
-from assets.definitions import build_definitions
 from assets.grpc_plane import GrpcPlane
+from assets.location import build_definitions
 from assets.sensors.lease import run_request
 from assets.trainer import TrainingOrder
 from tests.api.served_plane import ServedPlane

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import dagster as dg
 
-from assets.definitions import build_definitions
+from assets.location import build_definitions
 from assets.plane import Lease, Metric, TrainedVersion, Validation
 from assets.sensors.lease import run_request
 from assets.trainer import Trainer, TrainingOrder

@@ -1,0 +1,117 @@
+"""Makes Dagster's code location: the fleet as assets, and the sensors that keep it moving.
+
+Dagster loads `assets.definitions`: the code server for everything, the worker of a run for the models of that run and
+nothing else (the launcher names them in RUNWAY_ONLY_MODELS, which makes a run start in two seconds instead of ten on a
+large fleet).
+"""
+
+import sys
+from collections.abc import Mapping
+
+import dagster as dg
+from runway_client import RunwayRpcError
+
+from assets.fleet import Fleet, keep_last_good, last_good_path, read_last_good
+from assets.grpc_plane import GrpcPlane
+from assets.model_assets import Connect, Trainers, external_assets, model_assets, model_checks
+from assets.plane import ControlPlane
+from assets.sensors import (
+    lease_sensor,
+    production_sensor,
+    reload_in_background,
+    reload_sensor,
+    run_status_sensor,
+    staleness_sensor,
+    wall_clock,
+)
+from assets.sensors.lease import LINGER_S
+from assets.tags import only_models
+from assets.trainer import TRAINERS
+
+SENSOR_RETRY_FOR_S = 0.0
+"""A sensor that finds the control plane away says so and looks again at its next tick."""
+
+LOAD_RETRY_FOR_S = 5.0
+"""A code location waits this long for a control plane that is starting, then shows the last good copy."""
+
+
+def load_fleet(connect: Connect) -> Fleet:
+    """The fleet now; while the control plane is away, as it was."""
+    path = last_good_path()
+    try:
+        plane = connect()
+        try:
+            fleet = plane.fleet()
+        finally:
+            plane.close()
+    except RunwayRpcError as error:
+        kept = read_last_good(path)
+        print(
+            f"{error.message}; "
+            + ("the fleet is shown as it was" if kept else "there is no earlier copy, so the fleet is empty"),
+            file=sys.stderr,
+        )
+        return kept or Fleet()
+    keep_last_good(fleet, path)
+    return fleet
+
+
+def load_for_worker(model_ids: tuple[str, ...], connect: Connect) -> Fleet:
+    """Only the models of a run: from the last good copy, which the code server wrote when it loaded them."""
+    kept = read_last_good(last_good_path())
+    if kept is not None and set(model_ids) <= {model.model_id for model in kept.models}:
+        return kept.only(model_ids)
+    return load_fleet(connect).only(model_ids)
+
+
+def build_definitions(
+    fleet: Fleet,
+    connect: Connect,
+    trainers: Trainers = TRAINERS,
+    *,
+    connect_sensors: Connect | None = None,
+    linger_s: float = LINGER_S,
+) -> dg.Definitions:
+    """Everything the UI shows."""
+    look = connect_sensors or connect
+    return dg.Definitions(
+        assets=[*external_assets(fleet), *model_assets(fleet, connect, trainers)],
+        asset_checks=model_checks(fleet, look),
+        sensors=[
+            lease_sensor(fleet, look, linger_s=linger_s),
+            run_status_sensor(look),
+            staleness_sensor(fleet, look),
+            production_sensor(fleet, look),
+            reload_sensor(fleet, look, reload_in_background, wall_clock),
+        ],
+        # One op, one process: a process per step would cost each run another second and a half.
+        executor=dg.in_process_executor,
+    )
+
+
+def build_worker_definitions(fleet: Fleet, connect: Connect, trainers: Trainers = TRAINERS) -> dg.Definitions:
+    """What a worker needs to run the models in `fleet`."""
+    return dg.Definitions(
+        assets=model_assets(fleet, connect, trainers),
+        asset_checks=model_checks(fleet, connect),
+        executor=dg.in_process_executor,
+    )
+
+
+def connected(retry_for_s: float | None = None) -> Connect:
+    """How to reach the control plane of this environment."""
+
+    def connect() -> ControlPlane:
+        return GrpcPlane() if retry_for_s is None else GrpcPlane(retry_for_s=retry_for_s)
+
+    return connect
+
+
+def definitions_of(environment: Mapping[str, str]) -> dg.Definitions:
+    """The definitions of this process, whichever it is."""
+    wanted = only_models(environment)
+    if wanted is not None:
+        connect = connected()
+        return build_worker_definitions(load_for_worker(wanted, connect), connect)
+    fleet = load_fleet(connected(LOAD_RETRY_FOR_S))
+    return build_definitions(fleet, connected(), connect_sensors=connected(SENSOR_RETRY_FOR_S))
