@@ -19,7 +19,7 @@ FOLDERS = ("control_plane", "assets", "stack", "clients/python/runway_client", "
 LINES_MAX = 475
 """About 400, and some for a reason. Beyond it a file holds two things."""
 
-TEST_LINES_MAX = 600
+TEST_LINES_MAX = 700
 """A suite is read test by test."""
 
 LIMIT = re.compile(r"[A-Z][A-Z0-9_]*_MAX")
