@@ -152,8 +152,10 @@ def _explained(record: ModelRecord, total: CoverageRow, minimum: float) -> str:
             f"outcomes count for {spelled(record.label_spec.window)} after a prediction"
         )
     verdict = "enough" if share >= minimum else "too little"
+    known = total.joined + total.absent
+    either = " or count as negative" if total.absent else ""
     return (
-        f"{total.joined} of {total.mature} mature predictions have their outcome ({share:.1%}, {verdict}: "
+        f"{known} of {total.mature} mature predictions have their outcome{either} ({share:.1%}, {verdict}: "
         f"{minimum:.1%} is asked for); "
         f"{total.predicted - total.mature} are younger than {spelled(record.label_spec.window)}"
     )
@@ -169,8 +171,12 @@ async def _in_order(
         try:
             async for request in requests:
                 await answers.put(asyncio.ensure_future(store(request)))
-        finally:
+        except asyncio.CancelledError:
+            raise  # nobody listens any more, and the queue may be full
+        except BaseException:
             await answers.put(None)
+            raise
+        await answers.put(None)
 
     taking = asyncio.create_task(take())
     try:
@@ -178,4 +184,7 @@ async def _in_order(
             yield await answer
         await taking
     finally:
+        # The client went away: what it sent is stored all the same, and it will ask again under the same ids.
         taking.cancel()
+        left = [answers.get_nowait() for _ in range(answers.qsize())]
+        await asyncio.gather(taking, *(answer for answer in left if answer is not None), return_exceptions=True)

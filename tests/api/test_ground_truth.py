@@ -226,6 +226,8 @@ async def test_a_client_that_goes_away_in_the_middle_leaves_a_server_that_serves
     answer = await anext(aiter(call))
     assert answer.accepted.rows == 5
     call.cancel()
+    while any("_in_order" in repr(task.get_coro()) for task in asyncio.all_tasks()):
+        await asyncio.sleep(0.01)  # no task is left behind
     assert (await sent(serving, [predictions()]))[0].accepted.rows == ROWS
 
 
