@@ -16,10 +16,6 @@ from hashlib import sha256
 
 from control_plane.app.ports import BadRecord, Record
 
-GENESIS = b""
-"""`prev_hash` of the first entry."""
-
-UNIT_SEPARATOR = "\x1f"
 _UNIX_START = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 

@@ -243,8 +243,3 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     created: bool = False
     attempt_ids: tuple[AttemptId, ...] = ()
     rollout_id: RolloutId | None = None
-
-
-def command_model(command: Command) -> ModelId | None:
-    """The model a command is about, if it is about one."""
-    return getattr(command, "model_id", None)

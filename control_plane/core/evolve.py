@@ -39,7 +39,6 @@ from control_plane.core.ids import NodeId, model_node
 from control_plane.core.registry.types import PRODUCTION, AliasMove, ModelFacts, ModelVersion
 from control_plane.core.retraining.rules import merged_causes
 from control_plane.core.retraining.types import Attempt, AttemptState, Retrain, RetrainState
-from control_plane.core.rollout.types import Rollout, RolloutState
 from control_plane.core.staleness.verdict import Level
 from control_plane.core.state import (
     REQUESTS_DROPPED,
@@ -50,6 +49,7 @@ from control_plane.core.state import (
     Standing,
     State,
     VerdictChange,
+    begun,
 )
 
 
@@ -321,15 +321,7 @@ def _rollout(state: State, envelope: Envelope, event: RolloutStarted | Validatio
     match event:
         case RolloutStarted():
             state.rollouts_count += 1
-            state.rollouts[event.rollout_id] = Rollout(
-                rollout_id=event.rollout_id,
-                model_id=event.model_id,
-                version=event.version,
-                production_before=event.production_before,
-                state=RolloutState.VALIDATING,
-                started_at=envelope.at,
-                retrain_id=event.retrain_id,
-            )
+            state.rollouts[event.rollout_id] = begun(event, envelope.at)
             record.live_rollout = event.rollout_id
             if event.retrain_id is not None:
                 retrain = state.retrains[event.retrain_id]

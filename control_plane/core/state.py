@@ -11,6 +11,7 @@ import msgspec
 
 from control_plane.core.commands import Result
 from control_plane.core.errors import NotFound, Reason
+from control_plane.core.events import RolloutStarted
 from control_plane.core.graph.dependency_graph import DependencyGraph
 from control_plane.core.graph.facts import GraphSnapshot
 from control_plane.core.ground_truth.labels import LabelSpec
@@ -204,6 +205,19 @@ class State:
             return ()
         candidates = [model_node(other) for other in live]
         return [ModelId(node_name(node)) for node in self.graph.upstream_among(model_node(model_id), candidates)]
+
+
+def begun(started: RolloutStarted, at: datetime) -> Rollout:
+    """The rollout that an event begins; `decide` looks at it before the event is applied."""
+    return Rollout(
+        rollout_id=started.rollout_id,
+        model_id=started.model_id,
+        version=started.version,
+        production_before=started.production_before,
+        state=RolloutState.VALIDATING,
+        started_at=at,
+        retrain_id=started.retrain_id,
+    )
 
 
 class _Snapshot(msgspec.Struct, frozen=True, kw_only=True):

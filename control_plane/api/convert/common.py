@@ -1,7 +1,6 @@
 """Times, spans, pages, mutations: what every service shares."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
@@ -14,7 +13,6 @@ from control_plane.api.errors import invalid
 T = TypeVar("T")
 
 PAGE_SIZE_DEFAULT = 100
-MICROSECOND = timedelta(microseconds=1)
 
 
 def timestamp(instant: datetime | None) -> Timestamp | None:
@@ -47,14 +45,6 @@ def span_from(message: Duration, field: str) -> timedelta:
         return message.ToTimedelta()
     except (ValueError, OverflowError) as error:
         raise invalid(field, "duration", f"not a span of time: {error}") from error
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """One page: items, and the token for the next (empty at the end)."""
-
-    items: Sequence[object]
-    next_token: str
 
 
 def page(items: Sequence[T], keys: Sequence[str], request: common_pb2.PageRequest) -> tuple[Sequence[T], str]:

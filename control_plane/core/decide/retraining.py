@@ -40,9 +40,9 @@ from control_plane.core.retraining.rules import (
     retry_at,
 )
 from control_plane.core.retraining.types import Attempt, AttemptState, Retrain, RetrainCause, RetrainState
-from control_plane.core.rollout.types import Rollout, RolloutState
+from control_plane.core.rollout.types import RolloutState
 from control_plane.core.staleness.verdict import Level
-from control_plane.core.state import ModelRecord, State
+from control_plane.core.state import ModelRecord, State, begun
 
 
 def request_retrain(state: State, command: RequestRetrain, now: datetime) -> Decision:
@@ -241,16 +241,7 @@ def report_success(state: State, command: ReportSuccess, now: datetime) -> Decis
         retrain_id=retrain.retrain_id,
     )
     if record.validation_policy.skip:
-        rollout = Rollout(
-            rollout_id=started.rollout_id,
-            model_id=retrain.model_id,
-            version=command.version,
-            production_before=started.production_before,
-            state=RolloutState.VALIDATING,
-            started_at=now,
-            retrain_id=retrain.retrain_id,
-        )
-        then = promotion(state, record, rollout, "its policy asks for no validation here", now)
+        then = promotion(state, record, begun(started, now), "its policy asks for no validation here", now)
     else:
         then = (_candidate(record, command.version),)
     return Decision(events=(ended, started, *then), result=_attempt_result(retrain, command.attempt_id))

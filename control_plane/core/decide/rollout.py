@@ -19,7 +19,7 @@ from control_plane.core.registry.types import CANDIDATE, PREVIOUS, PRODUCTION
 from control_plane.core.retraining.types import RetrainState
 from control_plane.core.rollout.rules import check_validation, silent_too_long
 from control_plane.core.rollout.types import Rollout, RolloutState, Validation
-from control_plane.core.state import ModelRecord, State
+from control_plane.core.state import ModelRecord, State, begun
 from control_plane.core.timewindow import spelled
 
 
@@ -104,14 +104,7 @@ def promote_version(state: State, command: PromoteVersion, now: datetime) -> Dec
         version=command.version,
         production_before=record.aliases.get(PRODUCTION, 0),
     )
-    fresh = Rollout(
-        rollout_id=started.rollout_id,
-        model_id=command.model_id,
-        version=command.version,
-        production_before=started.production_before,
-        state=RolloutState.VALIDATING,
-        started_at=now,
-    )
+    fresh = begun(started, now)
     events.append(started)
     events.extend(promotion(state, record, fresh, "promoted by hand", now))
     return Decision(events=tuple(events), result=_result(fresh))

@@ -26,7 +26,6 @@ FEATURE_PREFIX = "feature."
 INSTANT_US_MAX = 7_258_118_400_000_000
 """2200-01-01: later instants are unit mistakes (nanoseconds sent as microseconds), and no sum may overflow."""
 
-_TIMESTAMP = pa.timestamp("us", tz="UTC")
 _UTC_NAMES = ("UTC", "+00:00", "Etc/UTC")
 
 
