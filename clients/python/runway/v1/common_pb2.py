@@ -23,9 +23,10 @@ _sym_db = _symbol_database.Default()
 
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16runway/v1/common.proto\x12\trunway.v1\x1a\x1b\x62uf/validate/validate.proto\"r\n\x08Mutation\x12\x1c\n\nrequest_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12\x17\n\x05\x61\x63tor\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x18\n\x06reason\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xd0\x0f\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\",\n\x0bReadOptions\x12\x1d\n\x0cmin_revision\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\"J\n\x0bPageRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04*L\n\x04Tier\x12\x14\n\x10TIER_UNSPECIFIED\x10\x00\x12\n\n\x06TIER_1\x10\x01\x12\n\n\x06TIER_2\x10\x02\x12\n\n\x06TIER_3\x10\x03\x12\n\n\x06TIER_4\x10\x04*\x9f\x01\n\x08TaskType\x12\x19\n\x15TASK_TYPE_UNSPECIFIED\x10\x00\x12\x14\n\x10TASK_TYPE_BINARY\x10\x01\x12\x18\n\x14TASK_TYPE_REGRESSION\x10\x02\x12\x17\n\x13TASK_TYPE_EMBEDDING\x10\x03\x12\x18\n\x14TASK_TYPE_MULTICLASS\x10\x04\x12\x15\n\x11TASK_TYPE_RANKING\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16runway/v1/common.proto\x12\trunway.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"r\n\x08Mutation\x12\x1c\n\nrequest_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12\x17\n\x05\x61\x63tor\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x18\n\x06reason\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xd0\x0f\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"\x8a\x01\n\x0bReadOptions\x12\x1d\n\x0cmin_revision\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12!\n\x0e\x61s_of_revision\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00H\x00\x12\x30\n\nas_of_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x42\x07\n\x05\x61s_of\"J\n\x0bPageRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04*L\n\x04Tier\x12\x14\n\x10TIER_UNSPECIFIED\x10\x00\x12\n\n\x06TIER_1\x10\x01\x12\n\n\x06TIER_2\x10\x02\x12\n\n\x06TIER_3\x10\x03\x12\n\n\x06TIER_4\x10\x04*\x9f\x01\n\x08TaskType\x12\x19\n\x15TASK_TYPE_UNSPECIFIED\x10\x00\x12\x14\n\x10TASK_TYPE_BINARY\x10\x01\x12\x18\n\x14TASK_TYPE_REGRESSION\x10\x02\x12\x17\n\x13TASK_TYPE_EMBEDDING\x10\x03\x12\x18\n\x14TASK_TYPE_MULTICLASS\x10\x04\x12\x15\n\x11TASK_TYPE_RANKING\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,18 +41,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MUTATION'].fields_by_name['reason']._serialized_options = b'\272H\005r\003\030\320\017'
   _globals['_READOPTIONS'].fields_by_name['min_revision']._loaded_options = None
   _globals['_READOPTIONS'].fields_by_name['min_revision']._serialized_options = b'\272H\004\"\002(\000'
+  _globals['_READOPTIONS'].fields_by_name['as_of_revision']._loaded_options = None
+  _globals['_READOPTIONS'].fields_by_name['as_of_revision']._serialized_options = b'\272H\004\"\002(\000'
   _globals['_PAGEREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_PAGEREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\007\032\005\030\350\007(\000'
   _globals['_PAGEREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_PAGEREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\004'
-  _globals['_TIER']._serialized_start=304
-  _globals['_TIER']._serialized_end=380
-  _globals['_TASKTYPE']._serialized_start=383
-  _globals['_TASKTYPE']._serialized_end=542
-  _globals['_MUTATION']._serialized_start=66
-  _globals['_MUTATION']._serialized_end=180
-  _globals['_READOPTIONS']._serialized_start=182
-  _globals['_READOPTIONS']._serialized_end=226
-  _globals['_PAGEREQUEST']._serialized_start=228
-  _globals['_PAGEREQUEST']._serialized_end=302
+  _globals['_TIER']._serialized_start=432
+  _globals['_TIER']._serialized_end=508
+  _globals['_TASKTYPE']._serialized_start=511
+  _globals['_TASKTYPE']._serialized_end=670
+  _globals['_MUTATION']._serialized_start=99
+  _globals['_MUTATION']._serialized_end=213
+  _globals['_READOPTIONS']._serialized_start=216
+  _globals['_READOPTIONS']._serialized_end=354
+  _globals['_PAGEREQUEST']._serialized_start=356
+  _globals['_PAGEREQUEST']._serialized_end=430
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,7 @@ What every service shares: how a change is asked for, how fresh a read must be, 
 
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -101,23 +102,32 @@ Global___Mutation: _TypeAlias = Mutation  # noqa: Y015
 
 @_typing.final
 class ReadOptions(_message.Message):
-    """How fresh a read must be."""
+    """How fresh a read must be, or of which moment of the past it speaks."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MIN_REVISION_FIELD_NUMBER: _builtins.int
+    AS_OF_REVISION_FIELD_NUMBER: _builtins.int
+    AS_OF_TIME_FIELD_NUMBER: _builtins.int
     min_revision: _builtins.int
     """Wait (bounded) until at least this revision is applied. 0 means whatever is there now."""
+    as_of_revision: _builtins.int
+    @_builtins.property
+    def as_of_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
         self,
         *,
         min_revision: _builtins.int = ...,
+        as_of_revision: _builtins.int = ...,
+        as_of_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "as_of_revision", b"as_of_revision", "as_of_time", b"as_of_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["min_revision", b"min_revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "as_of_revision", b"as_of_revision", "as_of_time", b"as_of_time", "min_revision", b"min_revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_as_of: _TypeAlias = _typing.Literal["as_of_revision", "as_of_time"]  # noqa: Y015
+    _WhichOneofArgType_as_of: _TypeAlias = _typing.Literal["as_of", b"as_of"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_as_of) -> _WhichOneofReturnType_as_of | None: ...
 
 Global___ReadOptions: _TypeAlias = ReadOptions  # noqa: Y015
 

@@ -60,6 +60,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 32
     ERROR_REASON_REVISION_NOT_REACHED: _ErrorReason.ValueType  # 33
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 34
+    ERROR_REASON_MODEL_HAS_CONSUMERS: _ErrorReason.ValueType  # 35
+    ERROR_REASON_MODEL_RETIRED: _ErrorReason.ValueType  # 36
+    ERROR_REASON_LOAD_CHECK_REQUIRED: _ErrorReason.ValueType  # 37
+    ERROR_REASON_POLICY_NOT_FOUND: _ErrorReason.ValueType  # 38
+    ERROR_REASON_OVERRIDE_EXISTS: _ErrorReason.ValueType  # 39
+    ERROR_REASON_OVERRIDE_NOT_FOUND: _ErrorReason.ValueType  # 40
+    ERROR_REASON_NODE_ALREADY_EXISTS: _ErrorReason.ValueType  # 41
+    ERROR_REASON_NODE_IN_USE: _ErrorReason.ValueType  # 42
+    ERROR_REASON_HISTORY_NOT_KEPT: _ErrorReason.ValueType  # 43
+    ERROR_REASON_INVALID_LINEAGE: _ErrorReason.ValueType  # 44
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper): ...
 
@@ -98,4 +108,14 @@ ERROR_REASON_SHUTTING_DOWN: ErrorReason.ValueType  # 31
 ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 32
 ERROR_REASON_REVISION_NOT_REACHED: ErrorReason.ValueType  # 33
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 34
+ERROR_REASON_MODEL_HAS_CONSUMERS: ErrorReason.ValueType  # 35
+ERROR_REASON_MODEL_RETIRED: ErrorReason.ValueType  # 36
+ERROR_REASON_LOAD_CHECK_REQUIRED: ErrorReason.ValueType  # 37
+ERROR_REASON_POLICY_NOT_FOUND: ErrorReason.ValueType  # 38
+ERROR_REASON_OVERRIDE_EXISTS: ErrorReason.ValueType  # 39
+ERROR_REASON_OVERRIDE_NOT_FOUND: ErrorReason.ValueType  # 40
+ERROR_REASON_NODE_ALREADY_EXISTS: ErrorReason.ValueType  # 41
+ERROR_REASON_NODE_IN_USE: ErrorReason.ValueType  # 42
+ERROR_REASON_HISTORY_NOT_KEPT: ErrorReason.ValueType  # 43
+ERROR_REASON_INVALID_LINEAGE: ErrorReason.ValueType  # 44
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -5,7 +5,9 @@ What depends on what: what breaks if this changes, and in which order to retrain
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from runway.v1 import common_pb2 as _common_pb2
@@ -53,11 +55,11 @@ class _DependencyTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Depend
     DEPENDENCY_TYPE_READS_FEATURE: _DependencyType.ValueType  # 2
     """feature -> model."""
     DEPENDENCY_TYPE_CONSUMES_OUTPUT: _DependencyType.ValueType  # 3
-    """model -> model, model -> consumer."""
+    """model -> model, model -> consumer, model -> dataset (its predictions), model -> feature."""
     DEPENDENCY_TYPE_EMBEDS: _DependencyType.ValueType  # 4
     """model -> model: the output is an embedding."""
     DEPENDENCY_TYPE_DERIVED_FROM: _DependencyType.ValueType  # 5
-    """dataset -> feature, feature -> feature."""
+    """dataset -> dataset, dataset -> feature, feature -> feature, feature -> dataset, dataset -> consumer."""
 
 class DependencyType(_DependencyType, metaclass=_DependencyTypeEnumTypeWrapper): ...
 
@@ -67,12 +69,35 @@ DEPENDENCY_TYPE_TRAINED_ON: DependencyType.ValueType  # 1
 DEPENDENCY_TYPE_READS_FEATURE: DependencyType.ValueType  # 2
 """feature -> model."""
 DEPENDENCY_TYPE_CONSUMES_OUTPUT: DependencyType.ValueType  # 3
-"""model -> model, model -> consumer."""
+"""model -> model, model -> consumer, model -> dataset (its predictions), model -> feature."""
 DEPENDENCY_TYPE_EMBEDS: DependencyType.ValueType  # 4
 """model -> model: the output is an embedding."""
 DEPENDENCY_TYPE_DERIVED_FROM: DependencyType.ValueType  # 5
-"""dataset -> feature, feature -> feature."""
+"""dataset -> dataset, dataset -> feature, feature -> feature, feature -> dataset, dataset -> consumer."""
 Global___DependencyType: _TypeAlias = DependencyType  # noqa: Y015
+
+class _Paths:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PathsEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Paths.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PATHS_UNSPECIFIED: _Paths.ValueType  # 0
+    PATHS_NONE: _Paths.ValueType  # 1
+    PATHS_SHORTEST: _Paths.ValueType  # 2
+    """One shortest path to each node, and how many there are."""
+    PATHS_ALL: _Paths.ValueType  # 3
+    """All of them, bounded by `paths_max`."""
+
+class Paths(_Paths, metaclass=_PathsEnumTypeWrapper): ...
+
+PATHS_UNSPECIFIED: Paths.ValueType  # 0
+PATHS_NONE: Paths.ValueType  # 1
+PATHS_SHORTEST: Paths.ValueType  # 2
+"""One shortest path to each node, and how many there are."""
+PATHS_ALL: Paths.ValueType  # 3
+"""All of them, bounded by `paths_max`."""
+Global___Paths: _TypeAlias = Paths  # noqa: Y015
 
 @_typing.final
 class Node(_message.Message):
@@ -85,11 +110,22 @@ class Node(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     OWNER_FIELD_NUMBER: _builtins.int
     TEAM_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    EXTERNAL_IDS_FIELD_NUMBER: _builtins.int
+    DECLARED_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     kind: Global___NodeKind.ValueType
     description: _builtins.str
     owner: _builtins.str
     team: _builtins.str
+    title: _builtins.str
+    """What people call it; the id if empty."""
+    declared: _builtins.bool
+    """Set by the server; ignored on input. False: lineage found it and nobody has declared it."""
+    @_builtins.property
+    def external_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names that lineage sources know it by, `namespace/name`: `postgres://db:5432/shop.public.orders`. One node each."""
+
     def __init__(
         self,
         *,
@@ -98,10 +134,13 @@ class Node(_message.Message):
         description: _builtins.str = ...,
         owner: _builtins.str = ...,
         team: _builtins.str = ...,
+        title: _builtins.str = ...,
+        external_ids: _abc.Iterable[_builtins.str] | None = ...,
+        declared: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "kind", b"kind", "node_id", b"node_id", "owner", b"owner", "team", b"team"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["declared", b"declared", "description", b"description", "external_ids", b"external_ids", "kind", b"kind", "node_id", b"node_id", "owner", b"owner", "team", b"team", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -116,19 +155,27 @@ class Dependency(_message.Message):
     UPSTREAM_ID_FIELD_NUMBER: _builtins.int
     DOWNSTREAM_ID_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int
+    PINNED_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
     upstream_id: _builtins.str
     downstream_id: _builtins.str
     type: Global___DependencyType.ValueType
+    """Unset: the usual one for the two kinds."""
+    pinned: _builtins.str
+    """Version (`v3`) or alias (`production`) of the upstream model that is consumed; empty when not pinned or not a model."""
+    note: _builtins.str
     def __init__(
         self,
         *,
         upstream_id: _builtins.str = ...,
         downstream_id: _builtins.str = ...,
         type: Global___DependencyType.ValueType = ...,
+        pinned: _builtins.str = ...,
+        note: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["downstream_id", b"downstream_id", "type", b"type", "upstream_id", b"upstream_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["downstream_id", b"downstream_id", "note", b"note", "pinned", b"pinned", "type", b"type", "upstream_id", b"upstream_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -274,6 +321,105 @@ class RetractDependenciesResponse(_message.Message):
 Global___RetractDependenciesResponse: _TypeAlias = RetractDependenciesResponse  # noqa: Y015
 
 @_typing.final
+class RemoveNodesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MUTATION_FIELD_NUMBER: _builtins.int
+    NODE_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def mutation(self) -> _common_pb2.Mutation: ...
+    @_builtins.property
+    def node_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        mutation: _common_pb2.Mutation | None = ...,
+        node_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mutation", b"mutation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mutation", b"mutation", "node_ids", b"node_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveNodesRequest: _TypeAlias = RemoveNodesRequest  # noqa: Y015
+
+@_typing.final
+class RemoveNodesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGED_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    changed: _builtins.int
+    revision: _builtins.int
+    def __init__(
+        self,
+        *,
+        changed: _builtins.int = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveNodesResponse: _TypeAlias = RemoveNodesResponse  # noqa: Y015
+
+@_typing.final
+class RenameNodeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MUTATION_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    NEW_NODE_ID_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    new_node_id: _builtins.str
+    @_builtins.property
+    def mutation(self) -> _common_pb2.Mutation: ...
+    def __init__(
+        self,
+        *,
+        mutation: _common_pb2.Mutation | None = ...,
+        node_id: _builtins.str = ...,
+        new_node_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mutation", b"mutation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mutation", b"mutation", "new_node_id", b"new_node_id", "node_id", b"node_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenameNodeRequest: _TypeAlias = RenameNodeRequest  # noqa: Y015
+
+@_typing.final
+class RenameNodeResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    DEPENDENCIES_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    dependencies: _builtins.int
+    """Edges that moved."""
+    revision: _builtins.int
+    @_builtins.property
+    def node(self) -> Global___Node: ...
+    def __init__(
+        self,
+        *,
+        node: Global___Node | None = ...,
+        dependencies: _builtins.int = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["node", b"node"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dependencies", b"dependencies", "node", b"node", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenameNodeResponse: _TypeAlias = RenameNodeResponse  # noqa: Y015
+
+@_typing.final
 class Reached(_message.Message):
     """How a node is reached."""
 
@@ -286,18 +432,26 @@ class Reached(_message.Message):
     OWNER_FIELD_NUMBER: _builtins.int
     TEAM_FIELD_NUMBER: _builtins.int
     TIER_FIELD_NUMBER: _builtins.int
+    PATH_COUNT_FIELD_NUMBER: _builtins.int
+    ALL_PATHS_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     wave: _builtins.int
     """Topological layer within the answer, from 1: all of a node's upstream within the answer is in earlier waves."""
     distance: _builtins.int
     """Hops of the shortest path."""
     owner: _builtins.str
-    """Facts of models, so that an answer can be read without further calls."""
+    """Facts, so that an answer can be read without further calls."""
     team: _builtins.str
     tier: _common_pb2.Tier.ValueType
+    path_count: _builtins.float
+    """How many paths lead here; exact up to 2^53, only with PATHS_SHORTEST or PATHS_ALL."""
     @_builtins.property
     def path(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """One shortest path from the asked node, both ends included; only with include_paths."""
+        """One shortest path from the asked node, both ends included; only with PATHS_SHORTEST or PATHS_ALL."""
+
+    @_builtins.property
+    def all_paths(self) -> _containers.RepeatedCompositeFieldContainer[Global___Path]:
+        """Every path, shortest first, up to `paths_max` over the whole answer; only with PATHS_ALL."""
 
     def __init__(
         self,
@@ -309,46 +463,248 @@ class Reached(_message.Message):
         owner: _builtins.str = ...,
         team: _builtins.str = ...,
         tier: _common_pb2.Tier.ValueType = ...,
+        path_count: _builtins.float = ...,
+        all_paths: _abc.Iterable[Global___Path] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["distance", b"distance", "node_id", b"node_id", "owner", b"owner", "path", b"path", "team", b"team", "tier", b"tier", "wave", b"wave"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_paths", b"all_paths", "distance", b"distance", "node_id", b"node_id", "owner", b"owner", "path", b"path", "path_count", b"path_count", "team", b"team", "tier", b"tier", "wave", b"wave"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Reached: _TypeAlias = Reached  # noqa: Y015
 
 @_typing.final
+class Path(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def node_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        node_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node_ids", b"node_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Path: _TypeAlias = Path  # noqa: Y015
+
+@_typing.final
+class ImpactFilter(_message.Message):
+    """What to look at, and what of it to show."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEPTH_MAX_FIELD_NUMBER: _builtins.int
+    KINDS_FIELD_NUMBER: _builtins.int
+    TIERS_FIELD_NUMBER: _builtins.int
+    TEAMS_FIELD_NUMBER: _builtins.int
+    TYPES_FIELD_NUMBER: _builtins.int
+    PATHS_FIELD_NUMBER: _builtins.int
+    PATHS_MAX_FIELD_NUMBER: _builtins.int
+    depth_max: _builtins.int
+    """0 means unbounded."""
+    paths: Global___Paths.ValueType
+    paths_max: _builtins.int
+    """At most so many paths in the whole answer with PATHS_ALL; 0 means 1,000."""
+    @_builtins.property
+    def kinds(self) -> _containers.RepeatedScalarFieldContainer[Global___NodeKind.ValueType]:
+        """Only these in the answer; empty means all. Paths still run through everything."""
+
+    @_builtins.property
+    def tiers(self) -> _containers.RepeatedScalarFieldContainer[_common_pb2.Tier.ValueType]: ...
+    @_builtins.property
+    def teams(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def types(self) -> _containers.RepeatedScalarFieldContainer[Global___DependencyType.ValueType]:
+        """Walk along edges of these types only; empty means all."""
+
+    def __init__(
+        self,
+        *,
+        depth_max: _builtins.int = ...,
+        kinds: _abc.Iterable[Global___NodeKind.ValueType] | None = ...,
+        tiers: _abc.Iterable[_common_pb2.Tier.ValueType] | None = ...,
+        teams: _abc.Iterable[_builtins.str] | None = ...,
+        types: _abc.Iterable[Global___DependencyType.ValueType] | None = ...,
+        paths: Global___Paths.ValueType = ...,
+        paths_max: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["depth_max", b"depth_max", "kinds", b"kinds", "paths", b"paths", "paths_max", b"paths_max", "teams", b"teams", "tiers", b"tiers", "types", b"types"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImpactFilter: _TypeAlias = ImpactFilter  # noqa: Y015
+
+@_typing.final
+class ImpactSummary(_message.Message):
+    """What an answer comes to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ByKindEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class ModelsByTierEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    BY_KIND_FIELD_NUMBER: _builtins.int
+    MODELS_BY_TIER_FIELD_NUMBER: _builtins.int
+    TIER_1_MODELS_FIELD_NUMBER: _builtins.int
+    OWNERS_FIELD_NUMBER: _builtins.int
+    TEAMS_FIELD_NUMBER: _builtins.int
+    CONSUMERS_FIELD_NUMBER: _builtins.int
+    RETRAIN_GPU_HOURS_FIELD_NUMBER: _builtins.int
+    RETRAIN_COST_UNKNOWN_FIELD_NUMBER: _builtins.int
+    retrain_gpu_hours: _builtins.float
+    """Retraining every reached model once."""
+    retrain_cost_unknown: _builtins.int
+    """Reached models that do not say what a retrain costs."""
+    @_builtins.property
+    def by_kind(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Nodes by kind (`model` ...), of everything reached, before kinds, tiers and teams are filtered."""
+
+    @_builtins.property
+    def models_by_tier(self) -> _containers.ScalarMap[_builtins.int, _builtins.int]:
+        """Models by tier, 1 to 4."""
+
+    @_builtins.property
+    def tier_1_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Models on tier 1, by id."""
+
+    @_builtins.property
+    def owners(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def teams(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def consumers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Consumers reached, by id."""
+
+    def __init__(
+        self,
+        *,
+        by_kind: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        models_by_tier: _abc.Mapping[_builtins.int, _builtins.int] | None = ...,
+        tier_1_models: _abc.Iterable[_builtins.str] | None = ...,
+        owners: _abc.Iterable[_builtins.str] | None = ...,
+        teams: _abc.Iterable[_builtins.str] | None = ...,
+        consumers: _abc.Iterable[_builtins.str] | None = ...,
+        retrain_gpu_hours: _builtins.float = ...,
+        retrain_cost_unknown: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by_kind", b"by_kind", "consumers", b"consumers", "models_by_tier", b"models_by_tier", "owners", b"owners", "retrain_cost_unknown", b"retrain_cost_unknown", "retrain_gpu_hours", b"retrain_gpu_hours", "teams", b"teams", "tier_1_models", b"tier_1_models"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImpactSummary: _TypeAlias = ImpactSummary  # noqa: Y015
+
+@_typing.final
+class Completeness(_message.Message):
+    """How far an answer can be trusted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMPLETE_FIELD_NUMBER: _builtins.int
+    REASONS_FIELD_NUMBER: _builtins.int
+    OLDEST_LINEAGE_AT_FIELD_NUMBER: _builtins.int
+    OLDEST_LINEAGE_AGE_FIELD_NUMBER: _builtins.int
+    SUSPECT_EDGES_FIELD_NUMBER: _builtins.int
+    complete: _builtins.bool
+    """False if anything was left out that was not asked to be left out."""
+    suspect_edges: _builtins.int
+    """Edges used that are suspect: their source has not shown them lately."""
+    @_builtins.property
+    def reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What was left out, each in a sentence."""
+
+    @_builtins.property
+    def oldest_lineage_at(self) -> _timestamp_pb2.Timestamp:
+        """The edge of the answer whose last sighting is oldest; unset when all edges are declared."""
+
+    @_builtins.property
+    def oldest_lineage_age(self) -> _duration_pb2.Duration: ...
+    def __init__(
+        self,
+        *,
+        complete: _builtins.bool = ...,
+        reasons: _abc.Iterable[_builtins.str] | None = ...,
+        oldest_lineage_at: _timestamp_pb2.Timestamp | None = ...,
+        oldest_lineage_age: _duration_pb2.Duration | None = ...,
+        suspect_edges: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["oldest_lineage_age", b"oldest_lineage_age", "oldest_lineage_at", b"oldest_lineage_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "oldest_lineage_age", b"oldest_lineage_age", "oldest_lineage_at", b"oldest_lineage_at", "reasons", b"reasons", "suspect_edges", b"suspect_edges"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Completeness: _TypeAlias = Completeness  # noqa: Y015
+
+@_typing.final
 class GetImpactRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NODE_ID_FIELD_NUMBER: _builtins.int
-    DEPTH_MAX_FIELD_NUMBER: _builtins.int
-    KINDS_FIELD_NUMBER: _builtins.int
-    INCLUDE_PATHS_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
     READ_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
-    depth_max: _builtins.int
-    """0 means unbounded."""
-    include_paths: _builtins.bool
     @_builtins.property
-    def kinds(self) -> _containers.RepeatedScalarFieldContainer[Global___NodeKind.ValueType]:
-        """Only these kinds in the answer; empty means all. Paths still run through every kind."""
-
+    def filter(self) -> Global___ImpactFilter: ...
     @_builtins.property
     def read(self) -> _common_pb2.ReadOptions: ...
     def __init__(
         self,
         *,
         node_id: _builtins.str = ...,
-        depth_max: _builtins.int = ...,
-        kinds: _abc.Iterable[Global___NodeKind.ValueType] | None = ...,
-        include_paths: _builtins.bool = ...,
+        filter: Global___ImpactFilter | None = ...,
         read: _common_pb2.ReadOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["read", b"read"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "read", b"read"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["depth_max", b"depth_max", "include_paths", b"include_paths", "kinds", b"kinds", "node_id", b"node_id", "read", b"read"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "node_id", b"node_id", "read", b"read"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -360,30 +716,31 @@ class GetImpactResponse(_message.Message):
 
     REACHED_FIELD_NUMBER: _builtins.int
     WAVES_FIELD_NUMBER: _builtins.int
-    COMPLETE_FIELD_NUMBER: _builtins.int
-    INCOMPLETE_REASON_FIELD_NUMBER: _builtins.int
+    COMPLETENESS_FIELD_NUMBER: _builtins.int
+    SUMMARY_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     waves: _builtins.int
-    complete: _builtins.bool
-    """False if anything was left out; `incomplete_reason` then says what."""
-    incomplete_reason: _builtins.str
     revision: _builtins.int
     @_builtins.property
     def reached(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reached]:
         """Ordered by wave, then id."""
 
+    @_builtins.property
+    def completeness(self) -> Global___Completeness: ...
+    @_builtins.property
+    def summary(self) -> Global___ImpactSummary: ...
     def __init__(
         self,
         *,
         reached: _abc.Iterable[Global___Reached] | None = ...,
         waves: _builtins.int = ...,
-        complete: _builtins.bool = ...,
-        incomplete_reason: _builtins.str = ...,
+        completeness: Global___Completeness | None = ...,
+        summary: Global___ImpactSummary | None = ...,
         revision: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["completeness", b"completeness", "summary", b"summary"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "incomplete_reason", b"incomplete_reason", "reached", b"reached", "revision", b"revision", "waves", b"waves"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completeness", b"completeness", "reached", b"reached", "revision", b"revision", "summary", b"summary", "waves", b"waves"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -394,29 +751,23 @@ class GetUpstreamRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NODE_ID_FIELD_NUMBER: _builtins.int
-    DEPTH_MAX_FIELD_NUMBER: _builtins.int
-    KINDS_FIELD_NUMBER: _builtins.int
-    INCLUDE_PATHS_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
     READ_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
-    depth_max: _builtins.int
-    include_paths: _builtins.bool
     @_builtins.property
-    def kinds(self) -> _containers.RepeatedScalarFieldContainer[Global___NodeKind.ValueType]: ...
+    def filter(self) -> Global___ImpactFilter: ...
     @_builtins.property
     def read(self) -> _common_pb2.ReadOptions: ...
     def __init__(
         self,
         *,
         node_id: _builtins.str = ...,
-        depth_max: _builtins.int = ...,
-        kinds: _abc.Iterable[Global___NodeKind.ValueType] | None = ...,
-        include_paths: _builtins.bool = ...,
+        filter: Global___ImpactFilter | None = ...,
         read: _common_pb2.ReadOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["read", b"read"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "read", b"read"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["depth_max", b"depth_max", "include_paths", b"include_paths", "kinds", b"kinds", "node_id", b"node_id", "read", b"read"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "node_id", b"node_id", "read", b"read"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -428,31 +779,282 @@ class GetUpstreamResponse(_message.Message):
 
     REACHED_FIELD_NUMBER: _builtins.int
     WAVES_FIELD_NUMBER: _builtins.int
-    COMPLETE_FIELD_NUMBER: _builtins.int
-    INCOMPLETE_REASON_FIELD_NUMBER: _builtins.int
+    COMPLETENESS_FIELD_NUMBER: _builtins.int
+    SUMMARY_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     waves: _builtins.int
-    complete: _builtins.bool
-    incomplete_reason: _builtins.str
     revision: _builtins.int
     @_builtins.property
     def reached(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reached]: ...
+    @_builtins.property
+    def completeness(self) -> Global___Completeness: ...
+    @_builtins.property
+    def summary(self) -> Global___ImpactSummary: ...
     def __init__(
         self,
         *,
         reached: _abc.Iterable[Global___Reached] | None = ...,
         waves: _builtins.int = ...,
+        completeness: Global___Completeness | None = ...,
+        summary: Global___ImpactSummary | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["completeness", b"completeness", "summary", b"summary"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completeness", b"completeness", "reached", b"reached", "revision", b"revision", "summary", b"summary", "waves", b"waves"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetUpstreamResponse: _TypeAlias = GetUpstreamResponse  # noqa: Y015
+
+@_typing.final
+class ListPathsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_NODE_ID_FIELD_NUMBER: _builtins.int
+    TO_NODE_ID_FIELD_NUMBER: _builtins.int
+    PATHS_MAX_FIELD_NUMBER: _builtins.int
+    READ_FIELD_NUMBER: _builtins.int
+    from_node_id: _builtins.str
+    to_node_id: _builtins.str
+    paths_max: _builtins.int
+    """0 means 1,000."""
+    @_builtins.property
+    def read(self) -> _common_pb2.ReadOptions: ...
+    def __init__(
+        self,
+        *,
+        from_node_id: _builtins.str = ...,
+        to_node_id: _builtins.str = ...,
+        paths_max: _builtins.int = ...,
+        read: _common_pb2.ReadOptions | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["read", b"read"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_node_id", b"from_node_id", "paths_max", b"paths_max", "read", b"read", "to_node_id", b"to_node_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPathsRequest: _TypeAlias = ListPathsRequest  # noqa: Y015
+
+@_typing.final
+class ListPathsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATHS_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
+    INCOMPLETE_REASON_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    total: _builtins.str
+    """How many there are, in decimal: it may exceed 64 bits."""
+    complete: _builtins.bool
+    incomplete_reason: _builtins.str
+    revision: _builtins.int
+    @_builtins.property
+    def paths(self) -> _containers.RepeatedCompositeFieldContainer[Global___Path]:
+        """Shortest first, then by id."""
+
+    def __init__(
+        self,
+        *,
+        paths: _abc.Iterable[Global___Path] | None = ...,
+        total: _builtins.str = ...,
         complete: _builtins.bool = ...,
         incomplete_reason: _builtins.str = ...,
         revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "incomplete_reason", b"incomplete_reason", "reached", b"reached", "revision", b"revision", "waves", b"waves"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "incomplete_reason", b"incomplete_reason", "paths", b"paths", "revision", b"revision", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___GetUpstreamResponse: _TypeAlias = GetUpstreamResponse  # noqa: Y015
+Global___ListPathsResponse: _TypeAlias = ListPathsResponse  # noqa: Y015
+
+@_typing.final
+class GetCommonCausesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_IDS_FIELD_NUMBER: _builtins.int
+    KINDS_FIELD_NUMBER: _builtins.int
+    READ_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def node_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def kinds(self) -> _containers.RepeatedScalarFieldContainer[Global___NodeKind.ValueType]: ...
+    @_builtins.property
+    def read(self) -> _common_pb2.ReadOptions: ...
+    def __init__(
+        self,
+        *,
+        node_ids: _abc.Iterable[_builtins.str] | None = ...,
+        kinds: _abc.Iterable[Global___NodeKind.ValueType] | None = ...,
+        read: _common_pb2.ReadOptions | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["read", b"read"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kinds", b"kinds", "node_ids", b"node_ids", "read", b"read"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCommonCausesRequest: _TypeAlias = GetCommonCausesRequest  # noqa: Y015
+
+@_typing.final
+class CommonCause(_message.Message):
+    """A node that several others stand on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    DISTANCE_FIELD_NUMBER: _builtins.int
+    NEAREST_FIELD_NUMBER: _builtins.int
+    ROOT_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    TEAM_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    distance: _builtins.int
+    """Hops to the farthest of the asked nodes along shortest paths."""
+    nearest: _builtins.bool
+    """No other common cause lies between this one and the asked nodes."""
+    root: _builtins.bool
+    """It has no upstream of its own."""
+    owner: _builtins.str
+    team: _builtins.str
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        distance: _builtins.int = ...,
+        nearest: _builtins.bool = ...,
+        root: _builtins.bool = ...,
+        owner: _builtins.str = ...,
+        team: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["distance", b"distance", "nearest", b"nearest", "node_id", b"node_id", "owner", b"owner", "root", b"root", "team", b"team"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CommonCause: _TypeAlias = CommonCause  # noqa: Y015
+
+@_typing.final
+class GetCommonCausesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CAUSES_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    @_builtins.property
+    def causes(self) -> _containers.RepeatedCompositeFieldContainer[Global___CommonCause]:
+        """Upstream of every asked node (or one of them that all others stand on); nearest first."""
+
+    def __init__(
+        self,
+        *,
+        causes: _abc.Iterable[Global___CommonCause] | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["causes", b"causes", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCommonCausesResponse: _TypeAlias = GetCommonCausesResponse  # noqa: Y015
+
+@_typing.final
+class PreviewChangeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RETIRE_NODE_IDS_FIELD_NUMBER: _builtins.int
+    ADD_FIELD_NUMBER: _builtins.int
+    REMOVE_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    READ_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def retire_node_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Take these nodes away with all their edges: "retire this feature"."""
+
+    @_builtins.property
+    def add(self) -> _containers.RepeatedCompositeFieldContainer[Global___Dependency]: ...
+    @_builtins.property
+    def remove(self) -> _containers.RepeatedCompositeFieldContainer[Global___Dependency]: ...
+    @_builtins.property
+    def filter(self) -> Global___ImpactFilter: ...
+    @_builtins.property
+    def read(self) -> _common_pb2.ReadOptions: ...
+    def __init__(
+        self,
+        *,
+        retire_node_ids: _abc.Iterable[_builtins.str] | None = ...,
+        add: _abc.Iterable[Global___Dependency] | None = ...,
+        remove: _abc.Iterable[Global___Dependency] | None = ...,
+        filter: Global___ImpactFilter | None = ...,
+        read: _common_pb2.ReadOptions | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "read", b"read"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["add", b"add", "filter", b"filter", "read", b"read", "remove", b"remove", "retire_node_ids", b"retire_node_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewChangeRequest: _TypeAlias = PreviewChangeRequest  # noqa: Y015
+
+@_typing.final
+class PreviewChangeResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AFFECTED_FIELD_NUMBER: _builtins.int
+    WAVES_FIELD_NUMBER: _builtins.int
+    COMPLETENESS_FIELD_NUMBER: _builtins.int
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    ORPHANED_FIELD_NUMBER: _builtins.int
+    REFUSALS_FIELD_NUMBER: _builtins.int
+    DIRECTLY_HIT_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    waves: _builtins.int
+    revision: _builtins.int
+    @_builtins.property
+    def affected(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reached]:
+        """Nodes whose upstream is not what it was, by wave of the graph after the change (retired ones by wave before it)."""
+
+    @_builtins.property
+    def completeness(self) -> Global___Completeness: ...
+    @_builtins.property
+    def summary(self) -> Global___ImpactSummary: ...
+    @_builtins.property
+    def orphaned(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Affected nodes that would have no upstream left."""
+
+    @_builtins.property
+    def refusals(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Why the change would be refused, each in a sentence with its remedy; empty when it would be accepted."""
+
+    @_builtins.property
+    def directly_hit(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Consumers and models that directly depend on what is taken away."""
+
+    def __init__(
+        self,
+        *,
+        affected: _abc.Iterable[Global___Reached] | None = ...,
+        waves: _builtins.int = ...,
+        completeness: Global___Completeness | None = ...,
+        summary: Global___ImpactSummary | None = ...,
+        orphaned: _abc.Iterable[_builtins.str] | None = ...,
+        refusals: _abc.Iterable[_builtins.str] | None = ...,
+        directly_hit: _abc.Iterable[_builtins.str] | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["completeness", b"completeness", "summary", b"summary"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["affected", b"affected", "completeness", b"completeness", "directly_hit", b"directly_hit", "orphaned", b"orphaned", "refusals", b"refusals", "revision", b"revision", "summary", b"summary", "waves", b"waves"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewChangeResponse: _TypeAlias = PreviewChangeResponse  # noqa: Y015
 
 @_typing.final
 class GetGraphRequest(_message.Message):
@@ -506,3 +1108,120 @@ class GetGraphResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetGraphResponse: _TypeAlias = GetGraphResponse  # noqa: Y015
+
+@_typing.final
+class DiffGraphRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_FIELD_NUMBER: _builtins.int
+    TO_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def to(self) -> _common_pb2.ReadOptions:
+        """Unset: now."""
+
+    def __init__(
+        self,
+        *,
+        to: _common_pb2.ReadOptions | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["from", b"from", "to", b"to"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from", b"from", "to", b"to"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiffGraphRequest: _TypeAlias = DiffGraphRequest  # noqa: Y015
+
+@_typing.final
+class DiffGraphResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODES_ADDED_FIELD_NUMBER: _builtins.int
+    NODES_REMOVED_FIELD_NUMBER: _builtins.int
+    NODES_CHANGED_FIELD_NUMBER: _builtins.int
+    DEPENDENCIES_ADDED_FIELD_NUMBER: _builtins.int
+    DEPENDENCIES_REMOVED_FIELD_NUMBER: _builtins.int
+    DEPENDENCIES_CHANGED_FIELD_NUMBER: _builtins.int
+    FROM_REVISION_FIELD_NUMBER: _builtins.int
+    TO_REVISION_FIELD_NUMBER: _builtins.int
+    from_revision: _builtins.int
+    to_revision: _builtins.int
+    @_builtins.property
+    def nodes_added(self) -> _containers.RepeatedCompositeFieldContainer[Global___Node]: ...
+    @_builtins.property
+    def nodes_removed(self) -> _containers.RepeatedCompositeFieldContainer[Global___Node]: ...
+    @_builtins.property
+    def nodes_changed(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeChange]: ...
+    @_builtins.property
+    def dependencies_added(self) -> _containers.RepeatedCompositeFieldContainer[Global___Dependency]: ...
+    @_builtins.property
+    def dependencies_removed(self) -> _containers.RepeatedCompositeFieldContainer[Global___Dependency]: ...
+    @_builtins.property
+    def dependencies_changed(self) -> _containers.RepeatedCompositeFieldContainer[Global___DependencyChange]: ...
+    def __init__(
+        self,
+        *,
+        nodes_added: _abc.Iterable[Global___Node] | None = ...,
+        nodes_removed: _abc.Iterable[Global___Node] | None = ...,
+        nodes_changed: _abc.Iterable[Global___NodeChange] | None = ...,
+        dependencies_added: _abc.Iterable[Global___Dependency] | None = ...,
+        dependencies_removed: _abc.Iterable[Global___Dependency] | None = ...,
+        dependencies_changed: _abc.Iterable[Global___DependencyChange] | None = ...,
+        from_revision: _builtins.int = ...,
+        to_revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dependencies_added", b"dependencies_added", "dependencies_changed", b"dependencies_changed", "dependencies_removed", b"dependencies_removed", "from_revision", b"from_revision", "nodes_added", b"nodes_added", "nodes_changed", b"nodes_changed", "nodes_removed", b"nodes_removed", "to_revision", b"to_revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiffGraphResponse: _TypeAlias = DiffGraphResponse  # noqa: Y015
+
+@_typing.final
+class NodeChange(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def before(self) -> Global___Node: ...
+    @_builtins.property
+    def after(self) -> Global___Node: ...
+    def __init__(
+        self,
+        *,
+        before: Global___Node | None = ...,
+        after: Global___Node | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeChange: _TypeAlias = NodeChange  # noqa: Y015
+
+@_typing.final
+class DependencyChange(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def before(self) -> Global___Dependency: ...
+    @_builtins.property
+    def after(self) -> Global___Dependency: ...
+    def __init__(
+        self,
+        *,
+        before: Global___Dependency | None = ...,
+        after: Global___Dependency | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DependencyChange: _TypeAlias = DependencyChange  # noqa: Y015

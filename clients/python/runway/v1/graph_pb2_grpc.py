@@ -39,6 +39,16 @@ class GraphServiceStub:
                 request_serializer=runway_dot_v1_dot_graph__pb2.DeclareNodesRequest.SerializeToString,
                 response_deserializer=runway_dot_v1_dot_graph__pb2.DeclareNodesResponse.FromString,
                 _registered_method=True)
+        self.RemoveNodes = channel.unary_unary(
+                '/runway.v1.GraphService/RemoveNodes',
+                request_serializer=runway_dot_v1_dot_graph__pb2.RemoveNodesRequest.SerializeToString,
+                response_deserializer=runway_dot_v1_dot_graph__pb2.RemoveNodesResponse.FromString,
+                _registered_method=True)
+        self.RenameNode = channel.unary_unary(
+                '/runway.v1.GraphService/RenameNode',
+                request_serializer=runway_dot_v1_dot_graph__pb2.RenameNodeRequest.SerializeToString,
+                response_deserializer=runway_dot_v1_dot_graph__pb2.RenameNodeResponse.FromString,
+                _registered_method=True)
         self.DeclareDependencies = channel.unary_unary(
                 '/runway.v1.GraphService/DeclareDependencies',
                 request_serializer=runway_dot_v1_dot_graph__pb2.DeclareDependenciesRequest.SerializeToString,
@@ -59,10 +69,30 @@ class GraphServiceStub:
                 request_serializer=runway_dot_v1_dot_graph__pb2.GetUpstreamRequest.SerializeToString,
                 response_deserializer=runway_dot_v1_dot_graph__pb2.GetUpstreamResponse.FromString,
                 _registered_method=True)
+        self.ListPaths = channel.unary_unary(
+                '/runway.v1.GraphService/ListPaths',
+                request_serializer=runway_dot_v1_dot_graph__pb2.ListPathsRequest.SerializeToString,
+                response_deserializer=runway_dot_v1_dot_graph__pb2.ListPathsResponse.FromString,
+                _registered_method=True)
+        self.GetCommonCauses = channel.unary_unary(
+                '/runway.v1.GraphService/GetCommonCauses',
+                request_serializer=runway_dot_v1_dot_graph__pb2.GetCommonCausesRequest.SerializeToString,
+                response_deserializer=runway_dot_v1_dot_graph__pb2.GetCommonCausesResponse.FromString,
+                _registered_method=True)
+        self.PreviewChange = channel.unary_unary(
+                '/runway.v1.GraphService/PreviewChange',
+                request_serializer=runway_dot_v1_dot_graph__pb2.PreviewChangeRequest.SerializeToString,
+                response_deserializer=runway_dot_v1_dot_graph__pb2.PreviewChangeResponse.FromString,
+                _registered_method=True)
         self.GetGraph = channel.unary_unary(
                 '/runway.v1.GraphService/GetGraph',
                 request_serializer=runway_dot_v1_dot_graph__pb2.GetGraphRequest.SerializeToString,
                 response_deserializer=runway_dot_v1_dot_graph__pb2.GetGraphResponse.FromString,
+                _registered_method=True)
+        self.DiffGraph = channel.unary_unary(
+                '/runway.v1.GraphService/DiffGraph',
+                request_serializer=runway_dot_v1_dot_graph__pb2.DiffGraphRequest.SerializeToString,
+                response_deserializer=runway_dot_v1_dot_graph__pb2.DiffGraphResponse.FromString,
                 _registered_method=True)
 
 
@@ -71,6 +101,21 @@ class GraphServiceServicer:
 
     def DeclareNodes(self, request, context):
         """Add datasets, features and consumers, or change their facts. Models come through RegistryService.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveNodes(self, request, context):
+        """Remove datasets, features and consumers, all or none. One that has dependencies is refused with the list.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RenameNode(self, request, context):
+        """Give a dataset, feature or consumer another id. Its edges, evidence and external ids move along; if the new id is a
+        node already, the two become one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -104,8 +149,36 @@ class GraphServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListPaths(self, request, context):
+        """Paths from one node downstream to another, with their exact number.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCommonCauses(self, request, context):
+        """What several nodes have upstream in common: where to look when they all went bad at once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PreviewChange(self, request, context):
+        """What a change would reach that is not made yet.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetGraph(self, request, context):
         """The whole graph.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DiffGraph(self, request, context):
+        """What changed in the graph between two moments.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -118,6 +191,16 @@ def add_GraphServiceServicer_to_server(servicer, server):
                     servicer.DeclareNodes,
                     request_deserializer=runway_dot_v1_dot_graph__pb2.DeclareNodesRequest.FromString,
                     response_serializer=runway_dot_v1_dot_graph__pb2.DeclareNodesResponse.SerializeToString,
+            ),
+            'RemoveNodes': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveNodes,
+                    request_deserializer=runway_dot_v1_dot_graph__pb2.RemoveNodesRequest.FromString,
+                    response_serializer=runway_dot_v1_dot_graph__pb2.RemoveNodesResponse.SerializeToString,
+            ),
+            'RenameNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenameNode,
+                    request_deserializer=runway_dot_v1_dot_graph__pb2.RenameNodeRequest.FromString,
+                    response_serializer=runway_dot_v1_dot_graph__pb2.RenameNodeResponse.SerializeToString,
             ),
             'DeclareDependencies': grpc.unary_unary_rpc_method_handler(
                     servicer.DeclareDependencies,
@@ -139,10 +222,30 @@ def add_GraphServiceServicer_to_server(servicer, server):
                     request_deserializer=runway_dot_v1_dot_graph__pb2.GetUpstreamRequest.FromString,
                     response_serializer=runway_dot_v1_dot_graph__pb2.GetUpstreamResponse.SerializeToString,
             ),
+            'ListPaths': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPaths,
+                    request_deserializer=runway_dot_v1_dot_graph__pb2.ListPathsRequest.FromString,
+                    response_serializer=runway_dot_v1_dot_graph__pb2.ListPathsResponse.SerializeToString,
+            ),
+            'GetCommonCauses': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCommonCauses,
+                    request_deserializer=runway_dot_v1_dot_graph__pb2.GetCommonCausesRequest.FromString,
+                    response_serializer=runway_dot_v1_dot_graph__pb2.GetCommonCausesResponse.SerializeToString,
+            ),
+            'PreviewChange': grpc.unary_unary_rpc_method_handler(
+                    servicer.PreviewChange,
+                    request_deserializer=runway_dot_v1_dot_graph__pb2.PreviewChangeRequest.FromString,
+                    response_serializer=runway_dot_v1_dot_graph__pb2.PreviewChangeResponse.SerializeToString,
+            ),
             'GetGraph': grpc.unary_unary_rpc_method_handler(
                     servicer.GetGraph,
                     request_deserializer=runway_dot_v1_dot_graph__pb2.GetGraphRequest.FromString,
                     response_serializer=runway_dot_v1_dot_graph__pb2.GetGraphResponse.SerializeToString,
+            ),
+            'DiffGraph': grpc.unary_unary_rpc_method_handler(
+                    servicer.DiffGraph,
+                    request_deserializer=runway_dot_v1_dot_graph__pb2.DiffGraphRequest.FromString,
+                    response_serializer=runway_dot_v1_dot_graph__pb2.DiffGraphResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -172,6 +275,60 @@ class GraphService:
             '/runway.v1.GraphService/DeclareNodes',
             runway_dot_v1_dot_graph__pb2.DeclareNodesRequest.SerializeToString,
             runway_dot_v1_dot_graph__pb2.DeclareNodesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveNodes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runway.v1.GraphService/RemoveNodes',
+            runway_dot_v1_dot_graph__pb2.RemoveNodesRequest.SerializeToString,
+            runway_dot_v1_dot_graph__pb2.RemoveNodesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenameNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runway.v1.GraphService/RenameNode',
+            runway_dot_v1_dot_graph__pb2.RenameNodeRequest.SerializeToString,
+            runway_dot_v1_dot_graph__pb2.RenameNodeResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -291,6 +448,87 @@ class GraphService:
             _registered_method=True)
 
     @staticmethod
+    def ListPaths(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runway.v1.GraphService/ListPaths',
+            runway_dot_v1_dot_graph__pb2.ListPathsRequest.SerializeToString,
+            runway_dot_v1_dot_graph__pb2.ListPathsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCommonCauses(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runway.v1.GraphService/GetCommonCauses',
+            runway_dot_v1_dot_graph__pb2.GetCommonCausesRequest.SerializeToString,
+            runway_dot_v1_dot_graph__pb2.GetCommonCausesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PreviewChange(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runway.v1.GraphService/PreviewChange',
+            runway_dot_v1_dot_graph__pb2.PreviewChangeRequest.SerializeToString,
+            runway_dot_v1_dot_graph__pb2.PreviewChangeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetGraph(request,
             target,
             options=(),
@@ -307,6 +545,33 @@ class GraphService:
             '/runway.v1.GraphService/GetGraph',
             runway_dot_v1_dot_graph__pb2.GetGraphRequest.SerializeToString,
             runway_dot_v1_dot_graph__pb2.GetGraphResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DiffGraph(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runway.v1.GraphService/DiffGraph',
+            runway_dot_v1_dot_graph__pb2.DiffGraphRequest.SerializeToString,
+            runway_dot_v1_dot_graph__pb2.DiffGraphResponse.FromString,
             options,
             channel_credentials,
             insecure,

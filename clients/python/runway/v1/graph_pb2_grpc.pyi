@@ -33,6 +33,12 @@ class GraphServiceStub:
     def __new__(cls, channel: _aio.Channel) -> GraphServiceAsyncStub: ...
     DeclareNodes: _grpc.UnaryUnaryMultiCallable[_graph_pb2.DeclareNodesRequest, _graph_pb2.DeclareNodesResponse]
     """Add datasets, features and consumers, or change their facts. Models come through RegistryService."""
+    RemoveNodes: _grpc.UnaryUnaryMultiCallable[_graph_pb2.RemoveNodesRequest, _graph_pb2.RemoveNodesResponse]
+    """Remove datasets, features and consumers, all or none. One that has dependencies is refused with the list."""
+    RenameNode: _grpc.UnaryUnaryMultiCallable[_graph_pb2.RenameNodeRequest, _graph_pb2.RenameNodeResponse]
+    """Give a dataset, feature or consumer another id. Its edges, evidence and external ids move along; if the new id is a
+    node already, the two become one.
+    """
     DeclareDependencies: _grpc.UnaryUnaryMultiCallable[_graph_pb2.DeclareDependenciesRequest, _graph_pb2.DeclareDependenciesResponse]
     """Add edges, all or none. A cycle is refused with its path."""
     RetractDependencies: _grpc.UnaryUnaryMultiCallable[_graph_pb2.RetractDependenciesRequest, _graph_pb2.RetractDependenciesResponse]
@@ -41,14 +47,28 @@ class GraphServiceStub:
     """Everything downstream of a node, by wave."""
     GetUpstream: _grpc.UnaryUnaryMultiCallable[_graph_pb2.GetUpstreamRequest, _graph_pb2.GetUpstreamResponse]
     """Everything upstream of a node."""
+    ListPaths: _grpc.UnaryUnaryMultiCallable[_graph_pb2.ListPathsRequest, _graph_pb2.ListPathsResponse]
+    """Paths from one node downstream to another, with their exact number."""
+    GetCommonCauses: _grpc.UnaryUnaryMultiCallable[_graph_pb2.GetCommonCausesRequest, _graph_pb2.GetCommonCausesResponse]
+    """What several nodes have upstream in common: where to look when they all went bad at once."""
+    PreviewChange: _grpc.UnaryUnaryMultiCallable[_graph_pb2.PreviewChangeRequest, _graph_pb2.PreviewChangeResponse]
+    """What a change would reach that is not made yet."""
     GetGraph: _grpc.UnaryUnaryMultiCallable[_graph_pb2.GetGraphRequest, _graph_pb2.GetGraphResponse]
     """The whole graph."""
+    DiffGraph: _grpc.UnaryUnaryMultiCallable[_graph_pb2.DiffGraphRequest, _graph_pb2.DiffGraphResponse]
+    """What changed in the graph between two moments."""
 
 @_typing.type_check_only
 class GraphServiceAsyncStub(GraphServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     DeclareNodes: _aio.UnaryUnaryMultiCallable[_graph_pb2.DeclareNodesRequest, _graph_pb2.DeclareNodesResponse]  # type: ignore[assignment]
     """Add datasets, features and consumers, or change their facts. Models come through RegistryService."""
+    RemoveNodes: _aio.UnaryUnaryMultiCallable[_graph_pb2.RemoveNodesRequest, _graph_pb2.RemoveNodesResponse]  # type: ignore[assignment]
+    """Remove datasets, features and consumers, all or none. One that has dependencies is refused with the list."""
+    RenameNode: _aio.UnaryUnaryMultiCallable[_graph_pb2.RenameNodeRequest, _graph_pb2.RenameNodeResponse]  # type: ignore[assignment]
+    """Give a dataset, feature or consumer another id. Its edges, evidence and external ids move along; if the new id is a
+    node already, the two become one.
+    """
     DeclareDependencies: _aio.UnaryUnaryMultiCallable[_graph_pb2.DeclareDependenciesRequest, _graph_pb2.DeclareDependenciesResponse]  # type: ignore[assignment]
     """Add edges, all or none. A cycle is refused with its path."""
     RetractDependencies: _aio.UnaryUnaryMultiCallable[_graph_pb2.RetractDependenciesRequest, _graph_pb2.RetractDependenciesResponse]  # type: ignore[assignment]
@@ -57,8 +77,16 @@ class GraphServiceAsyncStub(GraphServiceStub):
     """Everything downstream of a node, by wave."""
     GetUpstream: _aio.UnaryUnaryMultiCallable[_graph_pb2.GetUpstreamRequest, _graph_pb2.GetUpstreamResponse]  # type: ignore[assignment]
     """Everything upstream of a node."""
+    ListPaths: _aio.UnaryUnaryMultiCallable[_graph_pb2.ListPathsRequest, _graph_pb2.ListPathsResponse]  # type: ignore[assignment]
+    """Paths from one node downstream to another, with their exact number."""
+    GetCommonCauses: _aio.UnaryUnaryMultiCallable[_graph_pb2.GetCommonCausesRequest, _graph_pb2.GetCommonCausesResponse]  # type: ignore[assignment]
+    """What several nodes have upstream in common: where to look when they all went bad at once."""
+    PreviewChange: _aio.UnaryUnaryMultiCallable[_graph_pb2.PreviewChangeRequest, _graph_pb2.PreviewChangeResponse]  # type: ignore[assignment]
+    """What a change would reach that is not made yet."""
     GetGraph: _aio.UnaryUnaryMultiCallable[_graph_pb2.GetGraphRequest, _graph_pb2.GetGraphResponse]  # type: ignore[assignment]
     """The whole graph."""
+    DiffGraph: _aio.UnaryUnaryMultiCallable[_graph_pb2.DiffGraphRequest, _graph_pb2.DiffGraphResponse]  # type: ignore[assignment]
+    """What changed in the graph between two moments."""
 
 class GraphServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -68,6 +96,24 @@ class GraphServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_graph_pb2.DeclareNodesResponse, _abc.Awaitable[_graph_pb2.DeclareNodesResponse]]:
         """Add datasets, features and consumers, or change their facts. Models come through RegistryService."""
+
+    @_abc_1.abstractmethod
+    def RemoveNodes(
+        self,
+        request: _graph_pb2.RemoveNodesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_graph_pb2.RemoveNodesResponse, _abc.Awaitable[_graph_pb2.RemoveNodesResponse]]:
+        """Remove datasets, features and consumers, all or none. One that has dependencies is refused with the list."""
+
+    @_abc_1.abstractmethod
+    def RenameNode(
+        self,
+        request: _graph_pb2.RenameNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_graph_pb2.RenameNodeResponse, _abc.Awaitable[_graph_pb2.RenameNodeResponse]]:
+        """Give a dataset, feature or consumer another id. Its edges, evidence and external ids move along; if the new id is a
+        node already, the two become one.
+        """
 
     @_abc_1.abstractmethod
     def DeclareDependencies(
@@ -102,11 +148,43 @@ class GraphServiceServicer(metaclass=_abc_1.ABCMeta):
         """Everything upstream of a node."""
 
     @_abc_1.abstractmethod
+    def ListPaths(
+        self,
+        request: _graph_pb2.ListPathsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_graph_pb2.ListPathsResponse, _abc.Awaitable[_graph_pb2.ListPathsResponse]]:
+        """Paths from one node downstream to another, with their exact number."""
+
+    @_abc_1.abstractmethod
+    def GetCommonCauses(
+        self,
+        request: _graph_pb2.GetCommonCausesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_graph_pb2.GetCommonCausesResponse, _abc.Awaitable[_graph_pb2.GetCommonCausesResponse]]:
+        """What several nodes have upstream in common: where to look when they all went bad at once."""
+
+    @_abc_1.abstractmethod
+    def PreviewChange(
+        self,
+        request: _graph_pb2.PreviewChangeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_graph_pb2.PreviewChangeResponse, _abc.Awaitable[_graph_pb2.PreviewChangeResponse]]:
+        """What a change would reach that is not made yet."""
+
+    @_abc_1.abstractmethod
     def GetGraph(
         self,
         request: _graph_pb2.GetGraphRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_graph_pb2.GetGraphResponse, _abc.Awaitable[_graph_pb2.GetGraphResponse]]:
         """The whole graph."""
+
+    @_abc_1.abstractmethod
+    def DiffGraph(
+        self,
+        request: _graph_pb2.DiffGraphRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_graph_pb2.DiffGraphResponse, _abc.Awaitable[_graph_pb2.DiffGraphResponse]]:
+        """What changed in the graph between two moments."""
 
 def add_GraphServiceServicer_to_server(servicer: GraphServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -253,17 +253,22 @@ class WatchRequest(_message.Message):
     INCLUDE_SNAPSHOT_FIELD_NUMBER: _builtins.int
     MODEL_IDS_FIELD_NUMBER: _builtins.int
     KINDS_FIELD_NUMBER: _builtins.int
+    TEAMS_FIELD_NUMBER: _builtins.int
     after_revision: _builtins.int
     """Events after this revision; 0 with include_snapshot means from now."""
     include_snapshot: _builtins.bool
     """Begin with the models and their standing."""
     @_builtins.property
     def model_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Only events about these models; empty means all."""
+        """Only what is about these models; empty means all. With teams, either may match."""
 
     @_builtins.property
     def kinds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only these event kinds (VerdictChanged ...); empty means all."""
+
+    @_builtins.property
+    def teams(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only what is about models of these teams."""
 
     def __init__(
         self,
@@ -272,10 +277,11 @@ class WatchRequest(_message.Message):
         include_snapshot: _builtins.bool = ...,
         model_ids: _abc.Iterable[_builtins.str] | None = ...,
         kinds: _abc.Iterable[_builtins.str] | None = ...,
+        teams: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_revision", b"after_revision", "include_snapshot", b"include_snapshot", "kinds", b"kinds", "model_ids", b"model_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_revision", b"after_revision", "include_snapshot", b"include_snapshot", "kinds", b"kinds", "model_ids", b"model_ids", "teams", b"teams"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -283,37 +289,45 @@ Global___WatchRequest: _TypeAlias = WatchRequest  # noqa: Y015
 
 @_typing.final
 class WatchResponse(_message.Message):
+    """A message holds one of the four."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
-    SNAPSHOT_ITEM_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_ITEMS_FIELD_NUMBER: _builtins.int
     SNAPSHOT_END_FIELD_NUMBER: _builtins.int
-    EVENT_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def snapshot_item(self) -> Global___SnapshotItem: ...
+    def snapshot_items(self) -> _containers.RepeatedCompositeFieldContainer[Global___SnapshotItem]:
+        """The models, some at a time."""
+
     @_builtins.property
-    def snapshot_end(self) -> Global___SnapshotEnd: ...
+    def snapshot_end(self) -> Global___SnapshotEnd:
+        """All items have been sent."""
+
     @_builtins.property
-    def event(self) -> Global___Event: ...
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___Event]:
+        """What happened, oldest first; what happens together is sent together."""
+
     @_builtins.property
     def progress(self) -> Global___Progress:
-        """Sent when nothing happens, so that a watcher knows it is up to date."""
+        """How far the stream is: everything up to this revision that the filter lets through has been sent. Comes with every
+        batch of events and when nothing happens.
+        """
 
     def __init__(
         self,
         *,
-        snapshot_item: Global___SnapshotItem | None = ...,
+        snapshot_items: _abc.Iterable[Global___SnapshotItem] | None = ...,
         snapshot_end: Global___SnapshotEnd | None = ...,
-        event: Global___Event | None = ...,
+        events: _abc.Iterable[Global___Event] | None = ...,
         progress: Global___Progress | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "item", b"item", "progress", b"progress", "snapshot_end", b"snapshot_end", "snapshot_item", b"snapshot_item"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress", "snapshot_end", b"snapshot_end"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "item", b"item", "progress", b"progress", "snapshot_end", b"snapshot_end", "snapshot_item", b"snapshot_item"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "progress", b"progress", "snapshot_end", b"snapshot_end", "snapshot_items", b"snapshot_items"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_item: _TypeAlias = _typing.Literal["snapshot_item", "snapshot_end", "event", "progress"]  # noqa: Y015
-    _WhichOneofArgType_item: _TypeAlias = _typing.Literal["item", b"item"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_item) -> _WhichOneofReturnType_item | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchResponse: _TypeAlias = WatchResponse  # noqa: Y015
 
@@ -398,6 +412,7 @@ class Event(_message.Message):
     MODEL_ID_FIELD_NUMBER: _builtins.int
     SENTENCE_FIELD_NUMBER: _builtins.int
     PAYLOAD_JSON_FIELD_NUMBER: _builtins.int
+    TEAM_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     actor: _builtins.str
     reason: _builtins.str
@@ -410,6 +425,8 @@ class Event(_message.Message):
     """What happened, in a plain sentence."""
     payload_json: _builtins.str
     """The whole event as JSON."""
+    team: _builtins.str
+    """The team of the model, if the event is about one."""
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -424,10 +441,11 @@ class Event(_message.Message):
         model_id: _builtins.str = ...,
         sentence: _builtins.str = ...,
         payload_json: _builtins.str = ...,
+        team: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "at", b"at", "kind", b"kind", "model_id", b"model_id", "payload_json", b"payload_json", "reason", b"reason", "request_id", b"request_id", "revision", b"revision", "sentence", b"sentence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "at", b"at", "kind", b"kind", "model_id", b"model_id", "payload_json", b"payload_json", "reason", b"reason", "request_id", b"request_id", "revision", b"revision", "sentence", b"sentence", "team", b"team"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -440,19 +458,25 @@ class ListEventsRequest(_message.Message):
     AFTER_REVISION_FIELD_NUMBER: _builtins.int
     EVENTS_MAX_FIELD_NUMBER: _builtins.int
     MODEL_ID_FIELD_NUMBER: _builtins.int
+    KINDS_FIELD_NUMBER: _builtins.int
     after_revision: _builtins.int
     events_max: _builtins.int
     model_id: _builtins.str
+    @_builtins.property
+    def kinds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only these event kinds (VerdictChanged ...); empty means all."""
+
     def __init__(
         self,
         *,
         after_revision: _builtins.int = ...,
         events_max: _builtins.int = ...,
         model_id: _builtins.str = ...,
+        kinds: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_revision", b"after_revision", "events_max", b"events_max", "model_id", b"model_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_revision", b"after_revision", "events_max", b"events_max", "kinds", b"kinds", "model_id", b"model_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -10,8 +10,11 @@ from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from runway.v1 import common_pb2 as _common_pb2
 from runway.v1 import policies_pb2 as _policies_pb2
+from runway.v1 import rollout_pb2 as _rollout_pb2
+from runway.v1 import staleness_pb2 as _staleness_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -22,6 +25,289 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _LifecycleState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LifecycleStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LifecycleState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LIFECYCLE_STATE_UNSPECIFIED: _LifecycleState.ValueType  # 0
+    LIFECYCLE_STATE_REGISTERED: _LifecycleState.ValueType  # 1
+    """Known; nothing was ever in production."""
+    LIFECYCLE_STATE_ACTIVE: _LifecycleState.ValueType  # 2
+    """Has been in production."""
+    LIFECYCLE_STATE_DEPRECATED: _LifecycleState.ValueType  # 3
+    """Still serves; new consumers should look elsewhere."""
+    LIFECYCLE_STATE_RETIRED: _LifecycleState.ValueType  # 4
+    """Over: not evaluated, not retrained, no alias moves."""
+
+class LifecycleState(_LifecycleState, metaclass=_LifecycleStateEnumTypeWrapper):
+    """Where a model stands in its life."""
+
+LIFECYCLE_STATE_UNSPECIFIED: LifecycleState.ValueType  # 0
+LIFECYCLE_STATE_REGISTERED: LifecycleState.ValueType  # 1
+"""Known; nothing was ever in production."""
+LIFECYCLE_STATE_ACTIVE: LifecycleState.ValueType  # 2
+"""Has been in production."""
+LIFECYCLE_STATE_DEPRECATED: LifecycleState.ValueType  # 3
+"""Still serves; new consumers should look elsewhere."""
+LIFECYCLE_STATE_RETIRED: LifecycleState.ValueType  # 4
+"""Over: not evaluated, not retrained, no alias moves."""
+Global___LifecycleState: _TypeAlias = LifecycleState  # noqa: Y015
+
+class _LinkKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LinkKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LinkKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LINK_KIND_UNSPECIFIED: _LinkKind.ValueType  # 0
+    LINK_KIND_SOURCE: _LinkKind.ValueType  # 1
+    LINK_KIND_PIPELINE: _LinkKind.ValueType  # 2
+    LINK_KIND_RUN: _LinkKind.ValueType  # 3
+    LINK_KIND_DASHBOARD: _LinkKind.ValueType  # 4
+    LINK_KIND_RUNBOOK: _LinkKind.ValueType  # 5
+    LINK_KIND_DOCUMENT: _LinkKind.ValueType  # 6
+
+class LinkKind(_LinkKind, metaclass=_LinkKindEnumTypeWrapper): ...
+
+LINK_KIND_UNSPECIFIED: LinkKind.ValueType  # 0
+LINK_KIND_SOURCE: LinkKind.ValueType  # 1
+LINK_KIND_PIPELINE: LinkKind.ValueType  # 2
+LINK_KIND_RUN: LinkKind.ValueType  # 3
+LINK_KIND_DASHBOARD: LinkKind.ValueType  # 4
+LINK_KIND_RUNBOOK: LinkKind.ValueType  # 5
+LINK_KIND_DOCUMENT: LinkKind.ValueType  # 6
+Global___LinkKind: _TypeAlias = LinkKind  # noqa: Y015
+
+class _ValueType:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ValueTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ValueType.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    VALUE_TYPE_UNSPECIFIED: _ValueType.ValueType  # 0
+    VALUE_TYPE_NUMBER: _ValueType.ValueType  # 1
+    VALUE_TYPE_CATEGORY: _ValueType.ValueType  # 2
+    VALUE_TYPE_BOOLEAN: _ValueType.ValueType  # 3
+    VALUE_TYPE_TEXT: _ValueType.ValueType  # 4
+    VALUE_TYPE_TIMESTAMP: _ValueType.ValueType  # 5
+    VALUE_TYPE_VECTOR: _ValueType.ValueType  # 6
+
+class ValueType(_ValueType, metaclass=_ValueTypeEnumTypeWrapper): ...
+
+VALUE_TYPE_UNSPECIFIED: ValueType.ValueType  # 0
+VALUE_TYPE_NUMBER: ValueType.ValueType  # 1
+VALUE_TYPE_CATEGORY: ValueType.ValueType  # 2
+VALUE_TYPE_BOOLEAN: ValueType.ValueType  # 3
+VALUE_TYPE_TEXT: ValueType.ValueType  # 4
+VALUE_TYPE_TIMESTAMP: ValueType.ValueType  # 5
+VALUE_TYPE_VECTOR: ValueType.ValueType  # 6
+Global___ValueType: _TypeAlias = ValueType  # noqa: Y015
+
+class _ModelView:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ModelViewEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ModelView.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MODEL_VIEW_UNSPECIFIED: _ModelView.ValueType  # 0
+    MODEL_VIEW_UNUSED: _ModelView.ValueType  # 1
+    """In production, but nothing consumes it and no prediction has arrived for 30 days."""
+    MODEL_VIEW_NO_OWNER: _ModelView.ValueType  # 2
+    MODEL_VIEW_ALERTED: _ModelView.ValueType  # 3
+    """Stale, or too little truth arrives, or its last retrain failed."""
+    MODEL_VIEW_NEVER_VALIDATED: _ModelView.ValueType  # 4
+    """The version in production never passed a validation."""
+
+class ModelView(_ModelView, metaclass=_ModelViewEnumTypeWrapper):
+    """A ready-made question about the fleet."""
+
+MODEL_VIEW_UNSPECIFIED: ModelView.ValueType  # 0
+MODEL_VIEW_UNUSED: ModelView.ValueType  # 1
+"""In production, but nothing consumes it and no prediction has arrived for 30 days."""
+MODEL_VIEW_NO_OWNER: ModelView.ValueType  # 2
+MODEL_VIEW_ALERTED: ModelView.ValueType  # 3
+"""Stale, or too little truth arrives, or its last retrain failed."""
+MODEL_VIEW_NEVER_VALIDATED: ModelView.ValueType  # 4
+"""The version in production never passed a validation."""
+Global___ModelView: _TypeAlias = ModelView  # noqa: Y015
+
+@_typing.final
+class Link(_message.Message):
+    """Where to look for more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    kind: Global___LinkKind.ValueType
+    title: _builtins.str
+    url: _builtins.str
+    def __init__(
+        self,
+        *,
+        kind: Global___LinkKind.ValueType = ...,
+        title: _builtins.str = ...,
+        url: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "title", b"title", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Link: _TypeAlias = Link  # noqa: Y015
+
+@_typing.final
+class TaintedWindow(_message.Message):
+    """A range of time whose data must not train, [from, until)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        until: _timestamp_pb2.Timestamp | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["from", b"from", "until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from", b"from", "reason", b"reason", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaintedWindow: _TypeAlias = TaintedWindow  # noqa: Y015
+
+@_typing.final
+class Field(_message.Message):
+    """A named value that goes into a model or comes out of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    OPTIONAL_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    type: Global___ValueType.ValueType
+    optional: _builtins.bool
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        type: Global___ValueType.ValueType = ...,
+        optional: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "optional", b"optional", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Field: _TypeAlias = Field  # noqa: Y015
+
+@_typing.final
+class Signature(_message.Message):
+    """What a version takes and gives."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INPUTS_FIELD_NUMBER: _builtins.int
+    OUTPUTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Field]: ...
+    @_builtins.property
+    def outputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Field]: ...
+    def __init__(
+        self,
+        *,
+        inputs: _abc.Iterable[Global___Field] | None = ...,
+        outputs: _abc.Iterable[Global___Field] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["inputs", b"inputs", "outputs", b"outputs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Signature: _TypeAlias = Signature  # noqa: Y015
+
+@_typing.final
+class TrainingData(_message.Message):
+    """Data that a version was trained on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    URI_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    """The dataset in the graph, if it is one: `dataset:flights`."""
+    uri: _builtins.str
+    digest: _builtins.str
+    """Version, snapshot id or digest of the data."""
+    rows: _builtins.int
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        uri: _builtins.str = ...,
+        digest: _builtins.str = ...,
+        rows: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "node_id", b"node_id", "rows", b"rows", "uri", b"uri"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrainingData: _TypeAlias = TrainingData  # noqa: Y015
+
+@_typing.final
+class LoadCheck(_message.Message):
+    """Somebody tried to load a version."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PASSED_FIELD_NUMBER: _builtins.int
+    REPORTER_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    CHECKED_AT_FIELD_NUMBER: _builtins.int
+    passed: _builtins.bool
+    reporter: _builtins.str
+    """Who tried: a trainer or a consumer."""
+    environment: _builtins.str
+    """Where: an image, a runtime, a host class."""
+    detail: _builtins.str
+    """The error, or how long it took."""
+    @_builtins.property
+    def checked_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        passed: _builtins.bool = ...,
+        reporter: _builtins.str = ...,
+        environment: _builtins.str = ...,
+        detail: _builtins.str = ...,
+        checked_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checked_at", b"checked_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checked_at", b"checked_at", "detail", b"detail", "environment", b"environment", "passed", b"passed", "reporter", b"reporter"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoadCheck: _TypeAlias = LoadCheck  # noqa: Y015
 
 @_typing.final
 class Model(_message.Message):
@@ -77,26 +363,34 @@ class Model(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
     CONSUMERS_FIELD_NUMBER: _builtins.int
-    STALENESS_POLICY_FIELD_NUMBER: _builtins.int
-    RETRAINING_POLICY_FIELD_NUMBER: _builtins.int
-    VALIDATION_POLICY_FIELD_NUMBER: _builtins.int
-    LABEL_SPEC_FIELD_NUMBER: _builtins.int
+    POLICIES_FIELD_NUMBER: _builtins.int
+    LINKS_FIELD_NUMBER: _builtins.int
+    TRAINING_WINDOW_FIELD_NUMBER: _builtins.int
+    TAINTED_WINDOWS_FIELD_NUMBER: _builtins.int
+    EXPECTED_INPUTS_FIELD_NUMBER: _builtins.int
+    RETRAIN_GPU_HOURS_FIELD_NUMBER: _builtins.int
     REGISTERED_AT_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     ALIASES_FIELD_NUMBER: _builtins.int
     LATEST_VERSION_FIELD_NUMBER: _builtins.int
+    LIFECYCLE_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_POLICIES_FIELD_NUMBER: _builtins.int
+    CONSUMING_MODELS_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     """Lower-case letter, then up to 99 of a-z 0-9 _. Also the Dagster asset key."""
     owner: _builtins.str
-    """A person (e-mail) or `team:name`."""
+    """A person (e-mail) or `team:name`. Empty: nobody yet, and the view NO_OWNER lists it."""
     team: _builtins.str
     tier: _common_pb2.Tier.ValueType
     task_type: _common_pb2.TaskType.ValueType
     description: _builtins.str
+    retrain_gpu_hours: _builtins.float
+    """What one retrain costs."""
     etag: _builtins.str
     """Send it back with an update; ABORTED if somebody changed the model meanwhile."""
     latest_version: _builtins.int
+    lifecycle: Global___LifecycleState.ValueType
     @_builtins.property
     def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -104,13 +398,19 @@ class Model(_message.Message):
         """Applications that consume the model; each becomes a node `consumer:<name>`."""
 
     @_builtins.property
-    def staleness_policy(self) -> _policies_pb2.StalenessPolicy: ...
+    def policies(self) -> _policies_pb2.Policies:
+        """What this model itself says; the rest is inherited. The same as the scope `model:<model_id>` of PolicyService."""
+
     @_builtins.property
-    def retraining_policy(self) -> _policies_pb2.RetrainingPolicy: ...
+    def links(self) -> _containers.RepeatedCompositeFieldContainer[Global___Link]: ...
     @_builtins.property
-    def validation_policy(self) -> _policies_pb2.ValidationPolicy: ...
+    def training_window(self) -> _duration_pb2.Duration:
+        """How much history a retrain looks at."""
+
     @_builtins.property
-    def label_spec(self) -> _policies_pb2.LabelSpec: ...
+    def tainted_windows(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaintedWindow]: ...
+    @_builtins.property
+    def expected_inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Field]: ...
     @_builtins.property
     def registered_at(self) -> _timestamp_pb2.Timestamp:
         """Set by the server; ignored on input."""
@@ -120,6 +420,14 @@ class Model(_message.Message):
     @_builtins.property
     def aliases(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Alias -> version number."""
+
+    @_builtins.property
+    def effective_policies(self) -> _policies_pb2.Policies:
+        """Policies in force, every field set."""
+
+    @_builtins.property
+    def consuming_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Models that consume this one's output, directly or through features and datasets only."""
 
     def __init__(
         self,
@@ -132,19 +440,24 @@ class Model(_message.Message):
         description: _builtins.str = ...,
         tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         consumers: _abc.Iterable[_builtins.str] | None = ...,
-        staleness_policy: _policies_pb2.StalenessPolicy | None = ...,
-        retraining_policy: _policies_pb2.RetrainingPolicy | None = ...,
-        validation_policy: _policies_pb2.ValidationPolicy | None = ...,
-        label_spec: _policies_pb2.LabelSpec | None = ...,
+        policies: _policies_pb2.Policies | None = ...,
+        links: _abc.Iterable[Global___Link] | None = ...,
+        training_window: _duration_pb2.Duration | None = ...,
+        tainted_windows: _abc.Iterable[Global___TaintedWindow] | None = ...,
+        expected_inputs: _abc.Iterable[Global___Field] | None = ...,
+        retrain_gpu_hours: _builtins.float = ...,
         registered_at: _timestamp_pb2.Timestamp | None = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
         aliases: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         latest_version: _builtins.int = ...,
+        lifecycle: Global___LifecycleState.ValueType = ...,
+        effective_policies: _policies_pb2.Policies | None = ...,
+        consuming_models: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["label_spec", b"label_spec", "registered_at", b"registered_at", "retraining_policy", b"retraining_policy", "staleness_policy", b"staleness_policy", "updated_at", b"updated_at", "validation_policy", b"validation_policy"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["effective_policies", b"effective_policies", "policies", b"policies", "registered_at", b"registered_at", "training_window", b"training_window", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "consumers", b"consumers", "description", b"description", "etag", b"etag", "label_spec", b"label_spec", "latest_version", b"latest_version", "model_id", b"model_id", "owner", b"owner", "registered_at", b"registered_at", "retraining_policy", b"retraining_policy", "staleness_policy", b"staleness_policy", "tags", b"tags", "task_type", b"task_type", "team", b"team", "tier", b"tier", "updated_at", b"updated_at", "validation_policy", b"validation_policy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "consumers", b"consumers", "consuming_models", b"consuming_models", "description", b"description", "effective_policies", b"effective_policies", "etag", b"etag", "expected_inputs", b"expected_inputs", "latest_version", b"latest_version", "lifecycle", b"lifecycle", "links", b"links", "model_id", b"model_id", "owner", b"owner", "policies", b"policies", "registered_at", b"registered_at", "retrain_gpu_hours", b"retrain_gpu_hours", "tags", b"tags", "tainted_windows", b"tainted_windows", "task_type", b"task_type", "team", b"team", "tier", b"tier", "training_window", b"training_window", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -187,9 +500,14 @@ class ModelVersion(_message.Message):
     UPSTREAM_VERSIONS_FIELD_NUMBER: _builtins.int
     RUN_FIELD_NUMBER: _builtins.int
     CODE_REVISION_FIELD_NUMBER: _builtins.int
+    FRAMEWORK_FIELD_NUMBER: _builtins.int
+    TRAINING_DATA_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
     REGISTERED_AT_FIELD_NUMBER: _builtins.int
     ATTEMPT_ID_FIELD_NUMBER: _builtins.int
     PROFILE_SHA256_FIELD_NUMBER: _builtins.int
+    LOAD_CHECKS_FIELD_NUMBER: _builtins.int
+    VALIDATIONS_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     version: _builtins.int
     """1, 2, 3 ... assigned by the server."""
@@ -200,6 +518,8 @@ class ModelVersion(_message.Message):
     run: _builtins.str
     """Where it was trained (a run id or link)."""
     code_revision: _builtins.str
+    framework: _builtins.str
+    """`scikit-learn 1.7`, `torch 2.5`."""
     attempt_id: _builtins.str
     """The attempt that produced it, if a retrain did."""
     profile_sha256: _builtins.str
@@ -219,8 +539,20 @@ class ModelVersion(_message.Message):
         """Versions of the upstream models whose outputs it was trained with."""
 
     @_builtins.property
+    def training_data(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrainingData]: ...
+    @_builtins.property
+    def signature(self) -> Global___Signature: ...
+    @_builtins.property
     def registered_at(self) -> _timestamp_pb2.Timestamp:
         """Set by the server; ignored on input."""
+
+    @_builtins.property
+    def load_checks(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoadCheck]:
+        """Newest first."""
+
+    @_builtins.property
+    def validations(self) -> _containers.RepeatedCompositeFieldContainer[_rollout_pb2.Validation]:
+        """Every comparison with production, newest first."""
 
     def __init__(
         self,
@@ -236,13 +568,18 @@ class ModelVersion(_message.Message):
         upstream_versions: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         run: _builtins.str = ...,
         code_revision: _builtins.str = ...,
+        framework: _builtins.str = ...,
+        training_data: _abc.Iterable[Global___TrainingData] | None = ...,
+        signature: Global___Signature | None = ...,
         registered_at: _timestamp_pb2.Timestamp | None = ...,
         attempt_id: _builtins.str = ...,
         profile_sha256: _builtins.str = ...,
+        load_checks: _abc.Iterable[Global___LoadCheck] | None = ...,
+        validations: _abc.Iterable[_rollout_pb2.Validation] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["registered_at", b"registered_at", "trained_from", b"trained_from", "trained_until", b"trained_until"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["registered_at", b"registered_at", "signature", b"signature", "trained_from", b"trained_from", "trained_until", b"trained_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_sha256", b"artifact_sha256", "artifact_size_bytes", b"artifact_size_bytes", "artifact_uri", b"artifact_uri", "attempt_id", b"attempt_id", "code_revision", b"code_revision", "metrics", b"metrics", "model_id", b"model_id", "profile_sha256", b"profile_sha256", "registered_at", b"registered_at", "run", b"run", "trained_from", b"trained_from", "trained_until", b"trained_until", "upstream_versions", b"upstream_versions", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_sha256", b"artifact_sha256", "artifact_size_bytes", b"artifact_size_bytes", "artifact_uri", b"artifact_uri", "attempt_id", b"attempt_id", "code_revision", b"code_revision", "framework", b"framework", "load_checks", b"load_checks", "metrics", b"metrics", "model_id", b"model_id", "profile_sha256", b"profile_sha256", "registered_at", b"registered_at", "run", b"run", "signature", b"signature", "trained_from", b"trained_from", "trained_until", b"trained_until", "training_data", b"training_data", "upstream_versions", b"upstream_versions", "validations", b"validations", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -258,10 +595,13 @@ class Metric(_message.Message):
     VALUE_FIELD_NUMBER: _builtins.int
     STANDARD_ERROR_FIELD_NUMBER: _builtins.int
     SAMPLE_SIZE_FIELD_NUMBER: _builtins.int
+    SLICE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     value: _builtins.float
     standard_error: _builtins.float
     sample_size: _builtins.int
+    slice: _builtins.str
+    """The part of the data it was measured on, `origin=JFK`; empty is all of it."""
     def __init__(
         self,
         *,
@@ -269,10 +609,11 @@ class Metric(_message.Message):
         value: _builtins.float = ...,
         standard_error: _builtins.float = ...,
         sample_size: _builtins.int = ...,
+        slice: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "sample_size", b"sample_size", "standard_error", b"standard_error", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "sample_size", b"sample_size", "slice", b"slice", "standard_error", b"standard_error", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -475,30 +816,72 @@ class ListModelsRequest(_message.Message):
 
     PAGE_FIELD_NUMBER: _builtins.int
     READ_FIELD_NUMBER: _builtins.int
-    TEAM_FIELD_NUMBER: _builtins.int
-    TIER_FIELD_NUMBER: _builtins.int
-    TAG_FIELD_NUMBER: _builtins.int
-    team: _builtins.str
-    """Empty filters match everything; several are combined with AND."""
-    tier: _common_pb2.Tier.ValueType
-    tag: _builtins.str
-    """`key` or `key=value`."""
+    TEAMS_FIELD_NUMBER: _builtins.int
+    TIERS_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    QUERY_FIELD_NUMBER: _builtins.int
+    OWNERS_FIELD_NUMBER: _builtins.int
+    FEATURE_FIELD_NUMBER: _builtins.int
+    CONSUMER_FIELD_NUMBER: _builtins.int
+    LIFECYCLES_FIELD_NUMBER: _builtins.int
+    VERDICTS_FIELD_NUMBER: _builtins.int
+    TASK_TYPES_FIELD_NUMBER: _builtins.int
+    VIEW_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
+    query: _builtins.str
+    """Words; each must begin a word of the id, owner, team, description, a tag, a feature, a consumer or a link's title."""
+    feature: _builtins.str
+    """Reads this feature, directly: `temp` or `feature:temp`."""
+    consumer: _builtins.str
+    """Consumed by this application or model, directly: `gate_desk`, `consumer:gate_desk` or `model:air_time`."""
+    view: Global___ModelView.ValueType
+    order_by: _builtins.str
+    """Comma-separated, each with an optional ` desc`: model_id, tier, team, owner, verdict, score, registered_at, updated_at,
+    lifecycle. Default model_id, which also breaks ties.
+    """
     @_builtins.property
     def page(self) -> _common_pb2.PageRequest: ...
     @_builtins.property
     def read(self) -> _common_pb2.ReadOptions: ...
+    @_builtins.property
+    def teams(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Empty filters match everything; several are combined with AND, the values of one with OR."""
+
+    @_builtins.property
+    def tiers(self) -> _containers.RepeatedScalarFieldContainer[_common_pb2.Tier.ValueType]: ...
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Each `key` or `key=value`; all must match."""
+
+    @_builtins.property
+    def owners(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def lifecycles(self) -> _containers.RepeatedScalarFieldContainer[Global___LifecycleState.ValueType]: ...
+    @_builtins.property
+    def verdicts(self) -> _containers.RepeatedScalarFieldContainer[_staleness_pb2.Verdict.ValueType]: ...
+    @_builtins.property
+    def task_types(self) -> _containers.RepeatedScalarFieldContainer[_common_pb2.TaskType.ValueType]: ...
     def __init__(
         self,
         *,
         page: _common_pb2.PageRequest | None = ...,
         read: _common_pb2.ReadOptions | None = ...,
-        team: _builtins.str = ...,
-        tier: _common_pb2.Tier.ValueType = ...,
-        tag: _builtins.str = ...,
+        teams: _abc.Iterable[_builtins.str] | None = ...,
+        tiers: _abc.Iterable[_common_pb2.Tier.ValueType] | None = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        query: _builtins.str = ...,
+        owners: _abc.Iterable[_builtins.str] | None = ...,
+        feature: _builtins.str = ...,
+        consumer: _builtins.str = ...,
+        lifecycles: _abc.Iterable[Global___LifecycleState.ValueType] | None = ...,
+        verdicts: _abc.Iterable[_staleness_pb2.Verdict.ValueType] | None = ...,
+        task_types: _abc.Iterable[_common_pb2.TaskType.ValueType] | None = ...,
+        view: Global___ModelView.ValueType = ...,
+        order_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["page", b"page", "read", b"read"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page", b"page", "read", b"read", "tag", b"tag", "team", b"team", "tier", b"tier"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consumer", b"consumer", "feature", b"feature", "lifecycles", b"lifecycles", "order_by", b"order_by", "owners", b"owners", "page", b"page", "query", b"query", "read", b"read", "tags", b"tags", "task_types", b"task_types", "teams", b"teams", "tiers", b"tiers", "verdicts", b"verdicts", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -511,8 +894,11 @@ class ListModelsResponse(_message.Message):
     MODELS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     revision: _builtins.int
+    total_size: _builtins.int
+    """How many match, over all pages."""
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___Model]: ...
     def __init__(
@@ -521,10 +907,11 @@ class ListModelsResponse(_message.Message):
         models: _abc.Iterable[Global___Model] | None = ...,
         next_page_token: _builtins.str = ...,
         revision: _builtins.int = ...,
+        total_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models", "next_page_token", b"next_page_token", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models", "next_page_token", b"next_page_token", "revision", b"revision", "total_size", b"total_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -816,3 +1203,216 @@ class ListAliasMovesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListAliasMovesResponse: _TypeAlias = ListAliasMovesResponse  # noqa: Y015
+
+@_typing.final
+class RemoveAliasRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MUTATION_FIELD_NUMBER: _builtins.int
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    ALIAS_FIELD_NUMBER: _builtins.int
+    model_id: _builtins.str
+    alias: _builtins.str
+    @_builtins.property
+    def mutation(self) -> _common_pb2.Mutation: ...
+    def __init__(
+        self,
+        *,
+        mutation: _common_pb2.Mutation | None = ...,
+        model_id: _builtins.str = ...,
+        alias: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mutation", b"mutation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "model_id", b"model_id", "mutation", b"mutation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveAliasRequest: _TypeAlias = RemoveAliasRequest  # noqa: Y015
+
+@_typing.final
+class RemoveAliasResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MOVE_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    @_builtins.property
+    def move(self) -> Global___AliasMove: ...
+    def __init__(
+        self,
+        *,
+        move: Global___AliasMove | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["move", b"move"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["move", b"move", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveAliasResponse: _TypeAlias = RemoveAliasResponse  # noqa: Y015
+
+@_typing.final
+class ListAliasesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALIAS_FIELD_NUMBER: _builtins.int
+    TEAM_FIELD_NUMBER: _builtins.int
+    READ_FIELD_NUMBER: _builtins.int
+    alias: _builtins.str
+    """Empty means all aliases."""
+    team: _builtins.str
+    """Empty means all teams."""
+    @_builtins.property
+    def read(self) -> _common_pb2.ReadOptions: ...
+    def __init__(
+        self,
+        *,
+        alias: _builtins.str = ...,
+        team: _builtins.str = ...,
+        read: _common_pb2.ReadOptions | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["read", b"read"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "read", b"read", "team", b"team"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAliasesRequest: _TypeAlias = ListAliasesRequest  # noqa: Y015
+
+@_typing.final
+class ListAliasesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MOVES_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    @_builtins.property
+    def moves(self) -> _containers.RepeatedCompositeFieldContainer[Global___AliasMove]:
+        """The move in force for each alias, by model then alias."""
+
+    def __init__(
+        self,
+        *,
+        moves: _abc.Iterable[Global___AliasMove] | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["moves", b"moves", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAliasesResponse: _TypeAlias = ListAliasesResponse  # noqa: Y015
+
+@_typing.final
+class SetLifecycleRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MUTATION_FIELD_NUMBER: _builtins.int
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    LIFECYCLE_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
+    model_id: _builtins.str
+    lifecycle: Global___LifecycleState.ValueType
+    force: _builtins.bool
+    """Retire although others consume it; needs a reason."""
+    @_builtins.property
+    def mutation(self) -> _common_pb2.Mutation: ...
+    def __init__(
+        self,
+        *,
+        mutation: _common_pb2.Mutation | None = ...,
+        model_id: _builtins.str = ...,
+        lifecycle: Global___LifecycleState.ValueType = ...,
+        force: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mutation", b"mutation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["force", b"force", "lifecycle", b"lifecycle", "model_id", b"model_id", "mutation", b"mutation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetLifecycleRequest: _TypeAlias = SetLifecycleRequest  # noqa: Y015
+
+@_typing.final
+class SetLifecycleResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    @_builtins.property
+    def model(self) -> Global___Model: ...
+    def __init__(
+        self,
+        *,
+        model: Global___Model | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetLifecycleResponse: _TypeAlias = SetLifecycleResponse  # noqa: Y015
+
+@_typing.final
+class ReportLoadCheckRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MUTATION_FIELD_NUMBER: _builtins.int
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    PASSED_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    model_id: _builtins.str
+    version: _builtins.int
+    passed: _builtins.bool
+    environment: _builtins.str
+    detail: _builtins.str
+    @_builtins.property
+    def mutation(self) -> _common_pb2.Mutation: ...
+    def __init__(
+        self,
+        *,
+        mutation: _common_pb2.Mutation | None = ...,
+        model_id: _builtins.str = ...,
+        version: _builtins.int = ...,
+        passed: _builtins.bool = ...,
+        environment: _builtins.str = ...,
+        detail: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mutation", b"mutation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "environment", b"environment", "model_id", b"model_id", "mutation", b"mutation", "passed", b"passed", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportLoadCheckRequest: _TypeAlias = ReportLoadCheckRequest  # noqa: Y015
+
+@_typing.final
+class ReportLoadCheckResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    @_builtins.property
+    def version(self) -> Global___ModelVersion: ...
+    def __init__(
+        self,
+        *,
+        version: Global___ModelVersion | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportLoadCheckResponse: _TypeAlias = ReportLoadCheckResponse  # noqa: Y015

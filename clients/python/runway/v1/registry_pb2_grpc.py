@@ -74,10 +74,30 @@ class RegistryServiceStub:
                 request_serializer=runway_dot_v1_dot_registry__pb2.MoveAliasRequest.SerializeToString,
                 response_deserializer=runway_dot_v1_dot_registry__pb2.MoveAliasResponse.FromString,
                 _registered_method=True)
+        self.RemoveAlias = channel.unary_unary(
+                '/runway.v1.RegistryService/RemoveAlias',
+                request_serializer=runway_dot_v1_dot_registry__pb2.RemoveAliasRequest.SerializeToString,
+                response_deserializer=runway_dot_v1_dot_registry__pb2.RemoveAliasResponse.FromString,
+                _registered_method=True)
         self.ListAliasMoves = channel.unary_unary(
                 '/runway.v1.RegistryService/ListAliasMoves',
                 request_serializer=runway_dot_v1_dot_registry__pb2.ListAliasMovesRequest.SerializeToString,
                 response_deserializer=runway_dot_v1_dot_registry__pb2.ListAliasMovesResponse.FromString,
+                _registered_method=True)
+        self.ListAliases = channel.unary_unary(
+                '/runway.v1.RegistryService/ListAliases',
+                request_serializer=runway_dot_v1_dot_registry__pb2.ListAliasesRequest.SerializeToString,
+                response_deserializer=runway_dot_v1_dot_registry__pb2.ListAliasesResponse.FromString,
+                _registered_method=True)
+        self.SetLifecycle = channel.unary_unary(
+                '/runway.v1.RegistryService/SetLifecycle',
+                request_serializer=runway_dot_v1_dot_registry__pb2.SetLifecycleRequest.SerializeToString,
+                response_deserializer=runway_dot_v1_dot_registry__pb2.SetLifecycleResponse.FromString,
+                _registered_method=True)
+        self.ReportLoadCheck = channel.unary_unary(
+                '/runway.v1.RegistryService/ReportLoadCheck',
+                request_serializer=runway_dot_v1_dot_registry__pb2.ReportLoadCheckRequest.SerializeToString,
+                response_deserializer=runway_dot_v1_dot_registry__pb2.ReportLoadCheckResponse.FromString,
                 _registered_method=True)
 
 
@@ -136,8 +156,36 @@ class RegistryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RemoveAlias(self, request, context):
+        """Remove a team's own alias; its history is kept.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListAliasMoves(self, request, context):
         """Every move of a model's aliases, newest first; or what an alias pointed at, at a time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAliases(self, request, context):
+        """Where an alias points, for every model that has it: "what is in production", now or at any time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetLifecycle(self, request, context):
+        """Activate, deprecate or retire a model. Retiring one that others consume is refused with the list, unless forced.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReportLoadCheck(self, request, context):
+        """Somebody tried to load a version.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -186,10 +234,30 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     request_deserializer=runway_dot_v1_dot_registry__pb2.MoveAliasRequest.FromString,
                     response_serializer=runway_dot_v1_dot_registry__pb2.MoveAliasResponse.SerializeToString,
             ),
+            'RemoveAlias': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveAlias,
+                    request_deserializer=runway_dot_v1_dot_registry__pb2.RemoveAliasRequest.FromString,
+                    response_serializer=runway_dot_v1_dot_registry__pb2.RemoveAliasResponse.SerializeToString,
+            ),
             'ListAliasMoves': grpc.unary_unary_rpc_method_handler(
                     servicer.ListAliasMoves,
                     request_deserializer=runway_dot_v1_dot_registry__pb2.ListAliasMovesRequest.FromString,
                     response_serializer=runway_dot_v1_dot_registry__pb2.ListAliasMovesResponse.SerializeToString,
+            ),
+            'ListAliases': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAliases,
+                    request_deserializer=runway_dot_v1_dot_registry__pb2.ListAliasesRequest.FromString,
+                    response_serializer=runway_dot_v1_dot_registry__pb2.ListAliasesResponse.SerializeToString,
+            ),
+            'SetLifecycle': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetLifecycle,
+                    request_deserializer=runway_dot_v1_dot_registry__pb2.SetLifecycleRequest.FromString,
+                    response_serializer=runway_dot_v1_dot_registry__pb2.SetLifecycleResponse.SerializeToString,
+            ),
+            'ReportLoadCheck': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportLoadCheck,
+                    request_deserializer=runway_dot_v1_dot_registry__pb2.ReportLoadCheckRequest.FromString,
+                    response_serializer=runway_dot_v1_dot_registry__pb2.ReportLoadCheckResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -419,6 +487,33 @@ class RegistryService:
             _registered_method=True)
 
     @staticmethod
+    def RemoveAlias(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runway.v1.RegistryService/RemoveAlias',
+            runway_dot_v1_dot_registry__pb2.RemoveAliasRequest.SerializeToString,
+            runway_dot_v1_dot_registry__pb2.RemoveAliasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListAliasMoves(request,
             target,
             options=(),
@@ -435,6 +530,87 @@ class RegistryService:
             '/runway.v1.RegistryService/ListAliasMoves',
             runway_dot_v1_dot_registry__pb2.ListAliasMovesRequest.SerializeToString,
             runway_dot_v1_dot_registry__pb2.ListAliasMovesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAliases(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runway.v1.RegistryService/ListAliases',
+            runway_dot_v1_dot_registry__pb2.ListAliasesRequest.SerializeToString,
+            runway_dot_v1_dot_registry__pb2.ListAliasesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetLifecycle(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runway.v1.RegistryService/SetLifecycle',
+            runway_dot_v1_dot_registry__pb2.SetLifecycleRequest.SerializeToString,
+            runway_dot_v1_dot_registry__pb2.SetLifecycleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportLoadCheck(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runway.v1.RegistryService/ReportLoadCheck',
+            runway_dot_v1_dot_registry__pb2.ReportLoadCheckRequest.SerializeToString,
+            runway_dot_v1_dot_registry__pb2.ReportLoadCheckResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,8 +43,16 @@ class RegistryServiceStub:
     ListVersions: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ListVersionsRequest, _registry_pb2.ListVersionsResponse]
     MoveAlias: _grpc.UnaryUnaryMultiCallable[_registry_pb2.MoveAliasRequest, _registry_pb2.MoveAliasResponse]
     """Point an alias at a version; the history is kept."""
+    RemoveAlias: _grpc.UnaryUnaryMultiCallable[_registry_pb2.RemoveAliasRequest, _registry_pb2.RemoveAliasResponse]
+    """Remove a team's own alias; its history is kept."""
     ListAliasMoves: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ListAliasMovesRequest, _registry_pb2.ListAliasMovesResponse]
     """Every move of a model's aliases, newest first; or what an alias pointed at, at a time."""
+    ListAliases: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ListAliasesRequest, _registry_pb2.ListAliasesResponse]
+    """Where an alias points, for every model that has it: "what is in production", now or at any time."""
+    SetLifecycle: _grpc.UnaryUnaryMultiCallable[_registry_pb2.SetLifecycleRequest, _registry_pb2.SetLifecycleResponse]
+    """Activate, deprecate or retire a model. Retiring one that others consume is refused with the list, unless forced."""
+    ReportLoadCheck: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ReportLoadCheckRequest, _registry_pb2.ReportLoadCheckResponse]
+    """Somebody tried to load a version."""
 
 @_typing.type_check_only
 class RegistryServiceAsyncStub(RegistryServiceStub):
@@ -61,8 +69,16 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     ListVersions: _aio.UnaryUnaryMultiCallable[_registry_pb2.ListVersionsRequest, _registry_pb2.ListVersionsResponse]  # type: ignore[assignment]
     MoveAlias: _aio.UnaryUnaryMultiCallable[_registry_pb2.MoveAliasRequest, _registry_pb2.MoveAliasResponse]  # type: ignore[assignment]
     """Point an alias at a version; the history is kept."""
+    RemoveAlias: _aio.UnaryUnaryMultiCallable[_registry_pb2.RemoveAliasRequest, _registry_pb2.RemoveAliasResponse]  # type: ignore[assignment]
+    """Remove a team's own alias; its history is kept."""
     ListAliasMoves: _aio.UnaryUnaryMultiCallable[_registry_pb2.ListAliasMovesRequest, _registry_pb2.ListAliasMovesResponse]  # type: ignore[assignment]
     """Every move of a model's aliases, newest first; or what an alias pointed at, at a time."""
+    ListAliases: _aio.UnaryUnaryMultiCallable[_registry_pb2.ListAliasesRequest, _registry_pb2.ListAliasesResponse]  # type: ignore[assignment]
+    """Where an alias points, for every model that has it: "what is in production", now or at any time."""
+    SetLifecycle: _aio.UnaryUnaryMultiCallable[_registry_pb2.SetLifecycleRequest, _registry_pb2.SetLifecycleResponse]  # type: ignore[assignment]
+    """Activate, deprecate or retire a model. Retiring one that others consume is refused with the list, unless forced."""
+    ReportLoadCheck: _aio.UnaryUnaryMultiCallable[_registry_pb2.ReportLoadCheckRequest, _registry_pb2.ReportLoadCheckResponse]  # type: ignore[assignment]
+    """Somebody tried to load a version."""
 
 class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -126,11 +142,43 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         """Point an alias at a version; the history is kept."""
 
     @_abc_1.abstractmethod
+    def RemoveAlias(
+        self,
+        request: _registry_pb2.RemoveAliasRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.RemoveAliasResponse, _abc.Awaitable[_registry_pb2.RemoveAliasResponse]]:
+        """Remove a team's own alias; its history is kept."""
+
+    @_abc_1.abstractmethod
     def ListAliasMoves(
         self,
         request: _registry_pb2.ListAliasMovesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.ListAliasMovesResponse, _abc.Awaitable[_registry_pb2.ListAliasMovesResponse]]:
         """Every move of a model's aliases, newest first; or what an alias pointed at, at a time."""
+
+    @_abc_1.abstractmethod
+    def ListAliases(
+        self,
+        request: _registry_pb2.ListAliasesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.ListAliasesResponse, _abc.Awaitable[_registry_pb2.ListAliasesResponse]]:
+        """Where an alias points, for every model that has it: "what is in production", now or at any time."""
+
+    @_abc_1.abstractmethod
+    def SetLifecycle(
+        self,
+        request: _registry_pb2.SetLifecycleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.SetLifecycleResponse, _abc.Awaitable[_registry_pb2.SetLifecycleResponse]]:
+        """Activate, deprecate or retire a model. Retiring one that others consume is refused with the list, unless forced."""
+
+    @_abc_1.abstractmethod
+    def ReportLoadCheck(
+        self,
+        request: _registry_pb2.ReportLoadCheckRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.ReportLoadCheckResponse, _abc.Awaitable[_registry_pb2.ReportLoadCheckResponse]]:
+        """Somebody tried to load a version."""
 
 def add_RegistryServiceServicer_to_server(servicer: RegistryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
