@@ -166,6 +166,7 @@ def _model_registered(state: State, envelope: Envelope, event: ModelRegistered) 
         updated_at=envelope.at,
         updated_revision=envelope.seq,
         standing=Standing(since=envelope.at),
+        team_moves=[(envelope.seq, event.facts.team)],
     )
     _put_model_node(state, event.facts, before=())
     state.graph_revision = envelope.seq
@@ -175,6 +176,8 @@ def _model_updated(state: State, envelope: Envelope, event: ModelUpdated) -> Non
     record = state.models[event.facts.model_id]
     before = record.facts
     record.facts = event.facts
+    if before.team != event.facts.team:
+        record.team_moves.append((envelope.seq, event.facts.team))
     record.staleness_policy = event.staleness_policy
     record.retraining_policy = event.retraining_policy
     record.validation_policy = event.validation_policy

@@ -15,7 +15,7 @@ from control_plane.core.events import RolloutStarted
 from control_plane.core.graph.dependency_graph import DependencyGraph
 from control_plane.core.graph.facts import GraphSnapshot
 from control_plane.core.ground_truth.labels import LabelSpec
-from control_plane.core.ids import AttemptId, ModelId, RetrainId, RolloutId, model_node, node_name
+from control_plane.core.ids import AttemptId, ModelId, RetrainId, RolloutId, TeamId, model_node, node_name
 from control_plane.core.registry.types import PRODUCTION, AliasMove, ModelFacts, ModelVersion
 from control_plane.core.retraining.types import Retrain, RetrainingLimits, RetrainingPolicy, RetrainState
 from control_plane.core.rollout.types import Rollout, RolloutState, ValidationPolicy
@@ -68,6 +68,8 @@ class ModelRecord(msgspec.Struct, kw_only=True):
     updated_at: datetime
     updated_revision: int
     standing: Standing
+    team_moves: list[tuple[int, TeamId]] = []
+    """From which revision on the model belonged to which team, oldest first."""
     versions: list[ModelVersion] = []
     aliases: dict[str, int] = {}
     alias_moves: list[AliasMove] = []
@@ -88,6 +90,13 @@ class ModelRecord(msgspec.Struct, kw_only=True):
     def etag(self) -> str:
         """Changes with every update of facts or policies."""
         return f"r{self.updated_revision}"
+
+    def team_at(self, revision: int) -> TeamId:
+        """The team that the model belonged to at a revision; its first one before that."""
+        for since, team in reversed(self.team_moves):
+            if since <= revision:
+                return team
+        return self.team_moves[0][1] if self.team_moves else self.facts.team
 
     @property
     def production(self) -> ModelVersion | None:
