@@ -12,6 +12,7 @@ from control_plane.core.events import SCHEMA_VERSION, Envelope, Event, decode_ev
 from control_plane.core.evolve import evolve
 from control_plane.core.plan import plan
 from control_plane.core.state import SNAPSHOT_VERSION, State, decode_snapshot, encode_snapshot
+from control_plane.core.subjects import Subject, subject_of
 
 
 class FleetMachine:
@@ -41,6 +42,10 @@ class FleetMachine:
         if isinstance(command, LeaseRetrains):
             command = msgspec.structs.replace(command, lease_tokens=())
         return hashlib.sha256(msgspec.json.encode(command)).hexdigest()[:32]
+
+    def subject(self, state: State, envelope: Envelope) -> Subject:
+        """What an event is about."""
+        return subject_of(state, envelope)
 
     def encode_event(self, event: Event) -> tuple[str, str]:
         """(kind, JSON)."""

@@ -46,10 +46,11 @@ from control_plane.app.recovery import recover, verify_history
 from control_plane.app.replica import Answer, Replica, Submission, check_submission, open_record
 from control_plane.app.revisions import RevisionWaiters
 from control_plane.app.saving import Saving
-from control_plane.app.watch import Changes, WatchBatch
+from control_plane.app.watch import EVERYTHING, Changes, Interest, WatchBatch
 from control_plane.app.writer import Counters, SuspectError, Writer
 from control_plane.core.errors import AppendOutcomeUnknown, Reason, RunwayError, Unavailable
 from control_plane.core.events import Envelope
+from control_plane.core.subjects import Subject
 
 __all__ = ["Answer", "Counters", "Node", "Phase", "Submission", "WatchBatch"]
 
@@ -97,7 +98,7 @@ class Node(Generic[S, CommandT]):
         self.counters = Counters()
         self.failure: RunwayError | None = None
         self._replica: Replica[S, CommandT] | None = None
-        self._changes = Changes(self._read_page)
+        self._changes = Changes(self._read_page, self._subject)
         self._callers = Callers[CommandT]()
         self._saving = Saving[S, CommandT](snapshots, machine.snapshot_codec, snapshot_every)
         self._revisions = RevisionWaiters()
@@ -238,10 +239,12 @@ class Node(Generic[S, CommandT]):
         await self.durable(revision)
         return seen, revision
 
-    def watch(self, since: int, progress_s: float = limits.WATCH_PROGRESS_S) -> AsyncGenerator[WatchBatch, None]:
+    def watch(
+        self, since: int, interest: Interest = EVERYTHING, progress_s: float = limits.WATCH_PROGRESS_S
+    ) -> AsyncGenerator[WatchBatch, None]:
         """Durable events after `since`, then those to come; see `Changes.follow`."""
         self._leading()
-        return self._changes.follow(since, progress_s)
+        return self._changes.follow(since, interest, progress_s)
 
     def end_watches(self) -> None:
         """Tell all watchers to come again elsewhere, at once; the first step of a clean stop."""
@@ -364,9 +367,9 @@ class Node(Generic[S, CommandT]):
     async def _serve(self, epoch: int) -> None:
         """Recover, answer what was in doubt, then write until stopped."""
         self._enter(Phase.RECOVERING)
-        changes = Changes(self._read_page)
+        changes = Changes(self._read_page, self._subject)
         replica = await recover(self._machine, self._log, self._snapshots, epoch, changes.publish)
-        changes.revision = replica.durable
+        changes.begin(replica.durable)
         self._saving.seq = replica.restored
         await self._settle_doubts(replica)
         self._replica, self._changes = replica, changes
@@ -467,6 +470,9 @@ class Node(Generic[S, CommandT]):
             self.phase = phase
             if self._on_phase is not None:
                 self._on_phase(phase)
+
+    def _subject(self, envelope: Envelope) -> Subject:
+        return self._machine.subject(self._leading().state, envelope)
 
     async def _read_page(self, after_seq: int, limit: int) -> list[Envelope]:
         return [open_record(self._machine, record) for record in await self._log.read(after_seq, limit)]

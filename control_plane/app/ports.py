@@ -16,6 +16,7 @@ from control_plane.core.commands import Result
 from control_plane.core.errors import Reason, RunwayError
 from control_plane.core.events import Envelope, Event
 from control_plane.core.state import RequestRecord
+from control_plane.core.subjects import Subject
 
 
 class Fold(Protocol):
@@ -200,6 +201,10 @@ class StateMachine(Protocol[S, CommandT]):
 
     def digest(self, command: CommandT) -> str:
         """A short digest by which two commands can be told apart."""
+        ...
+
+    def subject(self, state: S, envelope: Envelope) -> Subject:
+        """What an event is about; `state` is at least as new."""
         ...
 
     def encode_event(self, event: Event) -> tuple[str, str]:

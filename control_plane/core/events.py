@@ -5,6 +5,7 @@ anything else is a new version with an upcaster, and every version ever written 
 """
 
 from datetime import datetime
+from typing import get_args
 
 import msgspec
 
@@ -310,6 +311,10 @@ def decode_event(payload: bytes | str) -> Event:
 def event_kind(event: Event) -> str:
     """Name of an event's kind, as in the log."""
     return type(event).__name__
+
+
+EVENT_KINDS = frozenset(kind.__name__ for kind in get_args(Event))
+"""Names of all kinds there are."""
 
 
 def event_model(event: Event) -> ModelId | None:

@@ -12,7 +12,9 @@ import msgspec
 from control_plane.core.commands import Result
 from control_plane.core.errors import Reason, Refused
 from control_plane.core.events import Envelope, Event
+from control_plane.core.ids import ModelId
 from control_plane.core.state import RequestRecord
+from control_plane.core.subjects import Subject
 
 
 class Add(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -117,6 +119,12 @@ class ToyMachine:
     def digest(self, command: ToyCommand) -> str:
         """By content."""
         return hashlib.sha256(msgspec.json.encode(command)).hexdigest()[:32]
+
+    def subject(self, state: ToyState, envelope: Envelope) -> Subject:
+        """Its key is its model."""
+        event = cast(ToyEvent, envelope.event)
+        models = frozenset({ModelId(event.key)}) if isinstance(event, Added) else frozenset()
+        return Subject(kind=type(event).__name__, models=models)
 
     def encode_event(self, event: Event) -> tuple[str, str]:
         """(kind, JSON)."""
