@@ -260,7 +260,9 @@ class WatchRequest(_message.Message):
     """Begin with the models and their standing."""
     @_builtins.property
     def model_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Only what is about these models; empty means all. With teams, either may match."""
+        """Only what is about these models; empty means all. With teams, either may match. An event is about its model and about
+        every model it names: the ends of a dependency, the models that cool down.
+        """
 
     @_builtins.property
     def kinds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -268,7 +270,7 @@ class WatchRequest(_message.Message):
 
     @_builtins.property
     def teams(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Only what is about models of these teams."""
+        """Only what is about models that were of these teams when it happened (in a snapshot: that are)."""
 
     def __init__(
         self,
@@ -289,7 +291,7 @@ Global___WatchRequest: _TypeAlias = WatchRequest  # noqa: Y015
 
 @_typing.final
 class WatchResponse(_message.Message):
-    """A message holds one of the four."""
+    """Holds items, the end of the items, or events with the progress after them; progress alone when nothing happened."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -424,9 +426,9 @@ class Event(_message.Message):
     sentence: _builtins.str
     """What happened, in a plain sentence."""
     payload_json: _builtins.str
-    """The whole event as JSON."""
+    """The whole event as JSON; empty if it is larger than 4 MiB."""
     team: _builtins.str
-    """The team of the model, if the event is about one."""
+    """The team of the model when it happened, if the event is about one."""
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -462,6 +464,7 @@ class ListEventsRequest(_message.Message):
     after_revision: _builtins.int
     events_max: _builtins.int
     model_id: _builtins.str
+    """Only what is about this model, as in Watch."""
     @_builtins.property
     def kinds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only these event kinds (VerdictChanged ...); empty means all."""
@@ -488,7 +491,12 @@ class ListEventsResponse(_message.Message):
 
     EVENTS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    SCANNED_REVISION_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
+    scanned_revision: _builtins.int
+    """Everything asked for up to here is in `events`; go on from it until it is `revision`. An answer ends when it is large
+    or has taken long, even with few events.
+    """
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___Event]: ...
     def __init__(
@@ -496,10 +504,11 @@ class ListEventsResponse(_message.Message):
         *,
         events: _abc.Iterable[Global___Event] | None = ...,
         revision: _builtins.int = ...,
+        scanned_revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "revision", b"revision", "scanned_revision", b"scanned_revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
