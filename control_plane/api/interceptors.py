@@ -105,7 +105,7 @@ class Chain(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in
         else:
             make = grpc.unary_unary_rpc_method_handler
             behaviour = cast("Any", self._unary(method, handler.unary_unary))
-        return make(behaviour, handler.request_deserializer, handler.response_serializer)
+        return make(behaviour, handler.request_deserializer, _unless_encoded(handler.response_serializer))
 
     def _unary(self, method: str, behaviour: Unary) -> Unary:
         observe = self._metrics.calls(method)
@@ -162,6 +162,15 @@ class Chain(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in
                 observe(code, time.perf_counter() - started)
 
         return call
+
+
+def _unless_encoded(serialize: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
+    """A method that sends the same to many may answer with bytes, encoded once."""
+
+    def encode(response: Any) -> bytes:
+        return response if isinstance(response, bytes) else serialize(response)
+
+    return encode
 
 
 def _check_deadline(context: Context) -> None:

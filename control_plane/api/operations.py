@@ -1,16 +1,17 @@
 """OperationsService."""
 
+import time
 from collections.abc import AsyncIterator
 from datetime import datetime
+from typing import cast
 
 from runway.v1 import operations_pb2, operations_pb2_grpc
 
 from control_plane.api.convert.common import instant_from, timestamp
 from control_plane.api.convert.operations import event
-from control_plane.api.convert.registry import model
-from control_plane.api.convert.staleness import staleness
 from control_plane.api.interceptors import Context
 from control_plane.api.plane import Plane
+from control_plane.api.watching import Watching, interest_of
 from control_plane.app.clock import DrivenClock
 from control_plane.app.evaluator import Evaluator
 from control_plane.app.ground_truth import GroundTruth
@@ -19,10 +20,9 @@ from control_plane.app.ports import Clock
 from control_plane.app.queries import retrain_counts, verdict_counts
 from control_plane.core.commands import AdvanceClock, Command, HoldRetraining, ReleaseRetraining, SetLimits
 from control_plane.core.errors import Reason, Refused
-from control_plane.core.events import Envelope, event_kind, event_model
-from control_plane.core.ids import ModelId, parse_model_id
 from control_plane.core.retraining.types import RetrainingLimits
 from control_plane.core.state import State
+from control_plane.core.subjects import subject_of
 
 SERVER_VERSION = "0.1.0"
 
@@ -31,6 +31,12 @@ EVENTS_DEFAULT = 100
 
 PAGE_EVENTS = 1_000
 """Entries that ListEvents reads from the log at once."""
+
+SCAN_S_MAX = 2.0
+"""How long ListEvents looks through the log for the few it is asked for, before it says how far it has come."""
+
+ANSWER_BYTES = 8 * 2**20
+"""An answer of ListEvents ends when it is this large."""
 
 
 class OperationsServicer(operations_pb2_grpc.OperationsServiceServicer):
@@ -52,6 +58,7 @@ class OperationsServicer(operations_pb2_grpc.OperationsServiceServicer):
         self._ground_truth = ground_truth
         self._clock = clock
         self._started_at = started_at
+        self._watching = Watching(node, evaluator)
         self._watchers = 0
 
     def end_watches(self) -> None:
@@ -89,52 +96,36 @@ class OperationsServicer(operations_pb2_grpc.OperationsServiceServicer):
     async def Watch(  # noqa: N802
         self, request: operations_pb2.WatchRequest, context: Context
     ) -> AsyncIterator[operations_pb2.WatchResponse]:
-        """Snapshot items, snapshot end, events, progress."""
-        models = frozenset(parse_model_id(text, "model_ids") for text in request.model_ids)
-        kinds = frozenset(request.kinds)
-        since = request.after_revision
+        """Snapshot items, snapshot end, events with progress."""
         self._watchers += 1
         try:
-            if request.include_snapshot:
-                items, since = await self._node.read(lambda state: self._items(state, models))
-                for item in items:
-                    yield operations_pb2.WatchResponse(snapshot_item=item)
-                yield operations_pb2.WatchResponse(snapshot_end=operations_pb2.SnapshotEnd(revision=since))
-            async for batch in self._node.watch(since):
-                for envelope in batch.envelopes:
-                    if _wanted(envelope, models, kinds):
-                        yield operations_pb2.WatchResponse(event=event(envelope))
-                if not batch.envelopes:
-                    progress = operations_pb2.Progress(revision=batch.revision, now=timestamp(self._node.now()))
-                    yield operations_pb2.WatchResponse(progress=progress)
+            async for message in self._watching.stream(request):
+                yield cast("operations_pb2.WatchResponse", message)  # encoded already; the interceptors let it pass
         finally:
             self._watchers -= 1
-
-    def _items(self, state: State, models: frozenset[ModelId]) -> list[operations_pb2.SnapshotItem]:
-        return [
-            operations_pb2.SnapshotItem(
-                model=model(state.models[model_id]),
-                staleness=staleness(state.models[model_id], self._evaluator.latest.get(model_id)),
-            )
-            for model_id in sorted(state.models)
-            if not models or model_id in models
-        ]
 
     async def ListEvents(  # noqa: N802
         self, request: operations_pb2.ListEventsRequest, context: Context
     ) -> operations_pb2.ListEventsResponse:
         """The audit log, oldest first."""
-        models = frozenset({parse_model_id(request.model_id)}) if request.model_id else frozenset()
+        interest = interest_of(request.kinds, [request.model_id] if request.model_id else [])
         events_max = request.events_max or EVENTS_DEFAULT
-        found: list[operations_pb2.Event] = []
-        after, revision = request.after_revision, self._node.revision
-        while len(found) < events_max and after < revision:
-            page = await self._node.events(after, PAGE_EVENTS)
-            if not page:
+        revision, scanned = self._node.revision, request.after_revision
+        reply = operations_pb2.ListEventsResponse(revision=revision)
+        begun_s, size = time.monotonic(), 0
+        while scanned < revision and time.monotonic() - begun_s < SCAN_S_MAX:
+            page = await self._node.events(scanned, PAGE_EVENTS)
+            for envelope in page:
+                if len(reply.events) >= events_max or size >= ANSWER_BYTES:
+                    break
+                scanned = envelope.seq
+                if interest.everything or interest.wants(subject_of(self._node.state, envelope)):
+                    reply.events.append(event(envelope, self._node.state))
+                    size += reply.events[-1].ByteSize()
+            if not page or scanned < page[-1].seq:
                 break
-            found.extend(event(envelope) for envelope in page if _wanted(envelope, models, frozenset()))
-            after = page[-1].seq
-        return operations_pb2.ListEventsResponse(events=found[:events_max], revision=revision)
+        reply.scanned_revision = scanned
+        return reply
 
     async def AdvanceClock(  # noqa: N802
         self, request: operations_pb2.AdvanceClockRequest, context: Context
@@ -186,9 +177,3 @@ def _limits(limits: RetrainingLimits) -> operations_pb2.RetrainingLimits:
     return operations_pb2.RetrainingLimits(
         running_max=limits.running_max, running_per_team_max=limits.running_per_team_max
     )
-
-
-def _wanted(envelope: Envelope, models: frozenset[ModelId], kinds: frozenset[str]) -> bool:
-    if models and event_model(envelope.event) not in models:
-        return False
-    return not kinds or event_kind(envelope.event) in kinds
