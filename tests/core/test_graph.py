@@ -8,12 +8,13 @@ import pytest
 from control_plane.core.errors import Invalid, NotFound, Reason, Refused
 from control_plane.core.graph.dependency_graph import DependencyGraph
 from control_plane.core.graph.facts import Dependency, DependencyType, GraphSnapshot, Node, NodeKind
-from control_plane.core.graph.impact import all_paths, impact, upstream
+from control_plane.core.graph.impact import ImpactFilter, PathsWanted, impact, upstream
 from control_plane.core.graph.order import (
     nearest_downstream_models,
     nearest_upstream_models,
     topological_waves,
 )
+from control_plane.core.graph.paths import all_paths
 from control_plane.core.graph.rules import (
     ENDS,
     PROBLEMS_IN_MESSAGE_MAX,
@@ -28,6 +29,9 @@ from control_plane.core.ids import NodeId
 WEATHER, TEMP = NodeId("dataset:weather"), NodeId("feature:temp")
 AIR, DELAY, MISSED = NodeId("model:air_time"), NodeId("model:delay"), NodeId("model:missed")
 SHARE, DESK = NodeId("feature:delay_share"), NodeId("consumer:desk")
+
+
+SHORTEST = ImpactFilter(paths=PathsWanted.SHORTEST)
 
 
 def edge(up: str, down: str, edge_type: str = "consumes_output", note: str = "") -> Dependency:
@@ -56,35 +60,35 @@ def flights() -> DependencyGraph:
 def test_impact_is_ordered_by_wave_and_complete() -> None:
     answer = impact(flights(), WEATHER)
     assert answer.node_ids == (TEMP, AIR, DELAY, SHARE, MISSED, DESK)
-    assert answer.waves == (1, 2, 3, 4, 5, 6)
-    assert answer.distances == (1, 2, 3, 4, 3, 4)
+    assert answer.waves.tolist() == [1, 2, 3, 4, 5, 6]
+    assert answer.distances.tolist() == [1, 2, 3, 4, 3, 4]
     assert answer.complete
-    assert answer.why_incomplete == ""
+    assert answer.reasons == ()
 
 
 def test_impact_of_some_kinds_counts_waves_among_them() -> None:
-    answer = impact(flights(), WEATHER, kinds=[NodeKind.MODEL])
+    answer = impact(flights(), WEATHER, ImpactFilter(kinds=frozenset({NodeKind.MODEL})))
     assert answer.by_wave() == ((AIR,), (DELAY,), (MISSED,))
-    assert answer.distances == (2, 3, 3)
+    assert answer.distances.tolist() == [2, 3, 3]
     assert answer.complete
 
 
 def test_bounded_depth_says_what_it_left_out() -> None:
-    answer = impact(flights(), WEATHER, max_depth=3)
+    answer = impact(flights(), WEATHER, ImpactFilter(depth_max=3))
     assert answer.node_ids == (TEMP, AIR, DELAY, MISSED)
-    assert answer.waves == (1, 2, 3, 3)
+    assert answer.waves.tolist() == [1, 2, 3, 3]
     assert not answer.complete
-    assert answer.why_incomplete == "2 nodes lie deeper than 3"
-    assert impact(flights(), WEATHER, max_depth=6).complete
+    assert answer.reasons == ("2 nodes lie deeper than 3",)
+    assert impact(flights(), WEATHER, ImpactFilter(depth_max=6)).complete
 
 
 def test_depth_below_one_is_invalid() -> None:
     with pytest.raises(Invalid, match="at least 1"):
-        impact(flights(), WEATHER, max_depth=0)
+        impact(flights(), WEATHER, ImpactFilter(depth_max=0))
 
 
 def test_paths_are_shortest_and_counted() -> None:
-    answer = impact(flights(), WEATHER, include_paths=True)
+    answer = impact(flights(), WEATHER, SHORTEST)
     rows = {row.node_id: row for row in answer.reached()}
     assert rows[MISSED].path == (WEATHER, TEMP, AIR, MISSED)
     assert rows[MISSED].path_count == 2
@@ -92,16 +96,16 @@ def test_paths_are_shortest_and_counted() -> None:
 
 
 def test_paths_beyond_the_limit_are_left_out_and_named() -> None:
-    answer = impact(flights(), WEATHER, include_paths=True, path_nodes_max=5)
+    answer = impact(flights(), WEATHER, ImpactFilter(paths=PathsWanted.SHORTEST, path_nodes_max=5))
     assert [bool(path) for path in answer.paths] == [True, True, False, False, False, False]
     assert not answer.complete
-    assert "paths of 4 nodes left out" in answer.why_incomplete
+    assert "paths of 4 nodes left out" in answer.reasons[0]
 
 
 def test_upstream_starts_at_the_node_and_goes_up() -> None:
-    answer = upstream(flights(), MISSED, include_paths=True)
+    answer = upstream(flights(), MISSED, SHORTEST)
     assert answer.node_ids == (SHARE, DELAY, AIR, TEMP, WEATHER)
-    assert answer.waves == (1, 2, 3, 4, 5)
+    assert answer.waves.tolist() == [1, 2, 3, 4, 5]
     assert answer.paths[-1] == (MISSED, AIR, TEMP, WEATHER)
 
 
@@ -109,8 +113,8 @@ def test_all_paths_and_their_bound() -> None:
     graph = flights()
     every = all_paths(graph, WEATHER, DESK)
     assert every.paths == (
-        (WEATHER, TEMP, AIR, DELAY, SHARE, MISSED, DESK),
         (WEATHER, TEMP, AIR, MISSED, DESK),
+        (WEATHER, TEMP, AIR, DELAY, SHARE, MISSED, DESK),
     )
     assert every.complete
     one = all_paths(graph, WEATHER, DESK, paths_max=1)
@@ -134,7 +138,7 @@ def test_path_numbers_beyond_any_enumeration() -> None:
     assert found.total == 2 ** (layers - 2)
     assert len(found.paths) == 3
     assert not found.complete
-    assert impact(graph, source, include_paths=True).path_counts[-1] == float("inf")
+    assert impact(graph, source, SHORTEST).path_counts[-1] == float("inf")
 
 
 @pytest.mark.parametrize("ask", [impact, upstream, nearest_upstream_models, nearest_downstream_models])
@@ -315,7 +319,7 @@ def test_a_snapshot_survives_the_codec_and_gives_the_same_answers() -> None:
     raw = msgspec.msgpack.encode(graph.to_snapshot())
     again = DependencyGraph.from_snapshot(msgspec.msgpack.decode(raw, type=GraphSnapshot))
     assert msgspec.msgpack.encode(again.to_snapshot()) == raw
-    assert impact(again, WEATHER, include_paths=True) == impact(graph, WEATHER, include_paths=True)
+    assert list(impact(again, WEATHER, SHORTEST).reached()) == list(impact(graph, WEATHER, SHORTEST).reached())
 
 
 @pytest.mark.parametrize(

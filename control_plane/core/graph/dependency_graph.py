@@ -11,21 +11,26 @@ question is answered from (`impact.py`, `order.py`).
 
 from collections.abc import Collection, Iterable, Sequence
 
+import numpy as np
 import rustworkx as rx
 
 from control_plane.core.errors import Invalid, NotFound, Reason, Violation
+from control_plane.core.graph.columns import KIND_CODES, Columns
 from control_plane.core.graph.facts import Dependency, DependencyType, GraphSnapshot, Node, NodeKind
-from control_plane.core.graph.layout import Layout, build_layout
+from control_plane.core.graph.layout import Bools, Layout
+from control_plane.core.graph.layouts import Layouts
 from control_plane.core.ids import NodeId, node_kind
 
 
 class DependencyGraph:
-    """Nodes, dependencies, and two layouts of them that are rebuilt on first use after an edge changed."""
+    """Nodes, dependencies, their facts in columns, and layouts of the edges (see `layout.py`)."""
 
     def __init__(self) -> None:
         self._graph: rx.PyDiGraph[Node, Dependency] = rx.PyDiGraph(check_cycle=False, multigraph=True)
         self._index: dict[NodeId, int] = {}
-        self._layouts: dict[bool, Layout] = {}
+        self._layouts = Layouts()
+        self.columns = Columns()
+        """Facts by index; for this package and whoever renders its answers."""
         self.topology_version = 0
         """Counts changes of the node set and the edges. Only for caches in this process; never kept."""
         self.nodes_version = 0
@@ -49,14 +54,24 @@ class DependencyGraph:
         """Add a node, or replace its facts. Returns whether anything changed."""
         index = self._index.get(node.node_id)
         if index is None:
-            self._index[node.node_id] = self._graph.add_node(node)
-            self._topology_changed()
+            index = self._index[node.node_id] = self._graph.add_node(node)
+            self.topology_version += 1
         elif self._graph[index] == node:
             return False
         else:
             self._graph[index] = node
         self.nodes_version += 1
+        self.columns.put(index, node, self.nodes_version)
         return True
+
+    def put_retrain_cost(self, node_id: NodeId, gpu_hours: float) -> None:
+        """Say what retraining a model costs; 0 when it is not known. It is no fact of the node and not kept in
+        snapshots of the graph: the model's record has it.
+
+        Raises:
+            NotFound: there is no such node.
+        """
+        self.columns.gpu_hours[self._find(node_id)] = gpu_hours
 
     def remove_node(self, node_id: NodeId) -> tuple[Dependency, ...]:
         """Remove a node with every dependency that touches it; returns those, sorted.
@@ -67,9 +82,12 @@ class DependencyGraph:
         index = self._find(node_id)
         touching = [edge for _, _, edge in self._graph.in_edges(index)]
         touching += [edge for _, _, edge in self._graph.out_edges(index)]
+        self._layouts.remove_edges(touching, {edge.key[:2] for edge in touching})
+        self._layouts.remove_node(node_id)
         self._graph.remove_node(index)
         del self._index[node_id]
-        self._topology_changed()
+        self.columns.forget(index)
+        self.topology_version += 1
         self.nodes_version += 1
         return tuple(sorted(touching, key=_key))
 
@@ -93,23 +111,26 @@ class DependencyGraph:
                 changed += 1
         if new:
             self._graph.add_edges_from([(*key[:2], dependency) for key, dependency in new.items()])
-            self._topology_changed()
+            self._layouts.add_edges(tuple(new.values()))
+            self.topology_version += 1
         return changed
 
     def remove_dependencies(self, dependencies: Iterable[Dependency]) -> int:
         """Remove the dependencies with these keys, whatever their notes. Returns how many were there."""
-        removed = 0
+        removed: list[Dependency] = []
         for dependency in dependencies:
             source, target = self._index.get(dependency.upstream), self._index.get(dependency.downstream)
             if source is None or target is None:
                 continue
-            edge_index, _ = self._edge(source, target, dependency.edge_type)
-            if edge_index is not None:
+            edge_index, known = self._edge(source, target, dependency.edge_type)
+            if edge_index is not None and known is not None:
                 self._graph.remove_edge_from_index(edge_index)
-                removed += 1
+                removed.append(known)
         if removed:
-            self._topology_changed()
-        return removed
+            left = {(e.upstream, e.downstream) for e in removed if not self.between(e.upstream, e.downstream)}
+            self._layouts.remove_edges(removed, left)
+            self.topology_version += 1
+        return len(removed)
 
     # -- facts -----------------------------------------------------------------------------------------------
 
@@ -227,18 +248,27 @@ class DependencyGraph:
         back = self.shortest_path(downstream, upstream)
         return None if back is None else (upstream, *back)
 
-    def layout(self, *, reverse: bool = False) -> Layout:
-        """The arrays that larger questions are answered from; for this package only."""
-        layout = self._layouts.get(reverse)
-        if layout is None:
-            layout = self._layouts[reverse] = build_layout(self._graph, reverse=reverse)
-        return layout
+    def layout(self, *, reverse: bool = False, types: Collection[DependencyType] = ()) -> Layout:
+        """The arrays that larger questions are answered from, of edges of some types or all; for this package only.
 
-    def scratch(self) -> "DependencyGraph":
-        """A copy to try changes on. The nodes and edges themselves are shared: they are frozen."""
+        A node without any edge may be missing from its numbering.
+        """
+        return self._layouts.get(self._graph, self._index, frozenset(types), reverse=reverse)
+
+    def kinds_mask(self, layout: Layout, kinds: Iterable[NodeKind]) -> Bools:
+        """True at the position of each node of one of these kinds."""
+        return np.isin(self.columns.kind[layout.numbering.index], [KIND_CODES[kind.value] for kind in kinds])
+
+    def scratch(self, *, layouts: bool = False) -> "DependencyGraph":
+        """A copy to try changes on, with its layouts if larger questions will be asked of it. The nodes and edges
+        themselves are shared: they are frozen.
+        """
         copy = DependencyGraph()
         copy._graph = self._graph.copy()
         copy._index = dict(self._index)
+        copy.columns = self.columns.copy()
+        if layouts:
+            copy._layouts = self._layouts.copy()
         return copy
 
     def add_if_acyclic(self, batch: Sequence[Dependency]) -> bool:
@@ -248,7 +278,8 @@ class DependencyGraph:
         edges = [(self._index[d.upstream], self._index[d.downstream], d) for d in batch]
         added = self._graph.add_edges_from(edges)
         if rx.is_directed_acyclic_graph(self._graph):
-            self._topology_changed()
+            self._layouts.add_edges(batch)
+            self.topology_version += 1
             return True
         for index in added:
             self._graph.remove_edge_from_index(index)
@@ -281,6 +312,8 @@ class DependencyGraph:
         built._graph.add_edges_from(edges)
         if not rx.is_directed_acyclic_graph(built._graph):
             raise _damaged("dependencies", "they contain a cycle")
+        for node_id, place in index.items():
+            built.columns.put(place, built._graph[place], 0)
         return built
 
     # -- inside ----------------------------------------------------------------------------------------------
@@ -294,8 +327,10 @@ class DependencyGraph:
     def _models_reached(self, node_id: NodeId, *, reverse: bool) -> tuple[NodeId, ...]:
         self._find(node_id)
         layout = self.layout(reverse=reverse)
-        reached = layout.reached(layout.position[node_id])
-        models = layout.node_ids[reached & layout.kinds_mask([NodeKind.MODEL])]
+        start = layout.numbering.position.get(node_id)
+        if start is None:
+            return ()
+        models = layout.numbering.node_ids[layout.reached(start) & self.kinds_mask(layout, [NodeKind.MODEL])]
         return tuple(sorted(models.tolist()))
 
     def _edge(
@@ -308,10 +343,6 @@ class DependencyGraph:
             if known.edge_type == edge_type:
                 return index, known
         return None, None
-
-    def _topology_changed(self) -> None:
-        self._layouts.clear()
-        self.topology_version += 1
 
 
 def _key(dependency: Dependency) -> tuple[NodeId, NodeId, DependencyType]:

@@ -1,258 +1,239 @@
 """What a change reaches: the impact set of a node, by wave, and the same question asked upwards.
 
 Depth is unbounded unless the caller bounds it, and an answer says whether it is complete. Answers come in
-columns rather than as one object per node: a set may hold thousands of nodes and is asked for in
+columns rather than as one object per node: a set may hold a hundred thousand nodes and is asked for in
 milliseconds.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice, pairwise
+from enum import StrEnum
+from itertools import pairwise
 
 import numpy as np
 
-from control_plane.core.errors import Invalid, NotFound, Reason, Violation
+from control_plane.core.errors import Invalid, Reason, Violation
 from control_plane.core.graph.dependency_graph import DependencyGraph
-from control_plane.core.graph.facts import NodeKind
-from control_plane.core.graph.layout import Bools, Ints, Layout
+from control_plane.core.graph.facts import DependencyType, NodeKind
+from control_plane.core.graph.layout import Bools, Counts, Floats, Ints, Layout
+from control_plane.core.graph.paths import (
+    PATH_NODES_MAX,
+    PATHS_MAX,
+    by_end,
+    count_paths,
+    left_out,
+    limited,
+    shortest_paths,
+    walks_by_length,
+)
 from control_plane.core.ids import NodeId
 
-PATH_NODES_MAX = 1_000_000
-"""Node ids over all shortest paths of one answer: about 10 MB. On a chain of 100,000 it would be 5e9."""
 
-PATHS_MAX = 1_000
-"""Paths enumerated between two nodes unless the caller asks otherwise; more than a person reads."""
+class PathsWanted(StrEnum):
+    """What of the paths an answer shows."""
+
+    NONE = "none"
+    SHORTEST = "shortest"
+    ALL = "all"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImpactFilter:
+    """What to look at, and what of it to show. Empty sets mean all.
+
+    `depth_max` (hops, None for no bound) and `types` bound the walk. `kinds`, `tiers` and `teams` choose from what it
+    reached; paths still run through everything.
+    """
+
+    depth_max: int | None = None
+    kinds: frozenset[NodeKind] = frozenset()
+    tiers: frozenset[int] = frozenset()
+    teams: frozenset[str] = frozenset()
+    types: frozenset[DependencyType] = frozenset()
+    paths: PathsWanted = PathsWanted.NONE
+    paths_max: int = PATHS_MAX
+    path_nodes_max: int = PATH_NODES_MAX
+
+
+EVERYTHING = ImpactFilter()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReachedNode:
-    """One row of an `Impact`. `path` is empty unless paths were asked for."""
+    """One row of an `Impact`. Paths are empty unless they were asked for."""
 
     node_id: NodeId
     wave: int
     distance: int
-    path: tuple[NodeId, ...]
-    path_count: float | None
+    path: tuple[NodeId, ...] = ()
+    path_count: float | None = None
+    all_paths: tuple[tuple[NodeId, ...], ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Impact:
     """Everything a node reaches, the node itself left out; columns of equal length, ordered by wave, then id.
 
     `waves` counts topological layers within the answer from 1: all upstreams a node has in the answer are in
     earlier waves, and a node of wave w > 1 has one in wave w - 1. `distances` are hops of the shortest path.
     With paths, each node has one shortest path, both ends included, and the number of all its paths: exact
-    below 2**53, rounded above, infinite beyond 1e308. `complete` is False if anything was left out that was
-    not excluded by kind.
+    below 2**53, rounded above, infinite beyond 1e308.
     """
 
     node_id: NodeId
-    node_ids: tuple[NodeId, ...]
-    waves: tuple[int, ...]
-    distances: tuple[int, ...]
+    layout: Layout
+    used: Bools
+    """True at each position that was walked, the asked node included, whatever was chosen from it; shape (N,)."""
+    positions: Ints
+    """Of the answer, in order; shape (R,)."""
+    waves: Counts
+    distances: Counts
     paths: tuple[tuple[NodeId, ...], ...] = ()
-    path_counts: tuple[float, ...] = ()
-    complete: bool = True
-    why_incomplete: str = ""
+    path_counts: Floats | None = None
+    all_paths: tuple[tuple[tuple[NodeId, ...], ...], ...] = ()
+    reasons: tuple[str, ...] = ()
+    """What was left out that no filter asked to leave out, each in a sentence."""
 
     def __len__(self) -> int:
-        return len(self.node_ids)
+        return len(self.positions)
+
+    @property
+    def node_ids(self) -> tuple[NodeId, ...]:
+        """Ids of the answer, in order."""
+        return tuple(self.layout.numbering.node_ids[self.positions].tolist())
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing was left out but by a filter."""
+        return not self.reasons
 
     @property
     def wave_count(self) -> int:
         """Number of waves."""
-        return self.waves[-1] if self.waves else 0
+        return int(self.waves[-1]) if len(self.waves) else 0
 
     def by_wave(self) -> tuple[tuple[NodeId, ...], ...]:
         """The node ids, one tuple per wave."""
-        bounds = np.searchsorted(np.array(self.waves), np.arange(1, self.wave_count + 2)).tolist()
-        return tuple(self.node_ids[first:end] for first, end in pairwise(bounds))
+        bounds = np.searchsorted(self.waves, np.arange(1, self.wave_count + 2)).tolist()
+        ids = self.node_ids
+        return tuple(ids[first:end] for first, end in pairwise(bounds))
 
     def reached(self) -> Iterator[ReachedNode]:
         """Row by row, for whoever wants few of them or does not mind the time."""
-        for i, (node_id, wave, distance) in enumerate(zip(self.node_ids, self.waves, self.distances, strict=True)):
+        columns = zip(self.node_ids, self.waves.tolist(), self.distances.tolist(), strict=True)
+        for i, (node_id, wave, distance) in enumerate(columns):
             yield ReachedNode(
                 node_id=node_id,
                 wave=wave,
                 distance=distance,
                 path=self.paths[i] if self.paths else (),
-                path_count=self.path_counts[i] if self.path_counts else None,
+                path_count=None if self.path_counts is None else float(self.path_counts[i]),
+                all_paths=self.all_paths[i] if self.all_paths else (),
             )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Paths:
-    """Paths between two nodes, both ends included, in the order of their ids; `total` is exact."""
-
-    paths: tuple[tuple[NodeId, ...], ...]
-    total: int
-    complete: bool
-    why_incomplete: str = ""
-
-
-def impact(
-    graph: DependencyGraph,
-    node_id: NodeId,
-    *,
-    max_depth: int | None = None,
-    kinds: Collection[NodeKind] = (),
-    include_paths: bool = False,
-    path_nodes_max: int = PATH_NODES_MAX,
-) -> Impact:
+def impact(graph: DependencyGraph, node_id: NodeId, wanted: ImpactFilter = EVERYTHING) -> Impact:
     """Everything downstream of a node.
 
-    Args:
-        graph: where to look.
-        node_id: the node that changes.
-        max_depth: hops at most, >= 1; None for no bound. Nodes left out by it make the answer incomplete.
-        kinds: only these in the answer; none means all. Paths run through every kind.
-        include_paths: also find one shortest path and the number of paths for each node.
-        path_nodes_max: node ids over all paths at most; nodes beyond have an empty path and the answer is
-            incomplete.
+    Nodes deeper than `depth_max` and paths beyond the limits make an answer incomplete.
+
     Raises:
         NotFound: there is no such node.
-        Invalid: `max_depth` < 1.
+        Invalid: `depth_max` < 1.
     """
-    return _reach(graph, node_id, max_depth, kinds, path_nodes_max if include_paths else None, reverse=False)
+    return _reach(graph, node_id, wanted, reverse=False)
 
 
-def upstream(
-    graph: DependencyGraph,
-    node_id: NodeId,
-    *,
-    max_depth: int | None = None,
-    kinds: Collection[NodeKind] = (),
-    include_paths: bool = False,
-    path_nodes_max: int = PATH_NODES_MAX,
-) -> Impact:
+def upstream(graph: DependencyGraph, node_id: NodeId, wanted: ImpactFilter = EVERYTHING) -> Impact:
     """Everything a node depends on; waves and paths start at the node and go up. Otherwise as `impact`."""
-    return _reach(graph, node_id, max_depth, kinds, path_nodes_max if include_paths else None, reverse=True)
+    return _reach(graph, node_id, wanted, reverse=True)
 
 
-def all_paths(graph: DependencyGraph, source: NodeId, target: NodeId, *, paths_max: int = PATHS_MAX) -> Paths:
-    """Paths from `source` downstream to `target`, at most `paths_max`, and how many there are.
-
-    The search enters only nodes that lead to the target, so its cost is that of the paths it returns.
-
-    Raises:
-        NotFound: either is not a node.
-    """
-    for end in (source, target):
-        if not graph.has_node(end):
-            raise NotFound(Reason.NODE_NOT_FOUND, f"there is no node {end}", node_id=end)
-    # Turned round, so that positions ascend from the target back to the source and `sources_of` looks
-    # downstream.
-    layout = graph.layout(reverse=True)
-    first, last = layout.position[source], layout.position[target]
-    ways = _ways_to_target(layout, first, last)
-    total = ways.get(first, 0)
-    walks = islice(_walks(layout, ways, first, last), paths_max)
-    paths = tuple(tuple(layout.node_ids[list(walk)].tolist()) for walk in walks)
-    complete = len(paths) == total
-    why = "" if complete else f"{total - len(paths)} of {total} paths left out: the limit is {paths_max}"
-    return Paths(paths=paths, total=total, complete=complete, why_incomplete=why)
+def chosen_mask(graph: DependencyGraph, layout: Layout, wanted: ImpactFilter) -> Bools | None:
+    """True at each position that kinds, tiers and teams choose; None if they choose all."""
+    if not (wanted.kinds or wanted.tiers or wanted.teams):
+        return None
+    index, columns = layout.numbering.index, graph.columns
+    mask = np.ones(len(index), np.bool_)
+    if wanted.kinds:
+        mask &= graph.kinds_mask(layout, wanted.kinds)
+    if wanted.tiers:
+        mask &= np.isin(columns.tier[index], sorted(wanted.tiers))
+    if wanted.teams:
+        codes = [code for team in sorted(wanted.teams) if (code := columns.teams.known(team)) is not None]
+        mask &= np.isin(columns.team[index], codes)
+    return mask
 
 
-def _reach(
-    graph: DependencyGraph,
-    node_id: NodeId,
-    max_depth: int | None,
-    kinds: Collection[NodeKind],
-    path_nodes_max: int | None,
-    *,
-    reverse: bool,
-) -> Impact:
-    if max_depth is not None and max_depth < 1:
+def _reach(graph: DependencyGraph, node_id: NodeId, wanted: ImpactFilter, *, reverse: bool) -> Impact:
+    if wanted.depth_max is not None and wanted.depth_max < 1:
         violation = Violation(field="depth_max", rule="gte", message="ask for a depth of at least 1, or none at all")
         raise Invalid(Reason.INVALID_ARGUMENT, violation)
     graph.node(node_id)
-    layout = graph.layout(reverse=reverse)
-    start = layout.position[node_id]
+    layout = graph.layout(reverse=reverse, types=wanted.types)
+    start = layout.numbering.position.get(node_id)
+    if start is None:
+        return _nothing(node_id, layout)
     distance = layout.shortest(start)
-    members: Bools = distance >= 0
-    why: list[str] = []
-    if max_depth is not None:
-        near = members & (distance <= max_depth)
-        if left_out := int(members.sum() - near.sum()):
-            why.append(f"{left_out} nodes lie deeper than {max_depth}")
-        members = near
-    answered = members.copy()
+    used: Bools = distance >= 0
+    reasons: list[str] = []
+    if wanted.depth_max is not None:
+        near = used & (distance <= wanted.depth_max)
+        if deeper := int(used.sum() - near.sum()):
+            verb = "lies" if deeper == 1 else "lie"
+            reasons.append(f"{deeper:,} {'node' if deeper == 1 else 'nodes'} {verb} deeper than {wanted.depth_max}")
+        used = near
+    answered = used.copy()
     answered[start] = False
-    if kinds:
-        answered &= layout.kinds_mask(sorted(kinds))
-    wave = layout.longest(start, answered.astype(np.int64), members if max_depth is not None else None)
-    order = layout.in_order(np.flatnonzero(answered), wave)
+    chosen = chosen_mask(graph, layout, wanted)
+    if chosen is not None:
+        answered &= chosen
+    wave = layout.longest(start, answered.astype(np.int32), used if wanted.depth_max is not None else None)
+    order = layout.in_order(answered, wave)
     paths: tuple[tuple[NodeId, ...], ...] = ()
-    counts: tuple[float, ...] = ()
-    if path_nodes_max is not None:
-        paths, dropped = _shortest_paths(layout, start, order, distance, path_nodes_max)
-        counts = tuple(layout.path_counts(start, members)[order].tolist())
+    every: tuple[tuple[tuple[NodeId, ...], ...], ...] = ()
+    counts: Floats | None = None
+    if wanted.paths is not PathsWanted.NONE:
+        paths, dropped = shortest_paths(layout, start, order, distance, wanted.path_nodes_max)
+        counts = layout.path_counts(start, used)[order]
         if dropped:
-            why.append(f"paths of {dropped} nodes left out: the limit is {path_nodes_max} node ids")
+            reasons.append(f"paths of {dropped:,} nodes left out: the limit is {wanted.path_nodes_max:,} node ids")
+    if wanted.paths is PathsWanted.ALL:
+        every, why = _every_path(graph, layout, start, order, used, wanted)
+        reasons += [why] if why else []
     return Impact(
         node_id=node_id,
-        node_ids=tuple(layout.node_ids[order].tolist()),
-        waves=tuple(wave[order].tolist()),
-        distances=tuple(distance[order].tolist()),
+        layout=layout,
+        used=used,
+        positions=order,
+        waves=wave[order],
+        distances=distance[order],
         paths=paths,
         path_counts=counts,
-        complete=not why,
-        why_incomplete="; ".join(why),
+        all_paths=every,
+        reasons=tuple(reasons),
     )
 
 
-def _shortest_paths(
-    layout: Layout, start: int, positions: Ints, distance: Ints, path_nodes_max: int
-) -> tuple[tuple[tuple[NodeId, ...], ...], int]:
-    """One shortest path to each position, nearest first until the limit; and how many were dropped."""
-    ids = layout.node_ids
-    known: dict[int, tuple[NodeId, ...]] = {start: (ids[start],)}
-
-    def path_to(position: int) -> tuple[NodeId, ...]:
-        """Step back along the predecessor nearest to the start, the first by id among equals."""
-        trail: list[int] = []
-        while position not in known:
-            trail.append(position)
-            sources = layout.sources_of(position)
-            nearest = sources[distance[sources] == distance[position] - 1]
-            position = int(nearest[np.argmin(layout.rank[nearest])])
-        for later in reversed(trail):
-            known[later] = (*known[position], ids[later])
-            position = later
-        return known[position]
-
-    by_distance = positions[np.argsort(distance[positions], kind="stable")]
-    within = np.cumsum(distance[by_distance] + 1) <= path_nodes_max
-    found = {position: path_to(position) for position in by_distance[within].tolist()}
-    return tuple(found.get(p, ()) for p in positions.tolist()), len(positions) - len(found)
+def _nothing(node_id: NodeId, layout: Layout) -> Impact:
+    """A node that has no edges yet, and therefore no position."""
+    none = np.zeros(0, np.int32)
+    used = np.zeros(len(layout.numbering), np.bool_)
+    return Impact(
+        node_id=node_id, layout=layout, used=used, positions=np.zeros(0, np.int64), waves=none, distances=none
+    )
 
 
-def _ways_to_target(layout: Layout, first: int, last: int) -> dict[int, int]:
-    """For each position on a path between the two: how many paths lead on to `last`. Python integers, always
-    exact.
-    """
-    leads_on = layout.reached(last)
-    if not leads_on[first]:
-        return {}
-    needed, pending = {first}, [first]
-    while pending:
-        for after in layout.sources_of(pending.pop()).tolist():
-            if leads_on[after] and after not in needed:
-                needed.add(after)
-                pending.append(after)
-    ways = {last: 1}
-    for position in sorted(needed - {last}):
-        ways[position] = sum(ways.get(after, 0) for after in layout.sources_of(position).tolist())
-    return ways
-
-
-def _walks(layout: Layout, ways: dict[int, int], first: int, last: int) -> Iterator[tuple[int, ...]]:
-    """Every path from `first` to `last` in the order of their ids; depth first, without recursion."""
-    stack: list[tuple[int, ...]] = [(first,)] if ways else []
-    while stack:
-        walk = stack.pop()
-        if walk[-1] == last:
-            yield walk
-            continue
-        after = [p for p in layout.sources_of(walk[-1]).tolist() if p in ways]
-        stack += [(*walk, p) for p in sorted(after, key=layout.rank.__getitem__, reverse=True)]
+def _every_path(
+    graph: DependencyGraph, layout: Layout, start: int, order: Ints, used: Bools, wanted: ImpactFilter
+) -> tuple[tuple[tuple[tuple[NodeId, ...], ...], ...], str]:
+    """All paths to each node of the answer within the limit, and what was left out."""
+    onward = graph.layout(reverse=not layout.reverse, types=wanted.types)
+    ends = np.zeros(len(used), np.bool_)
+    ends[order] = True
+    walks = list(limited(walks_by_length(layout, onward, start, ends, used), wanted.paths_max, wanted.path_nodes_max))
+    total = count_paths(layout, start, used, order)
+    ids, grouped = layout.numbering.node_ids, by_end(walks)
+    every = tuple(tuple(tuple(ids[list(walk)].tolist()) for walk in grouped.get(p, ())) for p in order.tolist())
+    missing = total - len(walks)
+    return every, left_out(missing, total, len(walks), wanted.paths_max) if missing else ""

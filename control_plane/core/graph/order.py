@@ -29,10 +29,11 @@ def topological_waves(graph: DependencyGraph, node_ids: Collection[NodeId]) -> t
     if not asked:
         return ()
     layout = graph.layout()
-    positions = np.array([layout.position[node_id] for node_id in asked])
-    step = np.zeros(len(graph), np.int64)
+    # One that has no edges may have no position; nothing is before it.
+    positions = np.array([layout.numbering.position.get(node_id, -1) for node_id in asked])
+    step = np.zeros(len(layout.numbering) + 1, np.int32)
     step[positions] = 1
-    depth = layout.longest_from_roots(step)[positions].tolist()
+    depth = np.append(layout.longest_from_roots(step[:-1]), np.int32(1))[positions].tolist()
     waves: list[list[NodeId]] = [[] for _ in range(max(depth))]
     for node_id, wave in zip(asked, depth, strict=True):
         waves[wave - 1].append(node_id)
@@ -63,15 +64,18 @@ def _nearest_models(graph: DependencyGraph, node_id: NodeId, *, reverse: bool) -
     """
     graph.node(node_id)
     layout = graph.layout(reverse=not reverse)
-    start = layout.position[node_id]
+    node_ids = layout.numbering.node_ids
+    start = layout.numbering.position.get(node_id)
+    if start is None:
+        return ()
     seen, pending, models = {start}, [start], []
     while pending:
         for position in layout.sources_of(pending.pop()).tolist():
             if position in seen:
                 continue
             seen.add(position)
-            if node_kind(layout.node_ids[position]) == NodeKind.MODEL:
+            if node_kind(node_ids[position]) == NodeKind.MODEL:
                 models.append(position)
             else:
                 pending.append(position)
-    return tuple(sorted(layout.node_ids[models].tolist()))
+    return tuple(sorted(node_ids[models].tolist()))
