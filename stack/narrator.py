@@ -125,8 +125,8 @@ class Narrator:
 
     def _tell_events(self, runway: Runway, after_revision: int) -> None:
         for item in runway.watch(after_revision):
-            if item.WhichOneof("item") == "event":
-                self._tell(from_timestamp(item.event.at), self._story.of_event(item.event))
+            if isinstance(item, messages.Event):
+                self._tell(from_timestamp(item.at), self._story.of_event(item))
 
     async def _look_around(self, runway: Runway) -> None:
         while True:

@@ -374,10 +374,10 @@ def serve_fleet(fake: ControlPlaneFake) -> None:
     fake.answers |= {
         "OperationsService/GetStatus": _status,
         "OperationsService/ListEvents": lambda request, _context: operations_pb2.ListEventsResponse(
-            events=_page(EVENTS, request.after_revision, request.events_max), revision=42
+            events=_page(EVENTS, request.after_revision, request.events_max), revision=42, scanned_revision=42
         ),
-        "OperationsService/Watch": lambda request, _context: (
-            operations_pb2.WatchResponse(event=event) for event in _page(EVENTS, request.after_revision, 100)
+        "OperationsService/Watch": lambda request, _context: iter(
+            [operations_pb2.WatchResponse(events=_page(EVENTS, request.after_revision, 100))]
         ),
         "OperationsService/HoldRetraining": lambda _r, _c: operations_pb2.HoldRetrainingResponse(revision=43),
         "OperationsService/ReleaseRetraining": lambda _r, _c: operations_pb2.ReleaseRetrainingResponse(revision=44),

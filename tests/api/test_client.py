@@ -108,7 +108,7 @@ def test_every_call_has_a_deadline(fake: ControlPlaneFake, runway: Runway) -> No
     answer_register(fake)
     fake.answers["OperationsService/GetStatus"] = lambda _request, _context: operations_pb2.GetStatusResponse()
     fake.answers["OperationsService/Watch"] = lambda _request, _context: iter(
-        [operations_pb2.WatchResponse(event=operations_pb2.Event(revision=1))]
+        [operations_pb2.WatchResponse(events=[operations_pb2.Event(revision=1)])]
     )
     runway.registry.register_model(registry_pb2.Model())
     runway.operations.get_status()

@@ -204,9 +204,9 @@ def test_a_restart_is_survived_by_watch_reads_and_ingest(served: ServedPlane, ru
 
     def read() -> None:
         for item in runway.watch(start):
-            if item.WhichOneof("item") == "event":
-                seen.append(item.event.revision)
-                if item.event.reason == "after the restart":
+            if isinstance(item, messages.Event):
+                seen.append(item.revision)
+                if item.reason == "after the restart":
                     renamed.set()
 
     reader = threading.Thread(target=read)

@@ -17,6 +17,7 @@ from runway_client import (
     Runway,
     RunwayRpcError,
     Unreachable,
+    WatchItem,
     connect,
     connection,
     ingest,
@@ -207,8 +208,23 @@ def test_an_answer_out_of_order_is_not_believed(fake: ControlPlaneFake, runway: 
         list(runway.ingest_predictions(batches(3)))
 
 
-def event(revision: int) -> operations_pb2.WatchResponse:
-    return operations_pb2.WatchResponse(event=operations_pb2.Event(revision=revision))
+def event(*revisions: int) -> operations_pb2.WatchResponse:
+    """A response with these events, and the progress after them as the control plane sends it."""
+    return operations_pb2.WatchResponse(
+        events=[operations_pb2.Event(revision=revision) for revision in revisions],
+        progress=operations_pb2.Progress(revision=revisions[-1]),
+    )
+
+
+def items(*names: str) -> operations_pb2.WatchResponse:
+    """A response with some of the items of a snapshot."""
+    models = [registry_pb2.Model(model_id=name) for name in names]
+    return operations_pb2.WatchResponse(snapshot_items=[operations_pb2.SnapshotItem(model=model) for model in models])
+
+
+def end(revision: int) -> operations_pb2.WatchResponse:
+    """The end of a snapshot."""
+    return operations_pb2.WatchResponse(snapshot_end=operations_pb2.SnapshotEnd(revision=revision))
 
 
 class Log:
@@ -223,11 +239,9 @@ class Log:
     ) -> Iterator[operations_pb2.WatchResponse]:
         begin = request.after_revision
         if request.include_snapshot:
-            for name in ("air_time", "route_embedding"):
-                yield operations_pb2.WatchResponse(
-                    snapshot_item=operations_pb2.SnapshotItem(model=registry_pb2.Model(model_id=name))
-                )
-            yield operations_pb2.WatchResponse(snapshot_end=operations_pb2.SnapshotEnd(revision=100))
+            yield items("air_time")
+            yield items("route_embedding")
+            yield end(100)
             begin = 100
         count = self.streams.pop(0) if self.streams else self.head
         for revision in range(begin + 1, min(begin + count, self.head) + 1):
@@ -236,14 +250,31 @@ class Log:
             raise unavailable("SHUTTING_DOWN")
 
 
-def revisions(items: Iterator[operations_pb2.WatchResponse], until: int) -> list[int]:
+def revisions(items: Iterator[WatchItem], until: int) -> list[int]:
     seen = []
     for item in items:
-        if item.WhichOneof("item") == "event":
-            seen.append(item.event.revision)
-            if item.event.revision == until:
+        if isinstance(item, operations_pb2.Event):
+            seen.append(item.revision)
+            if item.revision == until:
                 break
     return seen
+
+
+def told(items: Iterator[WatchItem], count: int) -> list[str]:
+    """The next so many items, in words."""
+    return [what(item) for item in itertools.islice(items, count)]
+
+
+def what(item: WatchItem) -> str:
+    match item:
+        case operations_pb2.SnapshotItem():
+            return f"item {item.model.model_id}"
+        case operations_pb2.SnapshotEnd():
+            return f"end {item.revision}"
+        case operations_pb2.Event():
+            return f"event {item.revision}"
+        case operations_pb2.Progress():
+            return f"progress {item.revision}"
 
 
 def test_a_watch_resumes_where_it_broke(fake: ControlPlaneFake, runway: Runway) -> None:
@@ -263,7 +294,7 @@ def test_a_watch_goes_on_after_its_snapshot(fake: ControlPlaneFake, runway: Runw
 
 
 def test_an_event_given_again_is_dropped(fake: ControlPlaneFake, runway: Runway) -> None:
-    fake.answers[WATCH] = lambda _request, _context: iter([event(1), event(2), event(2), event(1), event(3)])
+    fake.answers[WATCH] = lambda _request, _context: iter([event(1), event(1, 2), event(2), event(1), event(2, 3)])
     assert revisions(runway.watch(), until=3) == [1, 2, 3]
 
 
@@ -291,6 +322,90 @@ def test_too_old_is_final(fake: ControlPlaneFake, runway: Runway) -> None:
     assert caught.value.metadata == {"oldest_revision": "70"}
 
 
+def too_old(oldest: int) -> Failure:
+    return failure(code_pb2.OUT_OF_RANGE, "WATCH_TOO_OLD", "too far behind", oldest_revision=str(oldest))
+
+
+def test_who_reads_too_slowly_goes_on_where_he_was(fake: ControlPlaneFake, runway: Runway) -> None:
+    def serve(request: operations_pb2.WatchRequest, _context: grpc.ServicerContext) -> Iterator[Any]:
+        if request.after_revision == 0:
+            yield event(1, 2)
+            raise too_old(0)
+        yield event(3)
+
+    fake.answers[WATCH] = serve
+    assert revisions(runway.watch(), until=3) == [1, 2, 3]
+    assert [request.after_revision for request in fake.requests(WATCH)] == [0, 2]
+
+
+def test_what_was_missed_for_too_long_is_taken_anew(fake: ControlPlaneFake, runway: Runway) -> None:
+    streams = iter(
+        [
+            [items("a"), items("b"), end(10), event(11), too_old(50)],
+            [items("a"), unavailable()],
+            [items("a"), items("c"), end(60), event(61)],
+        ]
+    )
+
+    def serve(_request: operations_pb2.WatchRequest, _context: grpc.ServicerContext) -> Iterator[Any]:
+        for step in next(streams):
+            if isinstance(step, Failure):
+                raise step
+            yield step
+
+    fake.answers[WATCH] = serve
+    assert told(runway.watch(include_snapshot=True), 9) == [
+        *("item a", "item b", "end 10", "event 11", "progress 11"),
+        # The second snapshot was cut off: of it nothing is given.
+        *("item a", "item c", "end 60", "event 61"),
+    ]
+    assert [request.include_snapshot for request in fake.requests(WATCH)] == [True, True, True]
+
+
+def test_what_was_missed_for_too_long_without_a_snapshot_is_said(fake: ControlPlaneFake, runway: Runway) -> None:
+    def serve(_request: operations_pb2.WatchRequest, _context: grpc.ServicerContext) -> Iterator[Any]:
+        yield event(4)
+        raise too_old(50)
+
+    fake.answers[WATCH] = serve
+    watched = runway.watch(3)
+    assert told(watched, 2) == ["event 4", "progress 4"]
+    with pytest.raises(Refused, match="too far behind"):
+        next(watched)
+
+
+def test_a_revision_that_does_not_exist_is_said_at_once(fake: ControlPlaneFake, runway: Runway) -> None:
+    fake.failures[WATCH].append(failure(code_pb2.UNAVAILABLE, "REVISION_NOT_REACHED", "Revision 99 does not exist yet"))
+    with pytest.raises(Unreachable, match="does not exist"):
+        next(runway.watch(99))
+    assert len(fake.calls) == 1
+
+
+def test_a_watch_asks_for_what_it_wants(fake: ControlPlaneFake, runway: Runway) -> None:
+    fake.answers[WATCH] = lambda _request, _context: iter([event(1)])
+    next(runway.watch(model_ids=["a"], teams=["ops"], kinds=["VerdictChanged"]))
+    (request,) = fake.requests(WATCH)
+    assert (list(request.model_ids), list(request.teams), list(request.kinds)) == (["a"], ["ops"], ["VerdictChanged"])
+
+
+def test_the_audit_log_is_read_on_until_its_end(fake: ControlPlaneFake, runway: Runway) -> None:
+    def serve(request: operations_pb2.ListEventsRequest, _context: object) -> operations_pb2.ListEventsResponse:
+        # The second answer found nothing in the part of the log that it looked through.
+        found = {0: [3], 10: [], 20: [25]}[request.after_revision]
+        return operations_pb2.ListEventsResponse(
+            events=[operations_pb2.Event(revision=revision) for revision in found],
+            revision=30,
+            scanned_revision=request.after_revision + 10,
+        )
+
+    fake.answers["OperationsService/ListEvents"] = serve
+    found = runway.operations.list_events(kinds=["VerdictChanged"])
+    assert [event.revision for event in found] == [3, 25]
+    assert [list(request.kinds) for request in fake.requests("OperationsService/ListEvents")] == [
+        ["VerdictChanged"]
+    ] * 3
+
+
 def test_a_watch_that_never_connects_gives_up() -> None:
     with connect("127.0.0.1:1", retry_for_s=0.1) as client, pytest.raises(Unreachable):
         next(client.watch())
@@ -316,8 +431,9 @@ def test_closing_ends_a_watch_in_another_thread(fake: ControlPlaneFake, runway: 
 
     def read() -> None:
         for item in runway.watch():
-            seen.append(item.event.revision)
-            begun.set()
+            if isinstance(item, operations_pb2.Event):
+                seen.append(item.revision)
+                begun.set()
 
     reader = threading.Thread(target=read)
     reader.start()

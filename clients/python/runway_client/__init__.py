@@ -28,6 +28,7 @@ from runway_client.errors import (
 )
 from runway_client.ingest import BatchAnswer, OutcomeBatch, PredictionBatch
 from runway_client.times import from_duration, from_timestamp, to_duration, to_timestamp
+from runway_client.watching import WatchItem
 
 if TYPE_CHECKING:
     from runway_client.arrow import outcome_batch, prediction_batch, prediction_ids
@@ -47,6 +48,7 @@ __all__ = [
     "Runway",
     "RunwayRpcError",
     "Unreachable",
+    "WatchItem",
     "Why",
     "connect",
     "from_duration",

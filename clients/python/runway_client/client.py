@@ -4,8 +4,6 @@ from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Self
 
-from runway.v1 import operations_pb2
-
 from runway_client.connection import RETRY_FOR_S, Connection
 from runway_client.errors import RunwayRpcError
 from runway_client.graph import Graph
@@ -16,6 +14,7 @@ from runway_client.registry import Registry
 from runway_client.retraining import Retraining
 from runway_client.rollout import Rollouts
 from runway_client.staleness import Staleness
+from runway_client.watching import WatchItem
 
 
 class Runway:
@@ -48,15 +47,17 @@ class Runway:
         include_snapshot: bool = False,
         model_ids: Iterable[str] = (),
         kinds: Iterable[str] = (),
+        teams: Iterable[str] = (),
         give_up_after_s: float | None = None,
         on_interruption: Callable[[RunwayRpcError], None] | None = None,
-    ) -> Iterator[operations_pb2.WatchResponse]:
+    ) -> Iterator[WatchItem]:
         """Changes as they become durable; see `Operations.watch`."""
         return self.operations.watch(
             after_revision,
             include_snapshot=include_snapshot,
             model_ids=model_ids,
             kinds=kinds,
+            teams=teams,
             give_up_after_s=give_up_after_s,
             on_interruption=on_interruption,
         )

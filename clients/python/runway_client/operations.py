@@ -34,10 +34,20 @@ class Operations:
         include_snapshot: bool = False,
         model_ids: Iterable[str] = (),
         kinds: Iterable[str] = (),
+        teams: Iterable[str] = (),
         give_up_after_s: float | None = None,
         on_interruption: Callable[[RunwayRpcError], None] | None = None,
-    ) -> Iterator[operations_pb2.WatchResponse]:
-        """Changes as they become durable, resuming by itself after breaks; ends when the connection is closed."""
+    ) -> Iterator[watching.WatchItem]:
+        """Changes as they become durable, resuming by itself after breaks; ends when the connection is closed.
+
+        With `include_snapshot` it begins with a `SnapshotItem` for each model and their `SnapshotEnd`, and does so again
+        should it have missed more than the control plane keeps. Then an `Event` for each change and now and then a
+        `Progress`: everything up to its revision has been given. Only what is about one of the models or one of the
+        teams, and of one of the kinds.
+
+        Raises:
+            RunwayRpcError: while iterating; see `watching.Watch.items`.
+        """
         return watching.watch(
             self._connection,
             self.stub.Watch,
@@ -45,21 +55,24 @@ class Operations:
             include_snapshot=include_snapshot,
             model_ids=model_ids,
             kinds=kinds,
+            teams=teams,
             give_up_after_s=give_up_after_s,
             on_interruption=on_interruption,
         )
 
-    def list_events(self, after_revision: int = 0, *, model_id: str = "") -> Iterator[operations_pb2.Event]:
+    def list_events(
+        self, after_revision: int = 0, *, model_id: str = "", kinds: Iterable[str] = ()
+    ) -> Iterator[operations_pb2.Event]:
         """The audit log after a revision, oldest first, until there is no more."""
         request = operations_pb2.ListEventsRequest(
-            after_revision=after_revision, events_max=EVENTS_PER_PAGE, model_id=model_id
+            after_revision=after_revision, events_max=EVENTS_PER_PAGE, model_id=model_id, kinds=kinds
         )
         while True:
             response = self._connection.read(self.stub.ListEvents, request, method="OperationsService/ListEvents")
             yield from response.events
-            if len(response.events) < EVENTS_PER_PAGE:
+            if response.scanned_revision >= response.revision or response.scanned_revision <= request.after_revision:
                 return
-            request.after_revision = response.events[-1].revision
+            request.after_revision = response.scanned_revision
 
     def advance_clock(self, now: datetime, *, why: Why = NO_REASON) -> datetime:
         """Move a driven clock forward; where it stands."""

@@ -1,7 +1,9 @@
 """A watch that resumes by itself: the stream may break, the sequence of events does not.
 
 The newest revision seen is kept; after a break the next stream begins behind it, so that no event is missed or given
-twice. A snapshot that was cut off begins anew.
+twice. A snapshot is given whole or not at all: one that was cut off begins anew. When the control plane no longer has
+the events that were missed (`WATCH_TOO_OLD`), a watch that began with a snapshot takes another one; whoever reads it sees
+items again after their end, and knows that these are all there are.
 """
 
 import time
@@ -20,6 +22,9 @@ WATCH_LIFETIME_S = 600.0
 METHOD = "OperationsService/Watch"
 
 Interrupted = Callable[[RunwayRpcError], None]
+
+WatchItem = operations_pb2.SnapshotItem | operations_pb2.SnapshotEnd | operations_pb2.Event | operations_pb2.Progress
+"""What a watch gives, one at a time: tell them apart with `isinstance` or `match`."""
 
 
 class Watch:
@@ -43,27 +48,30 @@ class Watch:
         self._request = request
         self._give_up_after_s = give_up_after_s
         self._on_interruption = on_interruption
+        self._snapshots = request.include_snapshot
+        self._items: list[operations_pb2.SnapshotItem] = []
+        """Of a snapshot whose end has not come."""
         self._connected = False
         self._down_since: float | None = None
         self._attempt = 0
 
-    def items(self) -> Iterator[operations_pb2.WatchResponse]:
+    def items(self) -> Iterator[WatchItem]:
         """The items, for as long as the caller iterates; ends when the connection is closed.
 
         Raises:
-            RunwayRpcError: cannot connect, or the answer is final (`WATCH_TOO_OLD`).
+            RunwayRpcError: cannot connect, or the answer is final: `WATCH_TOO_OLD` of a watch without snapshot (the
+            audit log has what it missed), a filter that is wrong, a first revision that does not exist.
         """
         closed = self._connection.closed
         while not closed.is_set():
             stream: Any = None
             failure: RunwayRpcError | None = None
+            self._items.clear()
             try:
                 stream = self._call(self._request, timeout=WATCH_LIFETIME_S)
-                for item in stream:
+                for response in stream:
                     self._connected, self._down_since, self._attempt = True, None, 0
-                    if self._is_new(item):
-                        self._connection.saw(self._request.after_revision)
-                        yield item
+                    yield from self._new_in(response)
             except grpc.RpcError as error:
                 failure = from_rpc_error(
                     error, address=self._connection.address, method=METHOD, deadline_s=WATCH_LIFETIME_S
@@ -74,8 +82,43 @@ class Watch:
             finally:
                 if stream is not None:
                     stream.cancel()
-            if not closed.is_set():
+            if not closed.is_set() and not self._begins_again(failure):
                 self._wait_after(failure)
+
+    def _new_in(self, response: operations_pb2.WatchResponse) -> Iterator[WatchItem]:
+        """What a response brings that was not given before, oldest first; the request follows what was given."""
+        request = self._request
+        self._items.extend(response.snapshot_items)
+        if response.HasField("snapshot_end"):
+            yield from self._items
+            self._items.clear()
+            request.include_snapshot = False
+            self._reached(response.snapshot_end.revision)
+            yield response.snapshot_end
+        for event in response.events:
+            if event.revision > request.after_revision:
+                self._reached(event.revision)
+                yield event
+        if response.HasField("progress"):
+            self._reached(response.progress.revision)
+            yield response.progress
+
+    def _reached(self, revision: int) -> None:
+        self._request.after_revision = max(self._request.after_revision, revision)
+        self._connection.saw(self._request.after_revision)
+
+    def _begins_again(self, failure: RunwayRpcError | None) -> bool:
+        """Whether the next stream can begin at once: we read too slowly, or must take everything anew."""
+        if failure is None or failure.reason != "WATCH_TOO_OLD":
+            return False
+        if not self._connected:
+            return False
+        oldest = failure.metadata.get("oldest_revision", "")
+        if oldest.isdigit() and int(oldest) <= self._request.after_revision:
+            return True
+        if self._snapshots:
+            self._request.include_snapshot = True
+        return self._snapshots
 
     def _wait_after(self, failure: RunwayRpcError | None) -> None:
         """Wait before the next stream, or raise if there shall be none."""
@@ -90,6 +133,8 @@ class Watch:
             return
         if failure.code is not grpc.StatusCode.UNAVAILABLE:
             raise failure
+        if failure.reason == "REVISION_NOT_REACHED" and not self._connected:
+            raise failure
         now = time.monotonic()
         if self._down_since is None:
             self._down_since = now
@@ -102,21 +147,6 @@ class Watch:
         self._connection.closed.wait(wait_s)
         self._attempt += 1
 
-    def _is_new(self, item: operations_pb2.WatchResponse) -> bool:
-        """Advance the request past `item`; false if the item was given before."""
-        request = self._request
-        match item.WhichOneof("item"):
-            case "event":
-                if item.event.revision <= request.after_revision:
-                    return False
-                request.after_revision = item.event.revision
-            case "snapshot_end":
-                request.include_snapshot = False
-                request.after_revision = max(request.after_revision, item.snapshot_end.revision)
-            case "progress":
-                request.after_revision = max(request.after_revision, item.progress.revision)
-        return True
-
 
 def watch(
     connection: Connection,
@@ -126,11 +156,16 @@ def watch(
     include_snapshot: bool,
     model_ids: Iterable[str],
     kinds: Iterable[str],
+    teams: Iterable[str],
     give_up_after_s: float | None,
     on_interruption: Interrupted | None,
-) -> Iterator[operations_pb2.WatchResponse]:
+) -> Iterator[WatchItem]:
     """The items of a new `Watch`."""
     request = operations_pb2.WatchRequest(
-        after_revision=after_revision, include_snapshot=include_snapshot, model_ids=model_ids, kinds=kinds
+        after_revision=after_revision,
+        include_snapshot=include_snapshot,
+        model_ids=model_ids,
+        kinds=kinds,
+        teams=teams,
     )
     return Watch(connection, call, request, give_up_after_s=give_up_after_s, on_interruption=on_interruption).items()
