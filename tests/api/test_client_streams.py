@@ -339,7 +339,7 @@ def test_who_reads_too_slowly_goes_on_where_he_was(fake: ControlPlaneFake, runwa
 
 
 def test_what_was_missed_for_too_long_is_taken_anew(fake: ControlPlaneFake, runway: Runway) -> None:
-    streams = iter(
+    streams: Iterator[list[Any]] = iter(
         [
             [items("a"), items("b"), end(10), event(11), too_old(50)],
             [items("a"), unavailable()],

@@ -40,9 +40,9 @@ class Operations:
     ) -> Iterator[watching.WatchItem]:
         """Changes as they become durable, resuming by itself after breaks; ends when the connection is closed.
 
-        With `include_snapshot` it begins with a `SnapshotItem` for each model and their `SnapshotEnd`, and does so again
-        should it have missed more than the control plane keeps. Then an `Event` for each change and now and then a
-        `Progress`: everything up to its revision has been given. Only what is about one of the models or one of the
+        With `include_snapshot` it begins with a `SnapshotItem` for each model and their `SnapshotEnd`, and does so
+        again should it have missed more than the control plane keeps. Then an `Event` for each change and now and then
+        a `Progress`: everything up to its revision has been given. Only what is about one of the models or one of the
         teams, and of one of the kinds.
 
         Raises:

@@ -2,8 +2,8 @@
 
 The newest revision seen is kept; after a break the next stream begins behind it, so that no event is missed or given
 twice. A snapshot is given whole or not at all: one that was cut off begins anew. When the control plane no longer has
-the events that were missed (`WATCH_TOO_OLD`), a watch that began with a snapshot takes another one; whoever reads it sees
-items again after their end, and knows that these are all there are.
+the events that were missed (`WATCH_TOO_OLD`), a watch that began with a snapshot takes another one; whoever reads it
+sees items again after their end, and knows that these are all there are.
 """
 
 import time
