@@ -43,6 +43,7 @@ from control_plane.adapters.postgres.placement import (
     START_S_MAX,
     EmbeddedPostgresError,
     account,
+    as_account,
     binaries,
     environment,
     fallback_base,
@@ -50,8 +51,6 @@ from control_plane.adapters.postgres.placement import (
     own_private_directory,
     read_postmaster_pid,
     run,
-    run_as,
-    run_as_group,
     server_account,
     sweep_orphans,
     walkable,
@@ -341,16 +340,13 @@ class EmbeddedPostgres:
         log_from = self.log_path.stat().st_size if self.log_path.exists() else 0
         with self.log_path.open("ab") as log:
             self._child = subprocess.Popen(  # noqa: S603 - our own binary and paths
-                [str(binaries(server) / "postgres"), "-D", str(self.cluster_dir)],
+                as_account([str(binaries(server) / "postgres"), "-D", str(self.cluster_dir)], server),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 cwd="/",
                 start_new_session=True,  # Ctrl-C goes to the supervisor, which stops us in the right order.
                 env=environment(),
-                user=run_as(server),
-                group=run_as_group(server),
-                extra_groups=None if run_as(server) is None else [],
             )
         try:
             self._await_ready(self._child, deadline)

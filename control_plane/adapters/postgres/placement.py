@@ -7,6 +7,7 @@ import pwd
 import shutil
 import stat
 import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,14 +51,18 @@ def server_account() -> pwd.struct_passwd:
         ) from None
 
 
-def run_as(server: pwd.struct_passwd) -> int | None:
-    """User id to switch to before running a server binary; None when we already are that user."""
-    return server.pw_uid if os.geteuid() == 0 else None
+BECOME = "import os, sys; os.setgroups([]); os.setgid(int(sys.argv[2])); os.setuid(int(sys.argv[1])); \
+os.execv(sys.argv[3], sys.argv[3:])"
+"""Gives up being root, then becomes the program. `subprocess` could change the user itself, but only in a child of a
+real fork, where the fork handlers of gRPC crash now and then in a process that holds channels. Without that the child
+is spawned by vfork, which runs no handlers."""
 
 
-def run_as_group(server: pwd.struct_passwd) -> int | None:
-    """Group id to switch to, with the same rule."""
-    return server.pw_gid if os.geteuid() == 0 else None
+def as_account(command: Sequence[str], server: pwd.struct_passwd) -> list[str]:
+    """The command that runs `command` (its first word an absolute path) as that account; itself unless we are root."""
+    if os.geteuid() != 0:
+        return list(command)
+    return [sys.executable, "-I", "-S", "-c", BECOME, str(server.pw_uid), str(server.pw_gid), *command]
 
 
 def environment() -> dict[str, str]:
@@ -170,16 +175,13 @@ def write_as(path: Path, text: str, server: pwd.struct_passwd) -> None:
 
 def run(command: Sequence[str], server: pwd.struct_passwd, standard_input: str = "") -> None:
     done = subprocess.run(  # noqa: S603 - our own binaries and paths
-        command,
+        as_account(command, server),
         input=standard_input.encode(),
         capture_output=True,
         cwd="/",
         env=environment(),
         timeout=START_S_MAX,
         check=False,
-        user=run_as(server),
-        group=run_as_group(server),
-        extra_groups=None if run_as(server) is None else [],
     )
     if done.returncode != 0:
         said = (done.stderr or done.stdout).decode(errors="replace").strip()
