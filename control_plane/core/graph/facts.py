@@ -30,21 +30,21 @@ class DependencyType(StrEnum):
     DERIVED_FROM = "derived_from"
 
 
-class DependencyOrigin(StrEnum):
-    """Who says so. Only declarations so far; edges seen in traffic will be told apart from these."""
-
-    DECLARED = "declared"
-
-
 class Node(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """A dataset, feature, model or consumer. Empty text means not known; `tier` is 1 to 4, for models."""
+    """A dataset, feature, model or consumer. Empty text means not known; `tier` is 1 to 4, for models.
+
+    `title` is what people call it. `external_ids` are the names that lineage sources know it by, each of one node at
+    most. `declared` is False while nobody has said that it exists but a source.
+    """
 
     node_id: NodeId
-    name: str = ""
+    title: str = ""
     description: str = ""
     owner: str = ""
     team: str = ""
     tier: int | None = None
+    external_ids: tuple[str, ...] = ()
+    declared: bool = True
 
     @property
     def kind(self) -> NodeKind:
@@ -53,12 +53,16 @@ class Node(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=Tr
 
 
 class Dependency(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """`downstream` depends on `upstream`. The two ends and the type are the key; the rest may change."""
+    """`downstream` depends on `upstream`. The two ends and the type are the key; the rest may change.
+
+    `pinned` is the version (`v3`) or alias of the upstream model that is consumed; empty if it is not pinned. Who says
+    that it is there is not told here but in the ledger (`lineage.py`).
+    """
 
     upstream: NodeId
     downstream: NodeId
     edge_type: DependencyType
-    origin: DependencyOrigin = DependencyOrigin.DECLARED
+    pinned: str = ""
     note: str = ""
 
     @property
