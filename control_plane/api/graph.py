@@ -1,23 +1,36 @@
 """GraphService."""
 
-from collections.abc import Iterable
+from datetime import datetime
+from typing import TypeVar, cast
 
-from runway.v1 import graph_pb2, graph_pb2_grpc
+from runway.v1 import common_pb2, graph_pb2, graph_pb2_grpc
 
 from control_plane.api.convert.graph import (
-    KINDS_FROM,
+    change_from,
+    common_cause,
+    completeness,
     dependency,
     dependency_from,
+    filter_from,
+    kinds_from,
     node,
     node_from,
+    summary,
 )
 from control_plane.api.convert.impact_rows import ImpactRows
 from control_plane.api.interceptors import Context
 from control_plane.api.plane import Plane
 from control_plane.core.commands import DeclareDependencies, DeclareNodes, RetractDependencies
-from control_plane.core.graph.facts import NodeKind
-from control_plane.core.graph.impact import impact, upstream
+from control_plane.core.graph.causes import common_causes
+from control_plane.core.graph.impact import Impact, impact, upstream
+from control_plane.core.graph.paths import PATHS_MAX, all_paths
+from control_plane.core.graph.preview import preview
+from control_plane.core.graph.summary import summarise
 from control_plane.core.ids import NodeId, parse_node_id
+from control_plane.core.state import State
+
+T = TypeVar("T", graph_pb2.GetImpactResponse, graph_pb2.GetUpstreamResponse, graph_pb2.PreviewChangeResponse)
+"""Responses whose rows are written on the wire directly."""
 
 
 class GraphServicer(graph_pb2_grpc.GraphServiceServicer):
@@ -56,60 +69,99 @@ class GraphServicer(graph_pb2_grpc.GraphServiceServicer):
     ) -> graph_pb2.GetImpactResponse:
         """Everything downstream."""
         state = await self._plane.read(request.read)
-        answer = impact(
-            state.graph,
-            _asked(request.node_id),
-            max_depth=request.depth_max or None,
-            kinds=_kinds(request.kinds),
-            include_paths=request.include_paths,
-        )
-        reply = graph_pb2.GetImpactResponse(
-            waves=answer.wave_count,
-            complete=answer.complete,
-            incomplete_reason=answer.why_incomplete,
-            revision=state.revision,
-        )
-        reply.MergeFromString(self._rows.encode(state.graph, answer))
-        return reply
+        answer = impact(state.graph, _asked(request.node_id), filter_from(request.filter))
+        return self._answer(graph_pb2.GetImpactResponse, state, answer, self._moment(state, request.read))
 
     async def GetUpstream(  # noqa: N802
         self, request: graph_pb2.GetUpstreamRequest, context: Context
     ) -> graph_pb2.GetUpstreamResponse:
         """Everything upstream."""
         state = await self._plane.read(request.read)
-        answer = upstream(
-            state.graph,
-            _asked(request.node_id),
-            max_depth=request.depth_max or None,
-            kinds=_kinds(request.kinds),
-            include_paths=request.include_paths,
-        )
-        reply = graph_pb2.GetUpstreamResponse(
-            waves=answer.wave_count,
-            complete=answer.complete,
-            incomplete_reason=answer.why_incomplete,
+        answer = upstream(state.graph, _asked(request.node_id), filter_from(request.filter))
+        return self._answer(graph_pb2.GetUpstreamResponse, state, answer, self._moment(state, request.read))
+
+    async def ListPaths(  # noqa: N802
+        self, request: graph_pb2.ListPathsRequest, context: Context
+    ) -> graph_pb2.ListPathsResponse:
+        """Paths between two nodes."""
+        state = await self._plane.read(request.read)
+        source = _asked(request.from_node_id, "from_node_id")
+        target = _asked(request.to_node_id, "to_node_id")
+        found = all_paths(state.graph, source, target, paths_max=request.paths_max or PATHS_MAX)
+        return graph_pb2.ListPathsResponse(
+            paths=[graph_pb2.Path(node_ids=path) for path in found.paths],
+            total=str(found.total),
+            complete=found.complete,
+            incomplete_reason=found.why_incomplete,
             revision=state.revision,
         )
-        reply.MergeFromString(self._rows.encode(state.graph, answer))
-        return reply
+
+    async def GetCommonCauses(  # noqa: N802
+        self, request: graph_pb2.GetCommonCausesRequest, context: Context
+    ) -> graph_pb2.GetCommonCausesResponse:
+        """What several nodes have upstream in common."""
+        state = await self._plane.read(request.read)
+        asked = [_asked(text, f"node_ids[{place}]") for place, text in enumerate(request.node_ids)]
+        found = common_causes(state.graph, asked, kinds_from(request.kinds))
+        return graph_pb2.GetCommonCausesResponse(
+            causes=[common_cause(one, state.graph.node(one.node_id)) for one in found], revision=state.revision
+        )
+
+    async def PreviewChange(  # noqa: N802
+        self, request: graph_pb2.PreviewChangeRequest, context: Context
+    ) -> graph_pb2.PreviewChangeResponse:
+        """What a change would reach."""
+        state = await self._plane.read(request.read)
+        change = change_from(request)
+        found = preview(state.graph, change, filter_from(request.filter))
+        numbering = found.affected.layout.numbering
+        rest = graph_pb2.PreviewChangeResponse(
+            waves=found.affected.wave_count,
+            completeness=self._completeness(state, found.affected, self._moment(state, request.read)),
+            summary=summary(summarise(state.graph, numbering, found.affected.used, spared=found.retired)),
+            orphaned=found.orphaned,
+            refusals=found.refusals,
+            directly_hit=found.directly_hit,
+            revision=state.revision,
+        )
+        return self._joined(rest, state, found.affected)
 
     async def GetGraph(  # noqa: N802
         self, request: graph_pb2.GetGraphRequest, context: Context
     ) -> graph_pb2.GetGraphResponse:
         """The whole graph."""
         state = await self._plane.read(request.read)
-        kinds = _kinds(request.kinds)
+        kinds = kinds_from(request.kinds)
         return graph_pb2.GetGraphResponse(
             nodes=[node(one) for one in state.graph.nodes(kinds)],
             dependencies=[dependency(one) for one in state.graph.dependencies(kinds)],
             revision=state.revision,
         )
 
+    def _answer(self, response: type[T], state: State, answer: Impact, now: datetime) -> T:
+        """An answer on the wire."""
+        rest = response(
+            waves=answer.wave_count,
+            completeness=self._completeness(state, answer, now),
+            summary=summary(summarise(state.graph, answer.layout.numbering, answer.others)),
+            revision=state.revision,
+        )
+        return self._joined(rest, state, answer)
 
-def _asked(text: str) -> NodeId:
+    def _joined(self, rest: T, state: State, answer: Impact) -> T:
+        """All of a response but its rows as a message, the rows joined to it as they are."""
+        return cast("T", rest.SerializeToString() + self._rows.encode(state.graph, answer))
+
+    def _completeness(self, state: State, answer: Impact, now: datetime) -> graph_pb2.Completeness:
+        oldest = state.edge_times.oldest(answer.layout, answer.used)
+        suspect = state.edge_times.suspect(answer.layout, answer.used)
+        return completeness(answer.reasons, oldest=oldest, suspect=suspect, now=now)
+
+    def _moment(self, state: State, options: common_pb2.ReadOptions) -> datetime:
+        """The moment an answer speaks of: now, or that of the past state."""
+        return state.at if options.WhichOneof("as_of") else self._plane.now()
+
+
+def _asked(text: str, field: str = "node_id") -> NodeId:
     """A node id; a bare name is taken for a model, because that is what people type."""
-    return parse_node_id(text if ":" in text else f"model:{text}")
-
-
-def _kinds(numbers: "Iterable[graph_pb2.NodeKind.ValueType]") -> list[NodeKind]:
-    return [KINDS_FROM[number] for number in numbers if number in KINDS_FROM]
+    return parse_node_id(text if ":" in text else f"model:{text}", field)

@@ -8,6 +8,8 @@ from tests.api.worlds import Api, by, refused
 
 Edge = tuple[str, str]
 
+SHORTEST = graph_pb2.ImpactFilter(paths=graph_pb2.PATHS_SHORTEST)
+
 
 def edges(
     *pairs: Edge, dry: bool = False, kind: "graph_pb2.DependencyType.ValueType" = graph_pb2.DEPENDENCY_TYPE_UNSPECIFIED
@@ -41,10 +43,9 @@ async def fleet(api: Api) -> Api:
 
 
 async def test_impact_is_told_by_wave_with_paths(fleet: Api) -> None:
-    request = graph_pb2.GetImpactRequest(node_id="dataset:weather", include_paths=True)
+    request = graph_pb2.GetImpactRequest(node_id="dataset:weather", filter=SHORTEST)
     reply = await fleet.graph.GetImpact(request)
-    assert reply.complete
-    assert not reply.incomplete_reason
+    assert reply.completeness == graph_pb2.Completeness(complete=True)
     assert [(row.node_id, row.wave, row.distance) for row in reply.reached] == [
         ("feature:wind", 1, 1),
         ("model:delay", 2, 2),
@@ -53,19 +54,21 @@ async def test_impact_is_told_by_wave_with_paths(fleet: Api) -> None:
     ]
     assert list(reply.reached[-1].path) == ["dataset:weather", "feature:wind", "model:delay", "consumer:desk"]
     assert (reply.reached[2].team, reply.reached[2].tier) == ("flights", common_pb2.TIER_1)
-    shallow = await fleet.graph.GetImpact(graph_pb2.GetImpactRequest(node_id="dataset:weather", depth_max=1))
+    shallow = await fleet.graph.GetImpact(graph_pb2.GetImpactRequest(node_id="dataset:weather", filter=graph_pb2.ImpactFilter(depth_max=1)))
     assert [row.node_id for row in shallow.reached] == ["feature:wind"]
-    assert not shallow.complete
-    models = graph_pb2.GetImpactRequest(node_id="dataset:weather", kinds=[graph_pb2.NODE_KIND_MODEL])
+    assert shallow.completeness.reasons == ["3 nodes lie deeper than 1"]
+    assert not shallow.completeness.complete
+    only_models = graph_pb2.ImpactFilter(kinds=[graph_pb2.NODE_KIND_MODEL])
+    models = graph_pb2.GetImpactRequest(node_id="dataset:weather", filter=only_models)
     assert [row.node_id for row in (await fleet.graph.GetImpact(models)).reached] == ["model:delay", "model:arrival"]
 
 
 async def test_upstream_is_the_way_back(fleet: Api) -> None:
-    reply = await fleet.graph.GetUpstream(graph_pb2.GetUpstreamRequest(node_id="arrival", include_paths=True))
+    reply = await fleet.graph.GetUpstream(graph_pb2.GetUpstreamRequest(node_id="arrival", filter=SHORTEST))
     assert {row.node_id for row in reply.reached} == {"model:delay", "feature:wind", "dataset:weather"}
     nothing = await fleet.graph.GetUpstream(graph_pb2.GetUpstreamRequest(node_id="dataset:weather"))
     assert not nothing.reached
-    assert nothing.complete
+    assert nothing.completeness.complete
 
 
 async def test_a_cycle_is_refused_with_its_path_and_nothing_is_declared(fleet: Api) -> None:

@@ -8,7 +8,7 @@ from runway.v1 import common_pb2, graph_pb2
 from control_plane.api.convert.impact_rows import ImpactRows
 from control_plane.core.graph.dependency_graph import DependencyGraph
 from control_plane.core.graph.facts import Dependency, DependencyType, Node
-from control_plane.core.graph.impact import impact
+from control_plane.core.graph.impact import ImpactFilter, PathsWanted, impact
 from control_plane.core.ids import NodeId
 
 
@@ -26,17 +26,19 @@ def chain(length: int) -> DependencyGraph:
     return graph
 
 
-@pytest.mark.parametrize("include_paths", [False, True])
+@pytest.mark.parametrize("paths", list(PathsWanted))
 @pytest.mark.parametrize("length", [3, 100, 300])
-def test_rows_equal_those_of_message_objects(length: int, include_paths: bool) -> None:
+def test_rows_equal_those_of_message_objects(length: int, paths: PathsWanted) -> None:
     graph, rows = chain(length), ImpactRows()
-    answer = impact(graph, NodeId("model:m0"), include_paths=include_paths)
+    answer = impact(graph, NodeId("model:m0"), ImpactFilter(paths=paths))
     expected = [
         graph_pb2.Reached(
             node_id=row.node_id,
             wave=row.wave,
             distance=row.distance,
             path=row.path,
+            path_count=row.path_count or 0.0,
+            all_paths=[graph_pb2.Path(node_ids=path) for path in row.all_paths],
             owner=graph.node(row.node_id).owner,
             team=graph.node(row.node_id).team,
             tier=common_pb2.Tier.ValueType(graph.node(row.node_id).tier or 0),

@@ -142,6 +142,10 @@ class DependencyGraph:
         """
         return self._graph[self._find(node_id)]
 
+    def at(self, index: int) -> Node:
+        """Facts of the node at an index of the columns, as a layout's numbering gives it."""
+        return self._graph[index]
+
     def nodes(self, kinds: Collection[NodeKind] = ()) -> tuple[Node, ...]:
         """All nodes, or those of some kinds, sorted by id."""
         wanted = {kind.value for kind in kinds}
@@ -255,6 +259,10 @@ class DependencyGraph:
         """
         return self._layouts.get(self._graph, self._index, frozenset(types), reverse=reverse)
 
+    def place(self, node_ids: Iterable[NodeId]) -> None:
+        """Make sure that these nodes have a position in every layout from now on, even without an edge."""
+        self._layouts.place(node_ids)
+
     def kinds_mask(self, layout: Layout, kinds: Iterable[NodeKind]) -> Bools:
         """True at the position of each node of one of these kinds."""
         return np.isin(self.columns.kind[layout.numbering.index], [KIND_CODES[kind.value] for kind in kinds])
@@ -312,7 +320,7 @@ class DependencyGraph:
         built._graph.add_edges_from(edges)
         if not rx.is_directed_acyclic_graph(built._graph):
             raise _damaged("dependencies", "they contain a cycle")
-        for node_id, place in index.items():
+        for place in index.values():
             built.columns.put(place, built._graph[place], 0)
         return built
 

@@ -1,4 +1,4 @@
-"""When each discovered edge was last seen, in arrays, so that an answer can say how old the lineage is that it rests on.
+"""When each discovered edge was last seen, in arrays, so that an answer can say how old the lineage is it rests on.
 
 One slot per discovered edge; declared edges have none. The fold feeds it (`put`, `remove`), and it is rebuilt from the
 ledger when a snapshot is read, so it is never kept. An answer of tens of thousands of nodes asks for its oldest edge in
@@ -85,7 +85,7 @@ class EdgeTimes:
         if not self._slots:
             return np.zeros(0, np.bool_)
         upstream, downstream = self._positions(layout.numbering)
-        inside = np.append(members, False)  # noqa: FBT003 (the value at -1, of slots without a place)
+        inside = np.append(members, False)  # the value at -1, of slots without a place
         used: Bools = inside.take(upstream) & inside.take(downstream)
         if layout.types:
             wanted = sum(TYPE_BITS[kind] for kind in layout.types)

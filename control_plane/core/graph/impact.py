@@ -103,6 +103,15 @@ class Impact:
         return tuple(self.layout.numbering.node_ids[self.positions].tolist())
 
     @property
+    def others(self) -> Bools:
+        """True at each position that was reached: all that was walked but the asked node."""
+        others = self.used.copy()
+        asked = self.layout.numbering.position.get(self.node_id)
+        if asked is not None:
+            others[asked] = False
+        return others
+
+    @property
     def complete(self) -> bool:
         """Whether nothing was left out but by a filter."""
         return not self.reasons
@@ -194,7 +203,7 @@ def _reach(graph: DependencyGraph, node_id: NodeId, wanted: ImpactFilter, *, rev
     every: tuple[tuple[tuple[NodeId, ...], ...], ...] = ()
     counts: Floats | None = None
     if wanted.paths is not PathsWanted.NONE:
-        paths, dropped = shortest_paths(layout, start, order, distance, wanted.path_nodes_max)
+        paths, dropped = shortest_paths(layout, {start: (node_id,)}, order, distance, wanted.path_nodes_max)
         counts = layout.path_counts(start, used)[order]
         if dropped:
             reasons.append(f"paths of {dropped:,} nodes left out: the limit is {wanted.path_nodes_max:,} node ids")

@@ -131,6 +131,28 @@ class Layout:
         value = value[:-1]
         return np.where(value > UNREACHED // 2, -value, np.int32(UNREACHED))
 
+    def shortest_from_any(self, starts: Bools) -> Counts:
+        """Hops of the shortest path from the nearest of some starts, 0 for themselves; < 0 where there is none."""
+        value = np.append(np.where(starts, np.int32(0), np.int32(UNREACHED)), np.int32(UNREACHED))
+        for level in self.levels[1:]:
+            here = np.maximum.reduceat(value.take(level.sources), level.segments)
+            here -= 1
+            value[level.first : level.end] = np.maximum(value[level.first : level.end], here)
+        value = value[:-1]
+        return np.where(value > UNREACHED // 2, -value, np.int32(UNREACHED))
+
+    def shortest_of_each(self, starts: Sequence[int]) -> Counts:
+        """Hops of the shortest path from each of some starts, shape (N, len(starts)); < 0 where there is none."""
+        value = np.full((len(self.numbering) + 1, len(starts)), UNREACHED, np.int32)
+        value[starts, np.arange(len(starts))] = 0
+        for level in self.levels[min(map(self.place, starts), default=0) + 1 :]:
+            here = np.maximum.reduceat(value.take(level.sources, axis=0), level.segments, axis=0)
+            here -= 1
+            # A start within the level keeps its 0.
+            value[level.first : level.end] = np.maximum(value[level.first : level.end], here)
+        value = value[:-1]
+        return np.where(value > UNREACHED // 2, -value, np.int32(UNREACHED))
+
     def reached(self, start: int) -> Bools:
         """True for each node that `start` reaches, not for `start`."""
         value = np.zeros(len(self.numbering) + 1, np.bool_)
@@ -142,7 +164,7 @@ class Layout:
 
     def after_any(self, starts: Bools) -> Bools:
         """True for each node that any of the starts reaches, starts themselves only if another reaches them."""
-        value = np.append(starts, False)  # noqa: FBT003 (the value of NOWHERE)
+        value = np.append(starts, False)  # the value of NOWHERE
         found = np.zeros(len(value), np.bool_)
         for level in self.levels[1:]:
             here = np.logical_or.reduceat(value.take(level.sources), level.segments)

@@ -4,7 +4,7 @@ A change that fits the numbering is made in each layout at once, one that does n
 builds anew. Layouts of some edge types only are kept for the sets asked for last: there are 31 sets, people use two.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -49,6 +49,11 @@ class Layouts:
         self._numbering = None
         self._kept.clear()
 
+    def place(self, node_ids: Iterable[NodeId]) -> None:
+        """Number anew at the next question if one of these nodes has no position."""
+        if self._numbering is not None and not all(node_id in self._numbering.position for node_id in node_ids):
+            self.clear()
+
     def get(
         self, graph: "rx.PyDiGraph[Node, Dependency]", index: dict[NodeId, int], types: Types, *, reverse: bool
     ) -> Layout:
@@ -69,14 +74,16 @@ class Layouts:
         if len(edges) > PATCHED_MAX:
             self.clear()
             return
-        for key, layout in self._kept.items():
-            changed: Layout | None = layout
+        patched: dict[Key, Layout] = {}
+        for key, before in self._kept.items():
+            layout: Layout | None = before
             for edge in edges:
-                changed = _with(changed, edge) if not key[0] or edge.edge_type in key[0] else changed
-                if changed is None:
-                    self.clear()
-                    return
-            self._kept[key] = changed
+                layout = _with(layout, edge) if not key[0] or edge.edge_type in key[0] else layout
+            if layout is None:
+                self.clear()
+                return
+            patched[key] = layout
+        self._kept = patched
 
     def remove_edges(self, edges: Collection[Dependency], parted: Collection[tuple[NodeId, NodeId]]) -> None:
         """Dependencies went. `parted` are the pairs that have none left, of whatever type."""
@@ -85,7 +92,8 @@ class Layouts:
         if len(edges) > PATCHED_MAX:
             self.clear()
             return
-        for key, layout in list(self._kept.items()):
+        for key, before in list(self._kept.items()):
+            layout = before
             if key[0] and any(e.edge_type in key[0] and (e.upstream, e.downstream) not in parted for e in edges):
                 del self._kept[key]  # whether another of its types is left, the graph would have to say
                 continue

@@ -6,7 +6,7 @@ finds, for each number of hops, from which nodes an end lies exactly so many hop
 a node from which it could not finish.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -88,16 +88,27 @@ def count_paths(layout: Layout, start: int, members: Bools, ends: Ints) -> int:
 
 
 def shortest_paths(
-    layout: Layout, start: int, positions: Ints, distance: Counts, nodes_max: int = PATH_NODES_MAX
+    layout: Layout,
+    begun: Mapping[int, tuple[NodeId, ...]],
+    positions: Ints,
+    distance: Counts,
+    nodes_max: int = PATH_NODES_MAX,
 ) -> tuple[tuple[tuple[NodeId, ...], ...], int]:
     """One shortest path to each position, nearest first until the limit; and how many were dropped.
 
-    It comes by the predecessor nearest to the start, the first by id among equals.
+    It comes by the predecessor nearest to a start, the first by id among equals.
+
+    Args:
+        layout: where to walk.
+        begun: starts, each with the path that ends in it.
+        positions: where to go; all are reached.
+        distance: of each node from the nearest start, < 0 where none reaches, shape (N,).
+        nodes_max: node ids over all paths at most.
     """
     by_distance = positions[np.argsort(distance[positions], kind="stable")]
     within = by_distance[np.cumsum(distance[by_distance].astype(np.int64) + 1) <= nodes_max]
     ids, before = layout.numbering.node_ids, layout.nearest_sources(distance)
-    known: dict[int, tuple[NodeId, ...]] = {start: (ids[start],)}
+    known = dict(begun)
     found: dict[int, tuple[NodeId, ...]] = {}
     for position in within.tolist():
         trail, at = [], position
@@ -158,7 +169,7 @@ class _Some:
         if isinstance(self._chosen, set):
             sources = {p for position in self._chosen for p in layout.sources_of(position).tolist()}
             return _Some({p for p in sources if allowed[p]})
-        ahead = np.append(self._chosen, False)  # noqa: FBT003 (the value of NOWHERE)
+        ahead = np.append(self._chosen, False)  # the value of NOWHERE
         found = np.zeros(len(self._chosen), np.bool_)
         for level in onward.levels[1:]:
             found[level.first : level.end] = np.logical_or.reduceat(ahead.take(level.sources), level.segments)

@@ -29,8 +29,8 @@ class Summary:
     """Models of unknown cost."""
 
 
-def summarise(graph: DependencyGraph, numbering: Numbering, members: Bools) -> Summary:
-    """Sum up the members; shape (N,), one per position."""
+def summarise(graph: DependencyGraph, numbering: Numbering, members: Bools, *, spared: Bools | None = None) -> Summary:
+    """Sum up the members; the spared among them need no retrain. Shapes (N,), one per position."""
     positions: Ints = numbering.by_rank[members[numbering.by_rank]]  # in the order of their ids
     index, columns = numbering.index[positions], graph.columns
     kinds = columns.kind[index]
@@ -38,7 +38,8 @@ def summarise(graph: DependencyGraph, numbering: Numbering, members: Bools) -> S
     by_kind = np.bincount(kinds, minlength=len(KIND_CODES)).tolist()
     tiers = columns.tier[index]
     by_tier = np.bincount(tiers[models], minlength=TIER_MAX + 1).tolist()
-    hours = columns.gpu_hours[index[models]]
+    trained = models if spared is None else models & ~spared[positions]
+    hours = columns.gpu_hours[index[trained]]
     node_ids = numbering.node_ids
     return Summary(
         by_kind={kind: by_kind[KIND_CODES[kind]] for kind in NodeKind if by_kind[KIND_CODES[kind]]},
