@@ -42,9 +42,11 @@ def node_from(message: graph_pb2.Node, index: int) -> Node:
     """A node to declare."""
     return Node(
         node_id=parse_node_id(message.node_id, f"nodes[{index}].node_id"),
+        title=message.title,
         description=message.description,
         owner=message.owner,
         team=message.team,
+        external_ids=tuple(message.external_ids),
     )
 
 
@@ -53,9 +55,12 @@ def node(found: Node) -> graph_pb2.Node:
     return graph_pb2.Node(
         node_id=found.node_id,
         kind=KINDS[found.kind],
+        title=found.title,
         description=found.description,
         owner=found.owner,
         team=found.team,
+        external_ids=found.external_ids,
+        declared=found.declared,
     )
 
 
@@ -64,10 +69,17 @@ def dependency_from(message: graph_pb2.Dependency, index: int, field: str = "dep
     upstream = parse_node_id(message.upstream_id, f"{field}[{index}].upstream_id")
     downstream = parse_node_id(message.downstream_id, f"{field}[{index}].downstream_id")
     edge_type = TYPES_FROM.get(message.type)
-    return Dependency(upstream=upstream, downstream=downstream, edge_type=edge_type or _usual(upstream, downstream))
+    return Dependency(
+        upstream=upstream,
+        downstream=downstream,
+        edge_type=edge_type or usual_type(upstream, downstream),
+        pinned=message.pinned,
+        note=message.note,
+    )
 
 
-def _usual(upstream: CoreNodeId, downstream: CoreNodeId) -> DependencyType:
+def usual_type(upstream: CoreNodeId, downstream: CoreNodeId) -> DependencyType:
+    """What an edge of no stated type is taken for."""
     kinds = (upstream.partition(":")[0], downstream.partition(":")[0])
     if kinds[0] == "model":
         return DependencyType.CONSUMES_OUTPUT
@@ -76,7 +88,13 @@ def _usual(upstream: CoreNodeId, downstream: CoreNodeId) -> DependencyType:
 
 def dependency(found: Dependency) -> graph_pb2.Dependency:
     """An edge on the wire."""
-    return graph_pb2.Dependency(upstream_id=found.upstream, downstream_id=found.downstream, type=TYPES[found.edge_type])
+    return graph_pb2.Dependency(
+        upstream_id=found.upstream,
+        downstream_id=found.downstream,
+        type=TYPES[found.edge_type],
+        pinned=found.pinned,
+        note=found.note,
+    )
 
 
 PATHS_FROM = {
