@@ -18,7 +18,7 @@ Kind = Literal["dataset", "feature", "model", "consumer"]
 HOME_VARIABLE = "RUNWAY_HOME"
 HOME_DEFAULT = ".runway"
 LAST_GOOD_FILE = "dagster-fleet.json"
-LAYOUT = 1
+LAYOUT = 2
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +44,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     consumers: tuple[str, ...] = ()
     age_backstop_days: float | None = None
     """Older than this is stale whatever else is true."""
+    deprecated: bool = False
+    """Still serves; new consumers should look elsewhere."""
 
 
 class Dependency(msgspec.Struct, frozen=True, kw_only=True, order=True):

@@ -1,5 +1,6 @@
 """The control plane over gRPC, through the Python client."""
 
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import get_args
 
@@ -8,7 +9,7 @@ from runway_client import Why, connect, from_timestamp, messages, to_timestamp
 from runway_client.connection import RETRY_FOR_S
 
 from assets.fleet import Dependency, Fleet, Kind, Model, Node, make_fleet
-from assets.plane import Lease, Limits, Metric, Status, TrainedVersion, Validation, Verdict
+from assets.plane import Change, Lease, Limits, Metric, Status, TrainedVersion, Validation, Verdict
 from assets.tags import SCHEDULER
 
 KINDS: dict[str, Kind] = {f"NODE_KIND_{kind.upper()}": kind for kind in get_args(Kind)}
@@ -25,13 +26,17 @@ class GrpcPlane:
         self._runway.close()
 
     def fleet(self) -> Fleet:
-        """Registry and graph. A model that came between the two reads is left for the next look."""
+        """Registry and graph, without what is retired. A model that came between the two reads is left for the next
+        look; one that lineage found and nobody registered is a mere node."""
         graph = self._runway.graph.get_graph()
-        models = [_model(model) for model in self._runway.registry.list_models(min_revision=graph.revision)]
-        known = {node.node_id for node in graph.nodes}
+        models = list(self._runway.registry.list_models(min_revision=graph.revision))
+        nodes = {node.node_id: node for node in graph.nodes}
+        retired = {f"model:{model.model_id}" for model in models if model.lifecycle == messages.LIFECYCLE_STATE_RETIRED}
+        registered = {f"model:{model.model_id}": model for model in models}
+        drawn = nodes.keys() - retired
         return make_fleet(
-            [model for model in models if f"model:{model.model_id}" in known],
-            [_node(node) for node in graph.nodes if node.kind != messages.NODE_KIND_MODEL],
+            [_model(model) for node_id, model in registered.items() if node_id in drawn],
+            [_node(node) for node_id, node in nodes.items() if node_id in drawn and node_id not in registered],
             [
                 Dependency(
                     upstream=edge.upstream_id,
@@ -39,6 +44,7 @@ class GrpcPlane:
                     type=_name(messages.DependencyType.Name(edge.type), "DEPENDENCY_TYPE_").lower(),
                 )
                 for edge in graph.dependencies
+                if edge.upstream_id in drawn and edge.downstream_id in drawn
             ],
             graph.revision,
         )
@@ -53,6 +59,15 @@ class GrpcPlane:
             dependencies=reply.dependencies,
             limits=Limits(running_max=reply.limits.running_max, running_per_team_max=reply.limits.running_per_team_max),
         )
+
+    def changes(self, after_revision: int, kinds: Sequence[str]) -> Iterator[Change]:
+        """Changes of these kinds as they come; resumes by itself after breaks, once it was connected."""
+        for item in self._runway.watch(after_revision, kinds=kinds):
+            match item:
+                case messages.Event():
+                    yield Change(revision=item.revision, kind=item.kind, model_id=item.model_id)
+                case messages.Progress():
+                    yield Change(revision=item.revision)
 
     def lease(self, known_attempt_ids: list[str], leases_max: int) -> list[Lease]:
         """What may run now, and again what we hold but do not know."""
@@ -194,7 +209,7 @@ def _timestamp(instant: datetime | None) -> Timestamp | None:
 
 
 def _model(model: messages.Model) -> Model:
-    policy = model.staleness_policy
+    policy = model.effective_policies.staleness
     return Model(
         model_id=model.model_id,
         owner=model.owner,
@@ -205,6 +220,7 @@ def _model(model: messages.Model) -> Model:
         tags=dict(sorted(model.tags.items())),
         consumers=tuple(sorted(model.consumers)),
         age_backstop_days=policy.age_backstop_days if policy.HasField("age_backstop_days") else None,
+        deprecated=model.lifecycle == messages.LIFECYCLE_STATE_DEPRECATED,
     )
 
 

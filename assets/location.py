@@ -6,15 +6,16 @@ large fleet).
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import dagster as dg
 from runway_client import RunwayRpcError
 
 from assets.fleet import Fleet, keep_last_good, last_good_path, read_last_good
+from assets.following import Following, News
 from assets.grpc_plane import GrpcPlane
-from assets.model_assets import Connect, Trainers, external_assets, model_assets, model_checks
-from assets.plane import ControlPlane
+from assets.model_assets import Trainers, external_assets, model_assets, model_checks
+from assets.plane import Connect, ControlPlane
 from assets.sensors import (
     lease_sensor,
     production_sensor,
@@ -70,19 +71,22 @@ def build_definitions(
     trainers: Trainers = TRAINERS,
     *,
     connect_sensors: Connect | None = None,
+    news: News | None = None,
+    clock: Callable[[], float] = wall_clock,
     linger_s: float = LINGER_S,
 ) -> dg.Definitions:
-    """Everything the UI shows."""
+    """Everything the UI shows. Sensors hear from `news` what changed; by default from a watch of this process."""
     look = connect_sensors or connect
+    news = news or Following(look, fleet.revision)
     return dg.Definitions(
         assets=[*external_assets(fleet), *model_assets(fleet, connect, trainers)],
         asset_checks=model_checks(fleet, look),
         sensors=[
             lease_sensor(fleet, look, linger_s=linger_s),
             run_status_sensor(look),
-            staleness_sensor(fleet, look),
-            production_sensor(fleet, look),
-            reload_sensor(fleet, look, reload_in_background, wall_clock),
+            staleness_sensor(fleet, look, news, clock),
+            production_sensor(fleet, look, news),
+            reload_sensor(fleet, look, news, reload_in_background, clock),
         ],
         # One op, one process: a process per step would cost each run another second and a half.
         executor=dg.in_process_executor,

@@ -16,12 +16,13 @@ from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
 from assets.attempt import Outcome, run_attempt
 from assets.fleet import Fleet, Model, Node
-from assets.plane import ControlPlane, Lease, TrainedVersion
+from assets.plane import Connect, ControlPlane, Lease, TrainedVersion
 from assets.tags import (
     ATTEMPT_TAG,
     CAUSES_TAG,
     DATA_UNTIL_TAG,
     LEASE_TAG,
+    LIFECYCLE_TAG,
     OFFLINE_VALIDATION,
     RETRAIN_TAG,
     TEAM_TAG,
@@ -32,9 +33,10 @@ from assets.trainer import Trainer, trainer_of
 from assets.verdicts import fresh_check
 
 Trainers = Mapping[str, Callable[[], Trainer]]
-Connect = Callable[[], ControlPlane]
 
-GROUPS = {"dataset": "data_sources", "feature": "features", "consumer": "consumers"}
+GROUPS = {"dataset": "data_sources", "feature": "features", "consumer": "consumers", "model": "discovered_models"}
+"""Of external assets; a model is one if lineage found it and nobody has registered it."""
+
 TAG_PART = re.compile(r"[A-Za-z0-9_.\-]{1,63}")
 EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
 WARN_AT = 0.8
@@ -118,7 +120,7 @@ def model_spec(model: Model, upstream: tuple[str, ...]) -> dg.AssetSpec:
     fitting = {key: value for key, value in model.tags.items() if _fits(key, value)}
     lineage = f"/assets/{model.model_id}?view=lineage&lineageScope=neighbors"
     metadata: dict[str, Any] = {
-        "owner": model.owner,
+        "owner": model.owner or "nobody yet",
         "team": model.team,
         "tier": dg.MetadataValue.int(model.tier),
         "task": model.task_type,
@@ -126,6 +128,8 @@ def model_spec(model: Model, upstream: tuple[str, ...]) -> dg.AssetSpec:
         "what breaks if it changes": dg.MetadataValue.text(f"runway impact {model.model_id}"),
         "why it is fresh or stale": dg.MetadataValue.text(f"runway staleness explain {model.model_id}"),
     }
+    if model.deprecated:
+        metadata["lifecycle"] = "deprecated: it still serves, but look elsewhere for something new"
     if model.consumers:
         metadata["consumers"] = ", ".join(model.consumers)
     metadata |= {f"tag {key}": value for key, value in model.tags.items() if key not in fitting}
@@ -136,7 +140,7 @@ def model_spec(model: Model, upstream: tuple[str, ...]) -> dg.AssetSpec:
         skippable=True,
         group_name=model.team,
         owners=_owners(model.owner, model.team),
-        tags={TIER_TAG: str(model.tier), **fitting},
+        tags={TIER_TAG: str(model.tier), **({LIFECYCLE_TAG: "deprecated"} if model.deprecated else {}), **fitting},
         kinds={"model", model.task_type},
         freshness_policy=_freshness(model.age_backstop_days),
         metadata=metadata,

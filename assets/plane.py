@@ -4,6 +4,7 @@ The port is narrow and speaks plain values, so that sensors and ops can be teste
 the same tests run against a real server.
 """
 
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -105,6 +106,15 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     recommended_action: str = ""
 
 
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """Something happened, or (without a kind) everything up to a revision has been told."""
+
+    revision: int
+    kind: str = ""
+    """`ModelRegistered`, `VerdictChanged` ..."""
+    model_id: str = ""
+
+
 class ControlPlane(Protocol):
     """The port. Every method may raise `RunwayRpcError`; `Refused` with a reason of LEASE_GONE means: stop the work."""
 
@@ -114,6 +124,14 @@ class ControlPlane(Protocol):
 
     def status(self) -> Status:
         """Counts, revision and limits."""
+        ...
+
+    def changes(self, after_revision: int, kinds: Sequence[str]) -> Iterator[Change]:
+        """Changes of these kinds (none: of all) after a revision and how far they go, as they come, until closed.
+
+        Raises:
+            Refused(WATCH_TOO_OLD): more was missed than is kept.
+        """
         ...
 
     def lease(self, known_attempt_ids: list[str], leases_max: int) -> list[Lease]:
@@ -167,6 +185,10 @@ class ControlPlane(Protocol):
     def close(self) -> None:
         """Let go of the connection."""
         ...
+
+
+Connect = Callable[[], ControlPlane]
+"""How to reach the control plane; whoever connects closes."""
 
 
 def lease_is_gone(error: RunwayRpcError) -> bool:

@@ -15,8 +15,7 @@ import dagster as dg
 from runway_client import RunwayRpcError
 
 from assets.fleet import Fleet
-from assets.model_assets import Connect
-from assets.plane import Lease
+from assets.plane import Connect, Lease
 from assets.tags import (
     ATTEMPT_TAG,
     CAUSES_TAG,

@@ -1,5 +1,7 @@
 """Shows versions that came into production without a run here: the first ones, promotions by hand, rollbacks.
 
+What is in production is fetched when the watch of this process has heard that an alias moved.
+
 A retrain materializes its model itself. Everything else that moves `production` would leave the asset as it was, or
 never materialized at all; this sensor reports a runless materialization for it. While a run of the model lives nothing
 is reported, because that run may be about to say it itself.
@@ -10,8 +12,9 @@ import msgspec
 from runway_client import RunwayRpcError
 
 from assets.fleet import Fleet
-from assets.model_assets import Connect, materialization_of
-from assets.plane import ControlPlane
+from assets.following import News, Topic
+from assets.model_assets import materialization_of
+from assets.plane import Connect, ControlPlane
 from assets.sensors.lease import live_runs
 from assets.tags import MODEL_TAG
 
@@ -20,7 +23,18 @@ VERSIONS_PER_TICK_MAX = 50
 """One small read and about 10 ms of writing each: below two seconds."""
 
 
-def production_sensor(fleet: Fleet, connect: Connect) -> dg.SensorDefinition:
+class Shown(msgspec.Struct, frozen=True, kw_only=True):
+    """The cursor."""
+
+    versions: dict[str, int] = {}
+    """Model -> version last shown."""
+    revision: int = -1
+    """The newest change of aliases that was looked at."""
+    more: bool = False
+    """The last look left something for later: runs that live, or more than one tick shows."""
+
+
+def production_sensor(fleet: Fleet, connect: Connect, news: News) -> dg.SensorDefinition:
     """The sensor; `fleet` is what this code location has loaded."""
     known_models = {model.model_id for model in fleet.models}
 
@@ -32,6 +46,10 @@ def production_sensor(fleet: Fleet, connect: Connect) -> dg.SensorDefinition:
     )
     def show_production(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         shown = read_cursor(context.cursor)
+        changed = news.changed(Topic.PRODUCTION, shown.revision)
+        if changed is None and not shown.more:
+            return dg.SensorResult(skip_reason="Nothing moved.")
+        versions = {model_id: version for model_id, version in shown.versions.items() if model_id in known_models}
         plane = connect()
         try:
             productions = plane.productions()
@@ -40,21 +58,25 @@ def production_sensor(fleet: Fleet, connect: Connect) -> dg.SensorDefinition:
             moved = [
                 model_id
                 for model_id, version in sorted(productions.items())
-                if model_id in known_models and model_id not in busy and shown.get(model_id) != version
-            ][:VERSIONS_PER_TICK_MAX]
-            for model_id in moved:
+                if model_id in known_models and versions.get(model_id) != version
+            ]
+            now = [model_id for model_id in moved if model_id not in busy][:VERSIONS_PER_TICK_MAX]
+            for model_id in now:
                 show(context.instance, plane, model_id, productions[model_id])
-                shown[model_id] = productions[model_id]
+                versions[model_id] = productions[model_id]
         except RunwayRpcError as error:
             return dg.SensorResult(skip_reason=error.message)
         finally:
             plane.close()
-        if not moved:
-            return dg.SensorResult(skip_reason="Nothing moved.")
-        kept = {model_id: version for model_id, version in sorted(shown.items()) if model_id in known_models}
+        after = Shown(
+            versions=dict(sorted(versions.items())),
+            revision=shown.revision if changed is None else changed,
+            more=len(now) < len(moved),
+        )
+        names = ", ".join(f"{name} version {versions[name]}" for name in now)
         return dg.SensorResult(
-            skip_reason=f"In production: {', '.join(f'{name} version {kept[name]}' for name in moved)}.",
-            cursor=msgspec.json.encode(kept).decode(),
+            skip_reason=f"In production: {names}." if names else "Nothing moved.",
+            cursor=msgspec.json.encode(after).decode(),
         )
 
     return show_production
@@ -69,9 +91,9 @@ def show(instance: dg.DagsterInstance, plane: ControlPlane, model_id: str, versi
     instance.report_runless_asset_event(materialization_of(model_id, version, plane.version(model_id, version)))
 
 
-def read_cursor(text: str | None) -> dict[str, int]:
-    """Model -> version last shown; empty for no cursor, or one of another age."""
+def read_cursor(text: str | None) -> Shown:
+    """The cursor; a blank one for none, or one of another age."""
     try:
-        return msgspec.json.decode(text or "{}", type=dict[str, int])
+        return msgspec.json.decode(text or "{}", type=Shown)
     except msgspec.DecodeError:
-        return {}
+        return Shown()

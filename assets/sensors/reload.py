@@ -1,9 +1,10 @@
 """Makes a newly registered model appear without a restart: reloads this code location when the fleet it draws changed.
 
-A look costs one small call: counts and the revision. Only when those moved is the whole fleet fetched and compared
-with what is loaded. A reload starts a fresh server beside this one, so it is asked for once the fleet has stood still
-between two looks (or has not for `SETTLE_S_MAX`), and never again within `AGAIN_S`. It is asked for from a thread,
-because this very process ends when it succeeds and the tick must have been answered by then.
+A look costs nothing: the watch of this process knows the newest revision at which anything that is drawn changed. Only
+when that moved is the whole fleet fetched and compared with what is loaded. A reload starts a fresh server beside this
+one, so it is asked for once the fleet has stood still between two looks (or has not for `SETTLE_S_MAX`), and never
+again within `AGAIN_S`. It is asked for from a thread, because this very process ends when it succeeds and the tick must
+have been answered by then.
 """
 
 import threading
@@ -15,8 +16,8 @@ import msgspec
 from runway_client import RunwayRpcError
 
 from assets.fleet import Fleet
-from assets.model_assets import Connect
-from assets.plane import Status
+from assets.following import News, Topic
+from assets.plane import Connect
 
 EVERY_S = 2
 
@@ -26,9 +27,6 @@ SETTLE_S_MAX = 10.0
 AGAIN_S = 30.0
 """Longer than a reload of the largest fleet takes."""
 
-FACTS_EVERY_S = 30.0
-"""Owners, tiers and tags change without a count changing; half a minute is soon enough for those."""
-
 Reload = Callable[[dg.SensorEvaluationContext], str]
 """Asks for the reload; returns a sentence."""
 
@@ -36,16 +34,17 @@ Reload = Callable[[dg.SensorEvaluationContext], str]
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """The cursor: what the last looks found, wall-clock seconds."""
 
-    counts: tuple[int, int, int] = (-1, -1, -1)
     revision: int = -1
-    fetched_s: float = 0.0
+    """The newest change of the fleet that was looked at."""
     pending: str = ""
     """Fingerprint of a fleet that differs from what is loaded; empty if none does."""
     pending_since_s: float = 0.0
     asked_s: float = 0.0
 
 
-def reload_sensor(fleet: Fleet, connect: Connect, reload: Reload, clock: Callable[[], float]) -> dg.SensorDefinition:
+def reload_sensor(
+    fleet: Fleet, connect: Connect, news: News, reload: Reload, clock: Callable[[], float]
+) -> dg.SensorDefinition:
     """The sensor; `fleet` is what this code location has loaded, `clock` gives wall-clock seconds."""
     loaded = fleet.fingerprint()
 
@@ -57,17 +56,20 @@ def reload_sensor(fleet: Fleet, connect: Connect, reload: Reload, clock: Callabl
     )
     def reload_when_the_fleet_changes(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         seen, now_s = read_cursor(context.cursor), clock()
-        plane = connect()
-        try:
-            status = plane.status()
-            if not worth_a_look(seen, status, now_s):
-                return dg.SensorResult(skip_reason="Nothing changed.")
-            current = plane.fleet().fingerprint()
-        except RunwayRpcError as error:
-            return dg.SensorResult(skip_reason=error.message)
-        finally:
-            plane.close()
-        after, due = step(seen, status, current, loaded, now_s)
+        changed = news.changed(Topic.FLEET, seen.revision)
+        if changed is None and not seen.pending:
+            return dg.SensorResult(skip_reason="Nothing changed.")
+        current = seen.pending
+        if changed is not None:
+            plane = connect()
+            try:
+                current = plane.fleet().fingerprint()
+            except RunwayRpcError as error:
+                return dg.SensorResult(skip_reason=error.message)
+            finally:
+                plane.close()
+            seen = msgspec.structs.replace(seen, revision=changed)
+        after, due = step(seen, current, loaded, now_s)
         said = "Nothing that is drawn changed." if current == loaded else "The fleet changed; waiting for it to settle."
         if due:
             said = reload(context)
@@ -76,28 +78,15 @@ def reload_sensor(fleet: Fleet, connect: Connect, reload: Reload, clock: Callabl
     return reload_when_the_fleet_changes
 
 
-def worth_a_look(seen: Seen, status: Status, now_s: float) -> bool:
-    """Can the fleet have changed since the last look?"""
-    if seen.pending or counts_of(status) != seen.counts:
-        return True
-    return status.revision != seen.revision and now_s - seen.fetched_s >= FACTS_EVERY_S
-
-
-def step(seen: Seen, status: Status, current: str, loaded: str, now_s: float) -> tuple[Seen, bool]:
+def step(seen: Seen, current: str, loaded: str, now_s: float) -> tuple[Seen, bool]:
     """The cursor after a look at the fleet, and whether to reload now."""
-    after = msgspec.structs.replace(seen, counts=counts_of(status), revision=status.revision, fetched_s=now_s)
     if current == loaded:
-        return msgspec.structs.replace(after, pending="", pending_since_s=0.0), False
+        return msgspec.structs.replace(seen, pending="", pending_since_s=0.0), False
     since_s = seen.pending_since_s if seen.pending else now_s
     settled = seen.pending == current or now_s - since_s >= SETTLE_S_MAX
     due = settled and now_s - seen.asked_s >= AGAIN_S
-    after = msgspec.structs.replace(after, pending=current, pending_since_s=since_s)
+    after = msgspec.structs.replace(seen, pending=current, pending_since_s=since_s)
     return (msgspec.structs.replace(after, asked_s=now_s) if due else after), due
-
-
-def counts_of(status: Status) -> tuple[int, int, int]:
-    """What changes when something is added or removed."""
-    return status.models, status.nodes, status.dependencies
 
 
 def read_cursor(text: str | None) -> Seen:

@@ -15,8 +15,7 @@ import msgspec
 from runway_client import RunwayRpcError, Unreachable
 from runway_client.errors import NoAnswer
 
-from assets.model_assets import Connect
-from assets.plane import ControlPlane, Validation
+from assets.plane import Connect, ControlPlane, Validation
 from assets.tags import ATTEMPT_TAG, LEASE_TAG, MODEL_TAG, RETRAIN_TAG
 
 RUNS_PER_TICK_MAX = 50

@@ -20,4 +20,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def world() -> Iterator[World]:
     with dg.DagsterInstance.ephemeral() as instance:
-        yield World(instance)
+        found = World(instance)
+        yield found
+        found.close()

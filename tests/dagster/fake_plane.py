@@ -1,18 +1,22 @@
 """A small control plane in memory, faithful in what Dagster can see: order, leases, tokens, attempts, validation.
 
-Its clock is `now`, moved by the test. `lose_replies` drops answers after the work was done, `away` refuses everything.
+Its clock is `now`, moved by the test. `lose_replies` drops answers after the work was done, `away` refuses everything
+and breaks watches. `calls` counts what was asked; a watch counts once however much it brings.
 """
 
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 
 import grpc
 import msgspec
 from runway_client import InvalidRequest, Refused, Unreachable
 
 from assets.fleet import Dependency, Fleet, Model, Node, make_fleet
-from assets.plane import Lease, Limits, Status, TrainedVersion, Validation, Verdict
+from assets.plane import Change, Lease, Limits, Status, TrainedVersion, Validation, Verdict
 
 LEASE_TTL = timedelta(minutes=10)
 ATTEMPTS_MAX = 3
@@ -47,20 +51,65 @@ class FakePlane:
     """Implements `assets.plane.ControlPlane`."""
 
     def __init__(self, fleet: Fleet, limits: Limits | None = None) -> None:
-        self.shown = fleet
+        self._shown = fleet
         self.limits = limits or Limits(running_max=2, running_per_team_max=2)
         self.now = datetime(2013, 3, 1, tzinfo=UTC)
         self.retrains: dict[str, Retrain] = {}
         self.versions: dict[str, list[TrainedVersion]] = {}
         self.production: dict[str, int] = {}
-        self.standing: dict[str, Verdict] = {}
+        self._standing: dict[str, Verdict] = {}
         self.validations: list[tuple[str, int, Validation]] = []
         self.requests: dict[str, str] = {}
-        self.away = False
         self.lose_replies = 0
         self.revision = 1
+        self.calls: Counter[str] = Counter()
+        self.log: list[Change] = []
+        self._away = False
+        self._moved = threading.Condition()
 
     # What a test does.
+
+    @property
+    def shown(self) -> Fleet:
+        """Registry and graph."""
+        return self._shown
+
+    @shown.setter
+    def shown(self, fleet: Fleet) -> None:
+        self._shown = fleet
+        self.happened("ModelUpdated")
+
+    @property
+    def standing(self) -> dict[str, Verdict]:
+        """Verdicts; a new dict is a change that is heard of, a change in place is not."""
+        return self._standing
+
+    @standing.setter
+    def standing(self, standing: dict[str, Verdict]) -> None:
+        self._standing = standing
+        self.happened("VerdictChanged")
+
+    @property
+    def away(self) -> bool:
+        """Whether nobody can reach it."""
+        return self._away
+
+    @away.setter
+    def away(self, away: bool) -> None:
+        with self._moved:
+            self._away = away
+            self._moved.notify_all()
+
+    def happened(self, kind: str, model_id: str = "") -> None:
+        """An event."""
+        with self._moved:
+            self.revision += 1
+            self.log.append(Change(revision=self.revision, kind=kind, model_id=model_id))
+            self._moved.notify_all()
+
+    def session(self) -> "Session":
+        """A connection that can be closed by itself."""
+        return Session(self)
 
     def ask(self, *model_ids: str) -> None:
         for model_id in model_ids:
@@ -85,15 +134,15 @@ class FakePlane:
         return
 
     def fleet(self) -> Fleet:
-        self._here()
+        self._here("fleet")
         return msgspec.structs.replace(self.shown, revision=self.revision)
 
     def read_limits(self) -> Limits:
-        self._here()
+        self._here("read_limits")
         return self.limits
 
     def status(self) -> Status:
-        self._here()
+        self._here("status")
         return Status(
             revision=self.revision,
             models=len(self.shown.models),
@@ -102,8 +151,33 @@ class FakePlane:
             limits=self.limits,
         )
 
+    def changes(self, after_revision: int, kinds: Sequence[str]) -> Iterator[Change]:
+        """Until it goes away."""
+        return self.follow(after_revision, kinds, threading.Event())
+
+    def follow(self, after_revision: int, kinds: Sequence[str], closed: threading.Event) -> Iterator[Change]:
+        """What `changes` gives, until closed."""
+        self._here("changes")
+        yield Change(revision=after_revision)
+        while not closed.is_set():
+            with self._moved:
+                while not (closed.is_set() or self._away or self.revision > after_revision):
+                    self._moved.wait()
+                fresh = [change for change in self.log if change.revision > after_revision]
+                revision = self.revision
+            if self.away:
+                raise Unreachable("UNREACHABLE", "the control plane went away", code=grpc.StatusCode.UNAVAILABLE)
+            yield from (change for change in fresh if not kinds or change.kind in kinds)
+            yield Change(revision=revision)
+            after_revision = revision
+
+    def wake(self) -> None:
+        """Let watches look whether they are closed."""
+        with self._moved:
+            self._moved.notify_all()
+
     def lease(self, known_attempt_ids: list[str], leases_max: int) -> list[Lease]:
-        self._here()
+        self._here("lease")
         known = set(known_attempt_ids)
         running = [r.attempts[-1] for r in self.retrains.values() if r.state == "RUNNING"]
         leases = [attempt.lease for attempt in running if attempt.lease.attempt_id not in known]
@@ -136,13 +210,13 @@ class FakePlane:
         return leases
 
     def renew(self, attempt_id: str, lease_token: str, run: str) -> None:
-        self._here()
+        self._here("renew")
         attempt = self._held(attempt_id, lease_token)
         attempt.expires_at, attempt.run = self.now + LEASE_TTL, run
         attempt.renewals += 1
 
     def register_version(self, lease: Lease, trained: TrainedVersion, run: str) -> int:
-        self._here()
+        self._here("register_version")
         attempt = self._held(lease.attempt_id, lease.lease_token)
         versions = self.versions.setdefault(lease.model_id, [])
         versions.append(trained)
@@ -151,7 +225,7 @@ class FakePlane:
         return len(versions)
 
     def report_success(self, lease: Lease, version: int, run: str, duration_s: float) -> None:
-        self._here()
+        self._here("report_success")
         attempt = self._held(lease.attempt_id, lease.lease_token)
         if attempt.version != version:
             raise InvalidRequest("INVALID_ARGUMENT", "not the version of this attempt")
@@ -160,7 +234,7 @@ class FakePlane:
         self._changed()
 
     def report_failure(self, attempt_id: str, lease_token: str, failure: str, run: str, *, permanent: bool) -> None:
-        self._here()
+        self._here("report_failure")
         retrain, attempt = self._find(attempt_id)
         if attempt.state == "FAILED":
             return
@@ -169,7 +243,7 @@ class FakePlane:
         self._failed(retrain, attempt, failure, permanent=permanent)
 
     def report_validation(self, model_id: str, version: int, validation: Validation) -> bool:
-        self._here()
+        self._here("report_validation")
         retrain = self.retrain_of(model_id)
         if retrain.state != "VALIDATING" or retrain.attempts[-1].version != version:
             raise Refused("ROLLOUT_FINISHED", f"version {version} of {model_id} is not waiting for a validation")
@@ -178,32 +252,33 @@ class FakePlane:
         retrain.state = "PROMOTED" if validation.passed else "REFUSED"
         if validation.passed:
             self.production[model_id] = version
+            self.happened("AliasMoved", model_id)
         self._changed()
         return validation.passed
 
     def candidate_of_attempt(self, retrain_id: str, attempt_id: str) -> int | None:
-        self._here()
+        self._here("candidate_of_attempt")
         retrain = self.retrains[retrain_id]
         return self._find(attempt_id)[1].version if retrain.state == "VALIDATING" else None
 
     def verdicts(self) -> list[Verdict]:
-        self._here()
+        self._here("verdicts")
         return [self.standing[model_id] for model_id in sorted(self.standing)]
 
     def productions(self) -> dict[str, int]:
-        self._here()
+        self._here("productions")
         return dict(self.production)
 
     def version(self, model_id: str, version: int) -> TrainedVersion:
-        self._here()
+        self._here("version")
         return self.versions[model_id][version - 1]
 
     def evaluate(self, model_id: str) -> Verdict:
-        self._here()
+        self._here("evaluate")
         return self.standing.get(model_id, Verdict(model_id=model_id, verdict="UNKNOWN"))
 
     def request_retrain(self, model_id: str, reason: str, request_id: str) -> str:
-        self._here()
+        self._here("request_retrain")
         if request_id not in self.requests:
             live = [r for r in self.retrains.values() if r.model_id == model_id and r.live]
             retrain = live[0] if live else Retrain(f"rt_{len(self.retrains) + 1:06d}", model_id)
@@ -212,7 +287,8 @@ class FakePlane:
             self._changed()
         return self.requests[request_id]
 
-    def _here(self) -> None:
+    def _here(self, method: str) -> None:
+        self.calls[method] += 1
         if self.away:
             raise Unreachable("UNREACHABLE", "cannot reach the control plane", code=grpc.StatusCode.UNAVAILABLE)
 
@@ -222,7 +298,7 @@ class FakePlane:
             raise Unreachable("UNREACHABLE", "the answer was lost", code=grpc.StatusCode.UNAVAILABLE)
 
     def _changed(self) -> None:
-        self.revision += 1
+        self.happened("RetrainRequested")
 
     def _find(self, attempt_id: str) -> tuple[Retrain, Attempt]:
         for retrain in self.retrains.values():
@@ -260,6 +336,26 @@ class FakePlane:
                     found.add(node_id)
                     todo.append(node_id)
         return {node_id.removeprefix("model:") for node_id in found if node_id.startswith("model:")}
+
+
+class Session:
+    """One connection to a `FakePlane`."""
+
+    def __init__(self, plane: FakePlane) -> None:
+        self._plane = plane
+        self._closed = threading.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._plane, name)
+
+    def changes(self, after_revision: int, kinds: Sequence[str]) -> Iterator[Change]:
+        """Until this session is closed."""
+        return self._plane.follow(after_revision, kinds, self._closed)
+
+    def close(self) -> None:
+        """End what this session follows."""
+        self._closed.set()
+        self._plane.wake()
 
 
 def model(model_id: str, tier: int = 2, team: str = "ops", **facts: object) -> Model:

@@ -45,6 +45,7 @@ class Daemon:
             if isinstance(data, SensorInstigatorData):
                 due = data._replace(last_tick_timestamp=None, last_tick_start_timestamp=None)
                 self.instance.update_instigator_state(state.with_data(due))
+        self.world.settle()
         told = execute_sensor_iteration(self.process, logging.getLogger("daemon"), None, None)
         assert [error for error in told if isinstance(error, SerializableErrorInfo)] == []
 
@@ -78,6 +79,7 @@ def running(launcher: dict[str, str]) -> Iterator[Daemon]:
                 yield Daemon(world, process)
         finally:
             location.current.clear()
+            world.close()
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ import dagster as dg
 import pytest
 
 from assets.fleet import make_fleet
-from assets.plane import Limits, Status, Verdict
+from assets.plane import Verdict
 from assets.sensors.lease import lease_sensor, run_request
-from assets.sensors.reload import AGAIN_S, FACTS_EVERY_S, SETTLE_S_MAX, Seen, reload_sensor, step, worth_a_look
-from assets.sensors.staleness import VERDICTS_PER_TICK_MAX
+from assets.sensors.reload import AGAIN_S, SETTLE_S_MAX, Seen, step
+from assets.sensors.staleness import SCORES_EVERY_S, VERDICTS_PER_TICK_MAX
 from assets.tags import ATTEMPT_TAG, LEASE_TAG, MODEL_TAG, RETRAIN_TAG, TEAM_TAG
 from assets.trainer import TrainingOrder
 from tests.dagster.fake_plane import FakePlane, model, small_fleet
@@ -198,9 +198,26 @@ class TestStaleness:
         world.plane.standing = {"air_time": verdict("air_time", "FRESH", 0.10001)}
         cursor = world.tick("show_staleness").cursor
         world.plane.standing = {"air_time": verdict("air_time", "FRESH", 0.10002)}
-        assert world.tick("show_staleness", cursor).cursor is None
+        cursor = world.tick("show_staleness", cursor).cursor
+        assert len(self.observations(world, "air_time")) == 1
         world.plane.standing = {"air_time": verdict("air_time", "FRESH", 0.2)}
-        assert world.tick("show_staleness", cursor).cursor not in (None, cursor)
+        world.tick("show_staleness", cursor)
+        assert len(self.observations(world, "air_time")) == 2
+
+    def test_nobody_is_asked_while_nothing_happens(self, world: World) -> None:
+        world.plane.standing = {"air_time": verdict("air_time", "FRESH", 0.1)}
+        cursor = world.tick("show_staleness").cursor
+        for _ in range(5):
+            assert world.tick("show_staleness", cursor).cursor is None
+        assert world.plane.calls["verdicts"] == 1
+
+    def test_a_score_that_moves_without_an_event_is_shown_later(self, world: World) -> None:
+        world.plane.standing = {"air_time": verdict("air_time", "FRESH", 0.1)}
+        cursor = world.tick("show_staleness").cursor
+        world.plane.standing["air_time"] = verdict("air_time", "FRESH", 0.2)
+        assert world.tick("show_staleness", cursor).cursor is None
+        world.now_s += SCORES_EVERY_S
+        assert world.tick("show_staleness", cursor).cursor is not None
         assert len(self.observations(world, "air_time")) == 2
 
     def test_a_tick_is_bounded(self, world: World) -> None:
@@ -222,6 +239,7 @@ class TestProduction:
         )
         world.plane.versions.setdefault(model_id, []).append(trained)
         world.plane.production[model_id] = len(world.plane.versions[model_id])
+        world.plane.happened("AliasMoved", model_id)
 
     def test_a_version_from_elsewhere_is_shown_once(self, world: World) -> None:
         self.bring(world, "air_time")
@@ -247,65 +265,46 @@ class TestProduction:
 
     def test_a_run_that_lives_may_say_so_itself(self, world: World) -> None:
         self.bring(world, "air_time")
-        run_with(world, dg.DagsterRunStatus.STARTED, **{MODEL_TAG: "air_time"})
-        assert world.tick("show_production").cursor is None
+        run = run_with(world, dg.DagsterRunStatus.STARTED, **{MODEL_TAG: "air_time"})
+        cursor = world.tick("show_production").cursor
         assert world.materialized("air_time") is None
+        # It said nothing, so the next look does, though nothing happened in Runway meanwhile.
+        world.instance.delete_run(run.run_id)
+        cursor = world.tick("show_production", cursor).cursor
+        assert world.materialized("air_time") is not None
+        asked = world.plane.calls["productions"]
+        assert world.tick("show_production", cursor).cursor is None
+        assert world.plane.calls["productions"] == asked
 
 
 class TestReload:
-    status = Status(revision=5, models=3, nodes=6, dependencies=6, limits=Limits(running_max=2, running_per_team_max=2))
-
     def test_a_fleet_as_loaded_is_left_alone(self) -> None:
-        seen, due = step(Seen(), self.status, "a", "a", 100.0)
+        seen, due = step(Seen(pending="b"), "a", "a", 100.0)
         assert not due
-        assert not worth_a_look(seen, self.status, 1_000.0)
+        assert not seen.pending
 
     def test_it_waits_until_the_fleet_stands_still(self) -> None:
-        seen, due = step(Seen(), self.status, "b", "a", 100.0)
+        seen, due = step(Seen(), "b", "a", 100.0)
         assert not due
-        seen, due = step(seen, self.status, "c", "a", 102.0)
+        seen, due = step(seen, "c", "a", 102.0)
         assert not due
-        assert worth_a_look(seen, self.status, 104.0)
-        seen, due = step(seen, self.status, "c", "a", 104.0)
+        seen, due = step(seen, "c", "a", 104.0)
         assert due
 
     def test_a_fleet_that_never_stands_still_is_shown_anyway(self) -> None:
         seen, due = Seen(), False
         for number in range(int(SETTLE_S_MAX / 2) + 1):
             assert not due
-            seen, due = step(seen, self.status, f"f{number}", "a", 100.0 + 2 * number)
+            seen, due = step(seen, f"f{number}", "a", 100.0 + 2 * number)
         assert due
 
     def test_a_reload_that_did_not_help_is_asked_for_again_later(self) -> None:
-        seen, _ = step(Seen(), self.status, "b", "a", 100.0)
-        seen, due = step(seen, self.status, "b", "a", 102.0)
+        seen, _ = step(Seen(), "b", "a", 100.0)
+        seen, due = step(seen, "b", "a", 102.0)
         assert due
-        seen, due = step(seen, self.status, "b", "a", 104.0)
+        seen, due = step(seen, "b", "a", 104.0)
         assert not due
-        assert step(seen, self.status, "b", "a", 102.0 + AGAIN_S)[1]
-
-    def test_facts_without_counts_are_noticed_within_the_half_minute(self) -> None:
-        seen, _ = step(Seen(), self.status, "a", "a", 100.0)
-        later = Status(revision=9, models=3, nodes=6, dependencies=6, limits=self.status.limits)
-        assert not worth_a_look(seen, later, 101.0)
-        assert worth_a_look(seen, later, 100.0 + FACTS_EVERY_S)
-
-    def test_a_new_model_reloads_the_location_once(self, world: World) -> None:
-        now_s, asked = [100.0], list[str]()
-
-        def reload(context: dg.SensorEvaluationContext) -> str:
-            asked.append("reload")
-            return "reloading"
-
-        sensor = reload_sensor(world.plane.shown, lambda: world.plane, reload, lambda: now_s[0])
-        shown = world.plane.shown
-        world.plane.shown = make_fleet([*shown.models, model("newcomer")], shown.nodes, shown.dependencies)
-        cursor = None
-        for _ in range(4):
-            result = sensor(dg.build_sensor_context(world.instance, cursor=cursor))
-            assert isinstance(result, dg.SensorResult)
-            cursor, now_s[0] = result.cursor or cursor, now_s[0] + 2
-        assert asked == ["reload"]
+        assert step(seen, "b", "a", 102.0 + AGAIN_S)[1]
 
     def test_it_says_when_it_cannot_reload_itself(self, world: World) -> None:
         shown = world.plane.shown

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import dagster as dg
 
+from assets.following import Following
 from assets.location import build_definitions
 from assets.plane import Lease, Metric, TrainedVersion, Validation
 from assets.sensors.lease import run_request
@@ -55,15 +56,38 @@ class World:
         self.instance = instance
         self.plane = FakePlane(small_fleet())
         self.trainer = FakeTrainer()
+        self.following: Following | None = None
+        self.now_s = 1_000.0
         self.load()
 
     def load(self) -> None:
         """Load the code location again."""
+        self.close()
+        fleet = self.plane.fleet()
+        self.following = Following(self.plane.session, fleet.revision)
         trainers: dict[str, Callable[[], Trainer]] = {"flights": lambda: self.trainer}
-        self.defs = build_definitions(self.plane.shown, lambda: self.plane, trainers, linger_s=0)
+        self.defs = build_definitions(
+            fleet,
+            lambda: self.plane,
+            trainers,
+            news=self.following,
+            clock=lambda: self.now_s,
+            linger_s=0,
+        )
+
+    def close(self) -> None:
+        """Stop following."""
+        if self.following is not None:
+            self.following.close()
+
+    def settle(self) -> None:
+        """Wait until everything that happened has been heard of; nothing is heard of a control plane that is away."""
+        assert self.following is not None
+        assert self.plane.away or self.following.wait_for(self.plane.revision, 10)
 
     def tick(self, name: str, cursor: str | None = None) -> dg.SensorResult:
         """Evaluate a sensor as it would be next."""
+        self.settle()
         repository = self.defs.get_repository_def()
         context = dg.build_sensor_context(self.instance, cursor=cursor, repository_def=repository, sensor_name=name)
         found = repository.get_sensor_def(name)(context)
