@@ -21,6 +21,7 @@ from control_plane.api.graph import GraphServicer
 from control_plane.api.ground_truth import GroundTruthServicer
 from control_plane.api.operations import OperationsServicer
 from control_plane.api.plane import Plane
+from control_plane.api.policies import PolicyServicer
 from control_plane.api.registry import RegistryServicer
 from control_plane.api.retraining import RetrainingServicer
 from control_plane.api.rollout import RolloutServicer
@@ -92,6 +93,7 @@ class ControlPlane:
                 ground_truth=GroundTruthServicer(plane, self.ground_truth),
                 retraining=RetrainingServicer(plane),
                 rollout=RolloutServicer(plane),
+                policies=PolicyServicer(plane),
                 operations=OperationsServicer(
                     plane=plane,
                     node=self.node,

@@ -15,7 +15,7 @@ from assets.flights.artifacts import ArtifactError
 from assets.flights.data import FlightsError
 from assets.flights.features import DATASETS, FEATURES
 from assets.flights.fleet import FIRST_DAY, FLEET, OWNERS, FlightModel
-from assets.flights.policies import label_spec, retraining_policy, staleness_policy, validation_policy
+from assets.flights.policies import policies
 from assets.flights.training import Serving, Trained, TrainingError, described, train
 
 if TYPE_CHECKING:
@@ -96,10 +96,7 @@ def _registered(model: FlightModel) -> messages.Model:
         description=model.description,
         tags={"fleet": "flights", "trainer": "flights"},
         consumers=model.consumers,
-        staleness_policy=staleness_policy(model),
-        retraining_policy=retraining_policy(model),
-        validation_policy=validation_policy(model),
-        label_spec=label_spec(model),
+        policies=policies(model),
     )
 
 

@@ -67,6 +67,16 @@ ROWS_OF_A_WEEK: Mapping[bool, int] = {True: 1_700, False: 5_500}
 single day its own weather."""
 
 
+def policies(model: FlightModel) -> messages.Policies:
+    """All that a model says about its policies."""
+    return messages.Policies(
+        staleness=staleness_policy(model),
+        retraining=retraining_policy(model),
+        validation=validation_policy(model),
+        label=label_spec(model),
+    )
+
+
 def staleness_policy(model: FlightModel) -> messages.StalenessPolicy:
     """When a model counts as stale."""
     pace = PACE[model.tier]

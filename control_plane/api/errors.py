@@ -46,6 +46,16 @@ CODES: dict[Reason, grpc.StatusCode] = {
     Reason.DEADLINE_EXCEEDED: grpc.StatusCode.DEADLINE_EXCEEDED,
     Reason.REVISION_NOT_REACHED: grpc.StatusCode.UNAVAILABLE,
     Reason.INTERNAL: grpc.StatusCode.INTERNAL,
+    Reason.MODEL_HAS_CONSUMERS: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.MODEL_RETIRED: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.LOAD_CHECK_REQUIRED: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.POLICY_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Reason.OVERRIDE_EXISTS: grpc.StatusCode.ABORTED,
+    Reason.OVERRIDE_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Reason.NODE_ALREADY_EXISTS: grpc.StatusCode.ALREADY_EXISTS,
+    Reason.NODE_IN_USE: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.HISTORY_NOT_KEPT: grpc.StatusCode.OUT_OF_RANGE,
+    Reason.INVALID_LINEAGE: grpc.StatusCode.INVALID_ARGUMENT,
 }
 
 _CODE_NUMBERS = {code: getattr(code_pb2, code.name) for code in grpc.StatusCode}

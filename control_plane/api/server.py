@@ -19,6 +19,8 @@ from runway.v1 import (
     ground_truth_pb2_grpc,
     operations_pb2,
     operations_pb2_grpc,
+    policies_pb2,
+    policies_pb2_grpc,
     registry_pb2,
     registry_pb2_grpc,
     retraining_pb2,
@@ -33,6 +35,7 @@ from control_plane.api.graph import GraphServicer
 from control_plane.api.ground_truth import GroundTruthServicer
 from control_plane.api.interceptors import Chain
 from control_plane.api.operations import OperationsServicer
+from control_plane.api.policies import PolicyServicer
 from control_plane.api.registry import RegistryServicer
 from control_plane.api.retraining import RetrainingServicer
 from control_plane.api.rollout import RolloutServicer
@@ -50,7 +53,7 @@ STREAMS_MAX = 4_096
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Servicers:
-    """The seven services."""
+    """The services."""
 
     registry: RegistryServicer
     graph: GraphServicer
@@ -59,6 +62,7 @@ class Servicers:
     retraining: RetrainingServicer
     rollout: RolloutServicer
     operations: OperationsServicer
+    policies: PolicyServicer
 
 
 class Server:
@@ -88,6 +92,7 @@ class Server:
         retraining_pb2_grpc.add_RetrainingServiceServicer_to_server(servicers.retraining, self._server)
         rollout_pb2_grpc.add_RolloutServiceServicer_to_server(servicers.rollout, self._server)
         operations_pb2_grpc.add_OperationsServiceServicer_to_server(servicers.operations, self._server)
+        policies_pb2_grpc.add_PolicyServiceServicer_to_server(servicers.policies, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if serve_reflection:
             reflection.enable_server_reflection(
@@ -129,6 +134,7 @@ def _names() -> Sequence[str]:
         retraining_pb2,
         rollout_pb2,
         operations_pb2,
+        policies_pb2,
     )
     return [service.full_name for file in files for service in file.DESCRIPTOR.services_by_name.values()]
 

@@ -98,7 +98,7 @@ class Evaluator:
         due = []
         for model_id, record in self._node.state.models.items():
             production = record.production
-            if production is None:
+            if production is None or record.retired:
                 continue
             version, looked_at = self._looked_at.get(model_id, (0, now))
             if version != production.number or now - looked_at >= record.staleness_policy.cadence:

@@ -8,12 +8,11 @@ from datetime import datetime
 import msgspec
 
 from control_plane.core.graph.facts import Dependency, Node
-from control_plane.core.ground_truth.labels import LabelSpec
 from control_plane.core.ids import AttemptId, LeaseToken, ModelId, RetrainId, RolloutId
-from control_plane.core.registry.types import ModelFacts, VersionFacts
-from control_plane.core.retraining.types import RetrainCause, RetrainingLimits, RetrainingPolicy
-from control_plane.core.rollout.types import Validation, ValidationPolicy
-from control_plane.core.staleness.policy import StalenessPolicy
+from control_plane.core.policies import Overrides
+from control_plane.core.registry.types import Lifecycle, ModelFacts, VersionFacts
+from control_plane.core.retraining.types import RetrainCause, RetrainingLimits
+from control_plane.core.rollout.types import Validation
 from control_plane.core.staleness.verdict import Evaluation
 
 
@@ -22,24 +21,18 @@ class _Command(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class RegisterModel(_Command, frozen=True, kw_only=True):
-    """Add a model with its policies; `None` takes the tier's default."""
+    """Add a model, with what it says itself about its policies."""
 
     facts: ModelFacts
-    staleness_policy: StalenessPolicy | None = None
-    retraining_policy: RetrainingPolicy | None = None
-    validation_policy: ValidationPolicy | None = None
-    label_spec: LabelSpec | None = None
+    policies: Overrides = {}
 
 
 class UpdateModel(_Command, frozen=True, kw_only=True):
-    """Replace facts or policies; `None` leaves them. `etag` empty means: do not check."""
+    """Replace facts or the model's own policies; `None` leaves them. `etag` empty means: do not check."""
 
     model_id: ModelId
     facts: ModelFacts | None = None
-    staleness_policy: StalenessPolicy | None = None
-    retraining_policy: RetrainingPolicy | None = None
-    validation_policy: ValidationPolicy | None = None
-    label_spec: LabelSpec | None = None
+    policies: Overrides | None = None
     etag: str = ""
 
 
@@ -59,6 +52,39 @@ class MoveAlias(_Command, frozen=True, kw_only=True):
     alias: str
     version: int
     expected_version: int | None = None
+
+
+class RemoveAlias(_Command, frozen=True, kw_only=True):
+    """Remove a team's own alias."""
+
+    model_id: ModelId
+    alias: str
+
+
+class SetLifecycle(_Command, frozen=True, kw_only=True):
+    """Activate, deprecate or retire a model; `force` retires one that others consume."""
+
+    model_id: ModelId
+    lifecycle: Lifecycle
+    force: bool = False
+
+
+class ReportLoadCheck(_Command, frozen=True, kw_only=True):
+    """Somebody tried to load a version."""
+
+    model_id: ModelId
+    version: int
+    passed: bool
+    environment: str = ""
+    detail: str = ""
+
+
+class SetPolicies(_Command, frozen=True, kw_only=True):
+    """Replace all that a scope says; nothing removes it. `etag` empty means: do not check."""
+
+    scope: str
+    overrides: Overrides
+    etag: str = ""
 
 
 class DeclareNodes(_Command, frozen=True, kw_only=True):
@@ -207,6 +233,10 @@ Command = (
     | UpdateModel
     | RegisterVersion
     | MoveAlias
+    | RemoveAlias
+    | SetLifecycle
+    | ReportLoadCheck
+    | SetPolicies
     | DeclareNodes
     | DeclareDependencies
     | RetractDependencies
@@ -238,6 +268,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     model_id: ModelId | None = None
     version: int | None = None
     alias: str | None = None
+    scope: str | None = None
     changed: int = 0
     retrain_id: RetrainId | None = None
     created: bool = False

@@ -11,18 +11,16 @@ import msgspec
 
 from control_plane.core.commands import Result
 from control_plane.core.graph.facts import Dependency, Node
-from control_plane.core.ground_truth.labels import LabelSpec
-from control_plane.core.ids import AttemptId, LeaseToken, ModelId, RetrainId, RolloutId
-from control_plane.core.registry.types import ModelFacts, VersionFacts
+from control_plane.core.ids import AttemptId, LeaseToken, ModelId, NodeId, RetrainId, RolloutId
+from control_plane.core.policies import Overrides
+from control_plane.core.registry.types import Lifecycle, ModelFacts, VersionFacts
 from control_plane.core.retraining.types import (
     AttemptState,
     RetrainCause,
     RetrainingLimits,
-    RetrainingPolicy,
     RetrainState,
 )
-from control_plane.core.rollout.types import RolloutState, Validation, ValidationPolicy
-from control_plane.core.staleness.policy import StalenessPolicy
+from control_plane.core.rollout.types import RolloutState, Validation
 from control_plane.core.staleness.verdict import Evaluation, Level, Streak
 
 
@@ -31,23 +29,42 @@ class _Event(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class ModelRegistered(_Event, frozen=True, kw_only=True):
-    """A model joined the fleet, with the policies in force (defaults filled in)."""
+    """A model joined the fleet. What it says itself about its policies follows as `PoliciesSet`."""
 
     facts: ModelFacts
-    staleness_policy: StalenessPolicy
-    retraining_policy: RetrainingPolicy
-    validation_policy: ValidationPolicy
-    label_spec: LabelSpec
 
 
 class ModelUpdated(_Event, frozen=True, kw_only=True):
-    """Facts or policies changed; carries all of them."""
+    """Facts changed; carries all of them."""
 
     facts: ModelFacts
-    staleness_policy: StalenessPolicy
-    retraining_policy: RetrainingPolicy
-    validation_policy: ValidationPolicy
-    label_spec: LabelSpec
+
+
+class PoliciesSet(_Event, frozen=True, kw_only=True):
+    """A scope says something else from now on; carries all that it says. Versions of a scope count from 1."""
+
+    scope: str
+    version: int
+    overrides: Overrides
+
+
+class LifecycleChanged(_Event, frozen=True, kw_only=True):
+    """Somebody activated, deprecated or retired a model. `consumers`: who used it when it was retired by force."""
+
+    model_id: ModelId
+    before: Lifecycle
+    after: Lifecycle
+    consumers: tuple[NodeId, ...] = ()
+
+
+class LoadChecked(_Event, frozen=True, kw_only=True):
+    """Somebody tried to load a version."""
+
+    model_id: ModelId
+    version: int
+    passed: bool
+    environment: str = ""
+    detail: str = ""
 
 
 class VersionRegistered(_Event, frozen=True, kw_only=True):
@@ -245,6 +262,9 @@ class ClockAdvanced(_Event, frozen=True, kw_only=True):
 Event = (
     ModelRegistered
     | ModelUpdated
+    | PoliciesSet
+    | LifecycleChanged
+    | LoadChecked
     | VersionRegistered
     | AliasMoved
     | NodesDeclared
@@ -324,5 +344,8 @@ def event_model(event: Event) -> ModelId | None:
             return event.facts.model_id
         case CascadeCooldownStarted():
             return event.upstream
+        case PoliciesSet():
+            kind, _, name = event.scope.partition(":")
+            return ModelId(name) if kind == "model" else None
         case _:
             return getattr(event, "model_id", None)

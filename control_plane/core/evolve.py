@@ -17,10 +17,13 @@ from control_plane.core.events import (
     Envelope,
     Event,
     LeaseRenewed,
+    LifecycleChanged,
     LimitsSet,
+    LoadChecked,
     ModelRegistered,
     ModelUpdated,
     NodesDeclared,
+    PoliciesSet,
     RetrainEnded,
     RetrainingHeld,
     RetrainingReleased,
@@ -36,11 +39,13 @@ from control_plane.core.events import (
 )
 from control_plane.core.graph.facts import Dependency, DependencyType, Node
 from control_plane.core.ids import NodeId, model_node
-from control_plane.core.registry.types import PRODUCTION, AliasMove, ModelFacts, ModelVersion
+from control_plane.core.policies import PolicyVersion
+from control_plane.core.registry.types import PRODUCTION, AliasMove, Lifecycle, LoadCheck, ModelFacts, ModelVersion
 from control_plane.core.retraining.rules import merged_causes
 from control_plane.core.retraining.types import Attempt, AttemptState, Retrain, RetrainState
 from control_plane.core.staleness.verdict import Level
 from control_plane.core.state import (
+    LOAD_CHECKS_KEPT_MAX,
     REQUESTS_DROPPED,
     REQUESTS_KEPT_MAX,
     VERDICT_CHANGES_KEPT_MAX,
@@ -50,6 +55,8 @@ from control_plane.core.state import (
     State,
     VerdictChange,
     begun,
+    in_force,
+    models_in,
 )
 
 
@@ -76,16 +83,14 @@ def _apply(state: State, envelope: Envelope, event: Event) -> None:  # noqa: PLR
             _model_registered(state, envelope, event)
         case ModelUpdated():
             _model_updated(state, envelope, event)
+        case PoliciesSet():
+            _policies_set(state, envelope, event)
+        case LifecycleChanged():
+            _lifecycle_changed(state, envelope, event)
+        case LoadChecked():
+            _load_checked(state, envelope, event)
         case VersionRegistered():
-            state.models[event.model_id].versions.append(
-                ModelVersion(
-                    model_id=event.model_id,
-                    number=event.version,
-                    facts=event.facts,
-                    registered_at=envelope.at,
-                    attempt_id=event.attempt_id,
-                )
-            )
+            _version_registered(state, envelope, event)
         case AliasMoved():
             _alias_moved(state, envelope, event)
         case NodesDeclared():
@@ -158,10 +163,7 @@ def _consumes(model: NodeId, consumer: str) -> Dependency:
 def _model_registered(state: State, envelope: Envelope, event: ModelRegistered) -> None:
     state.models[event.facts.model_id] = ModelRecord(
         facts=event.facts,
-        staleness_policy=event.staleness_policy,
-        retraining_policy=event.retraining_policy,
-        validation_policy=event.validation_policy,
-        label_spec=event.label_spec,
+        policies=in_force(state, event.facts),
         registered_at=envelope.at,
         updated_at=envelope.at,
         updated_revision=envelope.seq,
@@ -178,15 +180,70 @@ def _model_updated(state: State, envelope: Envelope, event: ModelUpdated) -> Non
     record.facts = event.facts
     if before.team != event.facts.team:
         record.team_moves.append((envelope.seq, event.facts.team))
-    record.staleness_policy = event.staleness_policy
-    record.retraining_policy = event.retraining_policy
-    record.validation_policy = event.validation_policy
-    record.label_spec = event.label_spec
+    record.policies = in_force(state, event.facts)
     record.updated_at = envelope.at
     record.updated_revision = envelope.seq
     if before != event.facts:
         _put_model_node(state, event.facts, before=before.consumers)
         state.graph_revision = envelope.seq
+
+
+def _policies_set(state: State, envelope: Envelope, event: PoliciesSet) -> None:
+    """What the scope says, and what is in force now for the models it speaks to."""
+    state.policies.put(
+        PolicyVersion(
+            scope=event.scope,
+            version=event.version,
+            overrides=event.overrides,
+            set_at=envelope.at,
+            set_by=envelope.actor,
+            reason=envelope.reason,
+            revision=envelope.seq,
+        )
+    )
+    for record in models_in(state, event.scope):
+        record.policies = in_force(state, record.facts)
+        if event.scope.startswith("model:"):
+            record.own_policies = event.overrides
+            record.updated_at = envelope.at
+            record.updated_revision = envelope.seq
+
+
+def _lifecycle_changed(state: State, envelope: Envelope, event: LifecycleChanged) -> None:
+    record = state.models[event.model_id]
+    record.lifecycle = event.after
+    state.lifecycle_revision = envelope.seq
+    record.updated_at = envelope.at
+    record.updated_revision = envelope.seq
+
+
+def _version_registered(state: State, envelope: Envelope, event: VersionRegistered) -> None:
+    record = state.models[event.model_id]
+    record.versions_revision = envelope.seq
+    record.versions.append(
+        ModelVersion(
+            model_id=event.model_id,
+            number=event.version,
+            facts=event.facts,
+            registered_at=envelope.at,
+            attempt_id=event.attempt_id,
+        )
+    )
+
+
+def _load_checked(state: State, envelope: Envelope, event: LoadChecked) -> None:
+    record = state.models[event.model_id]
+    check = LoadCheck(
+        passed=event.passed,
+        reporter=envelope.actor,
+        environment=event.environment,
+        detail=event.detail,
+        checked_at=envelope.at,
+    )
+    before = record.versions[event.version - 1]
+    checks = (*before.load_checks, check)[-LOAD_CHECKS_KEPT_MAX:]
+    record.versions[event.version - 1] = replace(before, load_checks=checks)
+    record.versions_revision = envelope.seq
 
 
 def _alias_moved(state: State, envelope: Envelope, event: AliasMoved) -> None:
@@ -208,6 +265,8 @@ def _alias_moved(state: State, envelope: Envelope, event: AliasMoved) -> None:
         )
     )
     if event.alias == PRODUCTION:
+        if record.lifecycle is Lifecycle.REGISTERED:
+            record.lifecycle = Lifecycle.ACTIVE
         # Another version serves: nothing is known about it yet.
         record.standing = Standing(level=Level.UNKNOWN, since=envelope.at, version=event.to_version)
 
@@ -326,12 +385,14 @@ def _rollout(state: State, envelope: Envelope, event: RolloutStarted | Validatio
             state.rollouts_count += 1
             state.rollouts[event.rollout_id] = begun(event, envelope.at)
             record.live_rollout = event.rollout_id
+            record.rollout_ids.append(event.rollout_id)
             if event.retrain_id is not None:
                 retrain = state.retrains[event.retrain_id]
                 state.retrains[event.retrain_id] = replace(retrain, rollout_id=event.rollout_id)
         case ValidationReported():
             rollout = state.rollouts[event.rollout_id]
             state.rollouts[event.rollout_id] = replace(rollout, validation=event.validation)
+            record.versions_revision = envelope.seq
         case RolloutEnded():
             rollout = state.rollouts[event.rollout_id]
             state.rollouts[event.rollout_id] = replace(

@@ -57,7 +57,7 @@ def _wanted_retrains(state: State, now: datetime) -> list[Command]:
 
 def wants_retrain(record: ModelRecord, now: datetime) -> bool:
     """Stale by a verdict that a retrain can mend, automatic by policy, none live, and its own cooldown is over."""
-    if not record.retraining_policy.automatic or record.live_retrain is not None:
+    if record.retired or not record.retraining_policy.automatic or record.live_retrain is not None:
         return False
     standing = record.standing
     if standing.level is not Level.STALE or standing.evaluation is None:

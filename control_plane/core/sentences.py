@@ -14,10 +14,13 @@ from control_plane.core.events import (
     DependenciesRetracted,
     Envelope,
     LeaseRenewed,
+    LifecycleChanged,
     LimitsSet,
+    LoadChecked,
     ModelRegistered,
     ModelUpdated,
     NodesDeclared,
+    PoliciesSet,
     RetrainEnded,
     RetrainingHeld,
     RetrainingReleased,
@@ -55,6 +58,16 @@ def sentence(envelope: Envelope) -> str:  # noqa: PLR0912 - one line per event
             return f"{facts.model_id} joined the fleet (tier {facts.tier}, team {facts.team})"
         case ModelUpdated():
             return f"{event.facts.model_id} was changed by {envelope.actor}"
+        case PoliciesSet():
+            said = _count(len(event.overrides), "policy", "policies") if event.overrides else "no policy any more"
+            return f"{event.scope} says {said} since version {event.version}, set by {envelope.actor}"
+        case LifecycleChanged():
+            used = f"; it was used by {_names(list(event.consumers))}" if event.consumers else ""
+            return f"{event.model_id} is {event.after.value.lower()} (was {event.before.value.lower()}){used}"
+        case LoadChecked():
+            where = f" in {event.environment}" if event.environment else ""
+            how = "loads" if event.passed else "does not load"
+            return f"{event.model_id} version {event.version} {how}{where}, says {envelope.actor}"
         case VersionRegistered():
             return f"{event.model_id} has a new version {event.version}{_metrics(event.facts.metrics)}"
         case AliasMoved():

@@ -10,15 +10,27 @@ from datetime import UTC, datetime
 import msgspec
 
 from control_plane.core.commands import Result
-from control_plane.core.errors import NotFound, Reason
+from control_plane.core.errors import NotFound, Reason, Refused
 from control_plane.core.events import RolloutStarted
 from control_plane.core.graph.dependency_graph import DependencyGraph
+from control_plane.core.graph.edge_times import EdgeTimes
 from control_plane.core.graph.facts import GraphSnapshot
 from control_plane.core.ground_truth.labels import LabelSpec
-from control_plane.core.ids import AttemptId, ModelId, RetrainId, RolloutId, TeamId, model_node, node_name
-from control_plane.core.registry.types import PRODUCTION, AliasMove, ModelFacts, ModelVersion
+from control_plane.core.ids import (
+    AttemptId,
+    ModelId,
+    NodeId,
+    RetrainId,
+    RolloutId,
+    TeamId,
+    model_node,
+    node_kind,
+    node_name,
+)
+from control_plane.core.policies import EffectivePolicies, Overrides, PolicyBook, PolicyVersion
+from control_plane.core.registry.types import PRODUCTION, AliasMove, Lifecycle, ModelFacts, ModelVersion
 from control_plane.core.retraining.types import Retrain, RetrainingLimits, RetrainingPolicy, RetrainState
-from control_plane.core.rollout.types import Rollout, RolloutState, ValidationPolicy
+from control_plane.core.rollout.types import Rollout, RolloutPolicy, RolloutState, ValidationPolicy
 from control_plane.core.staleness.policy import StalenessPolicy
 from control_plane.core.staleness.verdict import Evaluation, Level, Streak
 
@@ -33,6 +45,10 @@ REQUESTS_DROPPED = 1_000
 
 VERDICT_CHANGES_KEPT_MAX = 100
 """Per model, for `ListVerdictChanges`; older ones stay in the log."""
+
+
+LOAD_CHECKS_KEPT_MAX = 100
+"""Per version; older ones stay in the log."""
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,10 +76,10 @@ class ModelRecord(msgspec.Struct, kw_only=True):
     """One model with all that hangs on it. Mutable: `evolve` writes it."""
 
     facts: ModelFacts
-    staleness_policy: StalenessPolicy
-    retraining_policy: RetrainingPolicy
-    validation_policy: ValidationPolicy
-    label_spec: LabelSpec
+    policies: EffectivePolicies
+    """In force; computed from `State.policies` whenever a scope of the model, its tier or its team changes."""
+    own_policies: Overrides = {}
+    """What the model itself says: the scope `model:<id>`."""
     registered_at: datetime
     updated_at: datetime
     updated_revision: int
@@ -80,6 +96,40 @@ class ModelRecord(msgspec.Struct, kw_only=True):
     live_rollout: RolloutId | None = None
     retrain_ended_at: datetime | None = None
     cooling_until: datetime | None = None
+    lifecycle: Lifecycle = Lifecycle.REGISTERED
+    rollout_ids: list[RolloutId] = []
+    versions_revision: int = 0
+    """When a version was last added or learned something: a load check, a validation."""
+
+    @property
+    def staleness_policy(self) -> StalenessPolicy:
+        """When the model counts as stale."""
+        return self.policies.staleness
+
+    @property
+    def retraining_policy(self) -> RetrainingPolicy:
+        """What follows from a verdict."""
+        return self.policies.retraining
+
+    @property
+    def validation_policy(self) -> ValidationPolicy:
+        """What a candidate must show."""
+        return self.policies.validation
+
+    @property
+    def rollout_policy(self) -> RolloutPolicy:
+        """What a version must show before an alias points at it."""
+        return self.policies.rollout
+
+    @property
+    def label_spec(self) -> LabelSpec:
+        """What the outcome of a prediction is."""
+        return self.policies.label
+
+    @property
+    def retired(self) -> bool:
+        """Over: not evaluated, not retrained, no alias moves."""
+        return self.lifecycle is Lifecycle.RETIRED
 
     @property
     def model_id(self) -> ModelId:
@@ -88,7 +138,7 @@ class ModelRecord(msgspec.Struct, kw_only=True):
 
     @property
     def etag(self) -> str:
-        """Changes with every update of facts or policies."""
+        """Changes with every update of the model's facts, its own policies or its place in life."""
         return f"r{self.updated_revision}"
 
     def team_at(self, revision: int) -> TeamId:
@@ -123,8 +173,12 @@ class State:
         self.at = EPOCH_START
         self.clock: datetime | None = None
         self.models: dict[ModelId, ModelRecord] = {}
+        self.policies = PolicyBook()
+        self.lifecycle_revision = 0
+        """When a model last changed its place in life. Only for caches in this process; never kept."""
         self.graph = DependencyGraph()
         self.graph_revision = 0
+        self.edge_times = EdgeTimes()
         self.retrains: dict[RetrainId, Retrain] = {}
         self.live_retrains: dict[RetrainId, None] = {}
         self.rollouts: dict[RolloutId, Rollout] = {}
@@ -216,6 +270,60 @@ class State:
         return [ModelId(node_name(node)) for node in self.graph.upstream_among(model_node(model_id), candidates)]
 
 
+def in_force(state: State, facts: ModelFacts) -> EffectivePolicies:
+    """The policies of a model with these facts."""
+    return state.policies.in_force(facts.tier, facts.team, facts.model_id, facts.task_type)
+
+
+def check_not_retired(record: ModelRecord) -> None:
+    """Raise `Refused` if the model's life is over."""
+    if record.retired:
+        raise Refused(
+            Reason.MODEL_RETIRED,
+            f"{record.model_id} is retired: it is neither trained nor promoted, and its aliases stay where they are "
+            f"(`runway models lifecycle {record.model_id} active` brings it back)",
+            model_id=record.model_id,
+        )
+
+
+def consumers_of(state: State, model_id: ModelId) -> list[NodeId]:
+    """Consumers and models that use a model's output, directly or through features and datasets only; by id.
+
+    A retired model uses nothing any more.
+    """
+    found: set[NodeId] = set()
+    seen = {model_node(model_id)}
+    waiting = list(seen)
+    while waiting:
+        for edge in state.graph.downstream_of(waiting.pop()):
+            node = edge.downstream
+            if node in seen:
+                continue
+            seen.add(node)
+            if node_kind(node) not in ("model", "consumer"):
+                waiting.append(node)
+                continue
+            record = state.models.get(ModelId(node_name(node))) if node_kind(node) == "model" else None
+            if record is None or not record.retired:
+                found.add(node)
+    return sorted(found)
+
+
+def models_in(state: State, scope: str) -> list[ModelRecord]:
+    """Models that a policy scope speaks to, by id."""
+    kind, _, name = scope.partition(":")
+    match kind:
+        case "model":
+            found = [state.models[ModelId(name)]] if name in state.models else []
+        case "team":
+            found = [record for record in state.models.values() if record.facts.team == name]
+        case "tier":
+            found = [record for record in state.models.values() if record.facts.tier == int(name)]
+        case _:
+            found = list(state.models.values())
+    return sorted(found, key=lambda record: record.model_id)
+
+
 def begun(started: RolloutStarted, at: datetime) -> Rollout:
     """The rollout that an event begins; `decide` looks at it before the event is applied."""
     return Rollout(
@@ -238,6 +346,7 @@ class _Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     at: datetime
     clock: datetime | None
     models: list[ModelRecord]
+    policies: list[PolicyVersion]
     graph: GraphSnapshot
     graph_revision: int
     retrains: list[Retrain]
@@ -263,6 +372,7 @@ def encode_snapshot(state: State) -> bytes:
             at=state.at,
             clock=state.clock,
             models=list(state.models.values()),
+            policies=state.policies.all_versions(),
             graph=state.graph.to_snapshot(),
             graph_revision=state.graph_revision,
             retrains=list(state.retrains.values()),
@@ -286,6 +396,9 @@ def decode_snapshot(blob: bytes) -> State:
     state.at = snapshot.at
     state.clock = snapshot.clock
     state.models = {record.facts.model_id: record for record in snapshot.models}
+    state.policies = PolicyBook(snapshot.policies)
+    for record in snapshot.models:
+        record.policies = in_force(state, record.facts)
     state.graph = DependencyGraph.from_snapshot(snapshot.graph)
     state.graph_revision = snapshot.graph_revision
     state.retrains = {retrain.retrain_id: retrain for retrain in snapshot.retrains}

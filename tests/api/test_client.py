@@ -227,8 +227,8 @@ def test_lists_go_through_all_pages(fake: ControlPlaneFake, runway: Runway) -> N
         return registry_pb2.ListModelsResponse(models=models, next_page_token=rest)
 
     fake.answers["RegistryService/ListModels"] = page
-    assert [model.model_id for model in runway.registry.list_models(team="ops")] == names
-    assert {request.team for request in fake.requests("RegistryService/ListModels")} == {"ops"}
+    assert [model.model_id for model in runway.registry.list_models(teams=["ops"])] == names
+    assert {tuple(request.teams) for request in fake.requests("RegistryService/ListModels")} == {("ops",)}
     assert len(fake.calls) == 3
 
 

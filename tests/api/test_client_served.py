@@ -61,7 +61,7 @@ def fill(client: Runway) -> None:
                 team="flight_ops",
                 tier=messages.TIER_1,
                 task_type=task,
-                label_spec=messages.LabelSpec(window=to_duration(timedelta(days=1))),
+                policies=messages.Policies(label=messages.LabelSpec(window=to_duration(timedelta(days=1)))),
             )
         )
     client.graph.declare_nodes(

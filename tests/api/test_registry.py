@@ -1,6 +1,7 @@
 """RegistryService: models, versions, aliases, their history, and every way to be refused."""
 
 from datetime import timedelta
+from typing import Any
 
 import grpc
 import pytest
@@ -12,9 +13,10 @@ from tests.api.worlds import SHA, START, Api, Host, a_model, a_version, by, inst
 
 async def test_a_model_is_registered_with_the_policies_in_force(api: Api) -> None:
     model = await api.model("delay", tags={"airport": "jfk"}, consumers=["ops_desk"], description="late or not")
-    assert model.staleness_policy.stale_threshold > 0
-    assert model.retraining_policy.attempts_max == 3
-    assert model.label_spec.label_type == "default"
+    assert model.effective_policies.staleness.stale_threshold > 0
+    assert model.effective_policies.retraining.attempts_max == 3
+    assert model.effective_policies.label.label_type == "default"
+    assert not model.HasField("policies")
     assert model.etag
     found = await api.registry.GetModel(registry_pb2.GetModelRequest(model_id="delay"))
     assert found.model == model
@@ -36,7 +38,7 @@ async def test_a_second_registration_is_refused_and_names_the_owner(api: Api) ->
 
 
 async def test_all_violations_of_the_contract_are_told_at_once(api: Api) -> None:
-    broken = registry_pb2.Model(model_id="Delay!", owner="", team="Team", consumers=["UPPER"])
+    broken = registry_pb2.Model(model_id="Delay!", owner="x" * 201, team="Team", consumers=["UPPER"])
     refusal = await refused(api.registry.RegisterModel(registry_pb2.RegisterModelRequest(model=broken)))
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT")
     assert set(refusal.violations) == {
@@ -55,23 +57,25 @@ async def test_all_violations_of_the_rules_are_told_at_once(api: Api) -> None:
             "delay",
             owner="nobody",
             consumers=["a", "a"],
-            staleness_policy=policies_pb2.StalenessPolicy(
-                stale_threshold=0.3, at_risk_threshold=0.5, cadence=span(timedelta(0))
+            policies=policies_pb2.Policies(
+                staleness=policies_pb2.StalenessPolicy(
+                    stale_threshold=0.3, at_risk_threshold=0.5, cadence=span(timedelta(0))
+                ),
+                retraining=policies_pb2.RetrainingPolicy(lease_ttl=span(timedelta(0))),
+                validation=policies_pb2.ValidationPolicy(timeout=span(timedelta(0))),
+                label=policies_pb2.LabelSpec(window=span(timedelta(0))),
             ),
-            retraining_policy=policies_pb2.RetrainingPolicy(lease_ttl=span(timedelta(0))),
-            validation_policy=policies_pb2.ValidationPolicy(timeout=span(timedelta(0))),
-            label_spec=policies_pb2.LabelSpec(window=span(timedelta(0))),
         )
     )
     assert refusal.reason == "INVALID_ARGUMENT"
     assert set(refusal.violations) == {
         "model.owner",
         "model.consumers",
-        "model.staleness_policy.at_risk_threshold",
-        "model.staleness_policy.cadence",
-        "model.retraining_policy.lease_ttl",
-        "model.validation_policy.timeout",
-        "model.label_spec.window",
+        "model.policies.staleness.at_risk_threshold",
+        "model.policies.staleness.cadence",
+        "model.policies.retraining.lease_ttl",
+        "model.policies.validation.timeout",
+        "model.policies.label.window",
     }
 
 
@@ -79,8 +83,8 @@ async def test_all_violations_of_the_rules_are_told_at_once(api: Api) -> None:
 async def test_a_span_of_ten_thousand_years_is_refused_and_nothing_breaks(api: Api, name: str) -> None:
     policy = policies_pb2.RetrainingPolicy()
     getattr(policy, name).seconds = 10_000 * 365 * 86_400
-    refusal = await refused(api.model("delay", retraining_policy=policy))
-    assert f"model.retraining_policy.{name}" in refusal.violations
+    refusal = await refused(api.model("delay", policies=policies_pb2.Policies(retraining=policy)))
+    assert f"model.policies.retraining.{name}" in refusal.violations
 
 
 async def test_many_violations_still_arrive(api: Api) -> None:
@@ -110,6 +114,11 @@ async def test_unknown_models_and_versions_are_not_found(api: Api) -> None:
 # Updates
 
 
+def staleness(**fields: Any) -> policies_pb2.Policies:
+    """A model's own word on when it is stale."""
+    return policies_pb2.Policies(staleness=policies_pb2.StalenessPolicy(**fields))
+
+
 async def update(api: Api, model: registry_pb2.Model, *paths: str, **mutation: str) -> registry_pb2.Model:
     request = registry_pb2.UpdateModelRequest(
         mutation=by(**mutation),  # type: ignore[arg-type]
@@ -134,36 +143,39 @@ async def test_a_masked_field_that_is_not_set_is_cleared(api: Api) -> None:
 
 
 async def test_an_update_reaches_into_a_policy(api: Api) -> None:
-    before = await api.model("delay", staleness_policy=policies_pb2.StalenessPolicy(window_days=3))
-    changes = registry_pb2.Model(
-        model_id="delay", staleness_policy=policies_pb2.StalenessPolicy(stale_threshold=0.9, window_days=30)
-    )
-    after = await update(api, changes, "staleness_policy.stale_threshold")
-    assert after.staleness_policy.stale_threshold == 0.9
-    assert after.staleness_policy.window_days == 3
-    assert after.retraining_policy == before.retraining_policy
+    before = await api.model("delay", policies=staleness(window_days=3))
+    changes = registry_pb2.Model(model_id="delay", policies=staleness(stale_threshold=0.9, window_days=30))
+    after = await update(api, changes, "policies.staleness.stale_threshold")
+    assert after.policies == staleness(stale_threshold=0.9, window_days=3)
+    assert after.effective_policies.staleness.stale_threshold == 0.9
+    assert after.effective_policies.retraining == before.effective_policies.retraining
+    cleared = await update(api, registry_pb2.Model(model_id="delay"), "policies.staleness.stale_threshold")
+    assert cleared.policies == before.policies
+    assert cleared.effective_policies == before.effective_policies
 
 
-@pytest.mark.parametrize(
-    "policy",
-    [
-        policies_pb2.StalenessPolicy(stale_threshold=0.9),
-    ],
-)
-async def test_an_empty_mask_means_every_field_that_is_set_however_deep(
-    api: Api, policy: policies_pb2.StalenessPolicy
-) -> None:
-    before = await api.model(
-        "delay", description="old", staleness_policy=policies_pb2.StalenessPolicy(window_days=3, hysteresis_n=5)
-    )
-    after = await update(api, registry_pb2.Model(model_id="delay", description="new", staleness_policy=policy))
+async def test_an_empty_mask_means_every_field_that_is_set_however_deep(api: Api) -> None:
+    before = await api.model("delay", description="old", policies=staleness(window_days=3, hysteresis_n=5))
+    changes = registry_pb2.Model(model_id="delay", description="new", policies=staleness(stale_threshold=0.9))
+    after = await update(api, changes)
     assert after.description == "new"
-    assert after.staleness_policy.stale_threshold == 0.9
-    assert (after.staleness_policy.window_days, after.staleness_policy.hysteresis_n) == (3, 5)
+    assert after.policies == staleness(stale_threshold=0.9, window_days=3, hysteresis_n=5)
     assert after.owner == before.owner
 
 
-@pytest.mark.parametrize("path", ["nonsense", "staleness_policy.nonsense", "etag", "model_id", "aliases"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "nonsense",
+        "policies.nonsense",
+        "policies.staleness.nonsense",
+        "effective_policies",
+        "lifecycle",
+        "etag",
+        "model_id",
+        "aliases",
+    ],
+)
 async def test_a_mask_names_what_can_be_changed(api: Api, path: str) -> None:
     await api.model("delay")
     refusal = await refused(update(api, a_model("delay"), path))
@@ -173,9 +185,7 @@ async def test_a_mask_names_what_can_be_changed(api: Api, path: str) -> None:
 
 async def test_an_update_that_breaks_the_model_is_refused_whole(api: Api) -> None:
     before = await api.model("delay")
-    changes = registry_pb2.Model(
-        model_id="delay", team="UPPER", staleness_policy=policies_pb2.StalenessPolicy(stale_threshold=7)
-    )
+    changes = registry_pb2.Model(model_id="delay", team="UPPER", policies=staleness(stale_threshold=7))
     assert (await refused(update(api, changes))).violations
     assert (await api.registry.GetModel(registry_pb2.GetModelRequest(model_id="delay"))).model == before
 
@@ -308,11 +318,11 @@ async def test_models_are_filtered(api: Api) -> None:
         reply = await api.registry.ListModels(registry_pb2.ListModelsRequest(**filters))  # type: ignore[arg-type]
         return [model.model_id for model in reply.models]
 
-    assert await listed(team="other") == ["b"]
-    assert await listed(tier=common_pb2.TIER_1) == ["c"]
-    assert await listed(tag="site") == ["a", "b"]
-    assert await listed(tag="site=jfk") == ["a"]
-    assert await listed(team="nobody") == []
+    assert await listed(teams=["other"]) == ["b"]
+    assert await listed(tiers=[common_pb2.TIER_1]) == ["c"]
+    assert await listed(tags=["site"]) == ["a", "b"]
+    assert await listed(tags=["site=jfk"]) == ["a"]
+    assert await listed(teams=["nobody"]) == []
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def report(
 
 
 async def test_a_request_waits_is_leased_and_is_reported(api: Api) -> None:
-    await api.model("delay", retraining_policy=POLICY)
+    await api.model("delay", policies=policies_pb2.Policies(retraining=POLICY))
     retrain = await api.retrain("delay")
     assert (retrain.state, retrain.requested_by, retrain.reason) == (WAITING, "tester", "a test")
     [lease] = await api.lease()
@@ -136,7 +136,7 @@ async def test_a_version_of_an_attempt_needs_its_lease(api: Api) -> None:
 
 
 async def test_a_training_that_crashes_is_tried_again_later_and_later_then_fails(api: Api) -> None:
-    await api.model("delay", retraining_policy=POLICY)
+    await api.model("delay", policies=policies_pb2.Policies(retraining=POLICY))
     retrain = await api.retrain("delay")
     for number, backoff in ((1, 5), (2, 10), (3, 0)):
         [lease] = await api.lease()
@@ -156,7 +156,7 @@ async def test_a_training_that_crashes_is_tried_again_later_and_later_then_fails
 
 
 async def test_a_failure_that_is_permanent_is_not_tried_again(api: Api) -> None:
-    await api.model("delay", retraining_policy=POLICY)
+    await api.model("delay", policies=policies_pb2.Policies(retraining=POLICY))
     await api.retrain("delay")
     [lease] = await api.lease()
     request = report(lease, failure="no such table", permanent=True)
@@ -167,7 +167,7 @@ async def test_a_failure_that_is_permanent_is_not_tried_again(api: Api) -> None:
 
 
 async def test_a_training_that_never_ends_loses_its_lease_each_time_and_then_fails(api: Api) -> None:
-    await api.model("delay", retraining_policy=POLICY)
+    await api.model("delay", policies=policies_pb2.Policies(retraining=POLICY))
     retrain = await api.retrain("delay")
     for number in (1, 2, 3):
         [lease] = await api.lease()
@@ -182,7 +182,7 @@ async def test_a_training_that_never_ends_loses_its_lease_each_time_and_then_fai
 
 
 async def test_a_late_report_is_refused_even_before_anybody_noticed_that_it_is_late(api: Api) -> None:
-    await api.model("delay", retraining_policy=POLICY)
+    await api.model("delay", policies=policies_pb2.Policies(retraining=POLICY))
     await api.retrain("delay")
     [lease] = await api.lease()
     api.clock.at += 11 * MINUTE
@@ -190,7 +190,7 @@ async def test_a_late_report_is_refused_even_before_anybody_noticed_that_it_is_l
 
 
 async def test_a_lease_is_renewed_until_the_attempt_takes_too_long(api: Api) -> None:
-    await api.model("delay", retraining_policy=POLICY)
+    await api.model("delay", policies=policies_pb2.Policies(retraining=POLICY))
     retrain = await api.retrain("delay")
     [lease] = await api.lease()
     renew = retraining_pb2.RenewLeaseRequest(attempt_id=lease.attempt_id, lease_token=lease.lease_token, run="run-9")
@@ -206,7 +206,7 @@ async def test_a_lease_is_renewed_until_the_attempt_takes_too_long(api: Api) -> 
 
 
 async def test_a_clock_that_jumps_forward_costs_an_attempt_and_one_that_jumps_back_nothing(api: Api) -> None:
-    await api.model("delay", retraining_policy=POLICY)
+    await api.model("delay", policies=policies_pb2.Policies(retraining=POLICY))
     retrain = await api.retrain("delay")
     [lease] = await api.lease()
     await api.pass_time(-timedelta(days=400))
@@ -231,7 +231,7 @@ async def _after_backoff(api: Api) -> list[retraining_pb2.Lease]:
 async def test_requests_wait_for_a_scheduler_that_is_away_and_none_is_lost_or_doubled(api: Api) -> None:
     names = [f"m{number}" for number in range(8)]
     for name in names:
-        await api.model(name, team=f"team{name}", retraining_policy=POLICY)
+        await api.model(name, team=f"team{name}", policies=policies_pb2.Policies(retraining=POLICY))
         await api.retrain(name)
     for _ in range(60):
         await api.pass_time(MINUTE)
@@ -245,8 +245,8 @@ async def test_requests_wait_for_a_scheduler_that_is_away_and_none_is_lost_or_do
 
 
 async def test_a_lost_reply_heals_because_the_scheduler_says_what_it_knows(api: Api) -> None:
-    await api.model("a", retraining_policy=POLICY)
-    await api.model("b", retraining_policy=POLICY)
+    await api.model("a", policies=policies_pb2.Policies(retraining=POLICY))
+    await api.model("b", policies=policies_pb2.Policies(retraining=POLICY))
     await api.retrain("a")
     lost = await api.lease()
     await api.retrain("b")
@@ -326,7 +326,7 @@ async def test_a_scheduler_asks_for_some_leases_but_not_for_all(api: Api, leases
 
 
 async def test_why_a_retrain_waits_follows_the_clock_though_nothing_happens(api: Api) -> None:
-    await api.model("delay", retraining_policy=POLICY)
+    await api.model("delay", policies=policies_pb2.Policies(retraining=POLICY))
     await api.retrain("delay")
     [lease] = await api.lease()
     await api.retraining.ReportAttempt(report(lease, failure="x"))

@@ -39,7 +39,10 @@ async def aliases(api: Api, model_id: str) -> dict[str, int]:
 async def test_a_candidate_that_passes_is_promoted_and_its_downstream_cools_down(api: Api) -> None:
     await api.serving("up")
     await api.serving(
-        "down", retraining_policy=policies_pb2.RetrainingPolicy(cascade_cooldown=span(timedelta(hours=2)))
+        "down",
+        policies=policies_pb2.Policies(
+            retraining=policies_pb2.RetrainingPolicy(cascade_cooldown=span(timedelta(hours=2)))
+        ),
     )
     await api.edge("model:up", "model:down")
     version = await candidate(api, "up")
@@ -77,7 +80,10 @@ async def test_a_candidate_that_is_worse_is_refused_and_production_stays(api: Ap
 
 
 async def test_a_candidate_nobody_validates_is_refused_in_the_end(api: Api) -> None:
-    await api.serving("delay", validation_policy=policies_pb2.ValidationPolicy(timeout=span(timedelta(hours=1))))
+    await api.serving(
+        "delay",
+        policies=policies_pb2.Policies(validation=policies_pb2.ValidationPolicy(timeout=span(timedelta(hours=1)))),
+    )
     version = await candidate(api, "delay")
     await api.pass_time(timedelta(hours=1, seconds=1))
     found = (await api.rollout.GetRollout(rollout_pb2.GetRolloutRequest(rollout_id="ro_000002"))).rollout

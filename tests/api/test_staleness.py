@@ -46,7 +46,7 @@ async def drifted(api: Api) -> Api:
     """`delay` drifts, `calm` does not."""
     api.clock.at = START + timedelta(days=1)
     for model_id, shifted in (("delay", True), ("calm", False)):
-        await api.serving(model_id, staleness_policy=EAGER, reference_profile=PROFILE)
+        await api.serving(model_id, policies=policies_pb2.Policies(staleness=EAGER), reference_profile=PROFILE)
         await send(api, model_id, shifted=shifted)
     api.clock.at += timedelta(hours=1)
     return api
@@ -109,7 +109,7 @@ async def test_a_stale_model_is_retrained_by_itself(drifted: Api) -> None:
 
 
 async def test_too_little_data_is_unknown_never_fresh(api: Api) -> None:
-    await api.serving("delay", staleness_policy=EAGER)
+    await api.serving("delay", policies=policies_pb2.Policies(staleness=EAGER))
     found = await evaluate(api, "delay")
     assert found.verdict == staleness_pb2.VERDICT_UNKNOWN
     bare = await api.staleness.ExplainStaleness(staleness_pb2.ExplainStalenessRequest(model_id="delay"))

@@ -23,6 +23,7 @@ from control_plane.core.evolve import evolve
 from control_plane.core.graph.facts import Dependency, DependencyType
 from control_plane.core.ids import AttemptId, LeaseToken, ModelId, NodeId, TeamId
 from control_plane.core.plan import plan
+from control_plane.core.policies import Overrides, overrides_of
 from control_plane.core.registry.types import ModelFacts, TaskType, VersionFacts
 from control_plane.core.retraining.types import RetrainCause, RetrainingPolicy
 from control_plane.core.rollout.types import Validation, ValidationPolicy
@@ -79,6 +80,7 @@ class Fleet:
         team: str = "flights",
         policy: RetrainingPolicy | None = None,
         validation: ValidationPolicy | None = None,
+        overrides: Overrides | None = None,
         serving: bool = False,
     ) -> ModelId:
         """Register a model; with a version in production if asked."""
@@ -86,7 +88,10 @@ class Fleet:
         facts = ModelFacts(
             model_id=model_id, owner="team:flights", team=TeamId(team), tier=tier, task_type=TaskType.BINARY
         )
-        self.do(RegisterModel(facts=facts, retraining_policy=policy, validation_policy=validation))
+        own = overrides_of("retraining", policy) if policy is not None else {}
+        own |= overrides_of("validation", validation) if validation is not None else {}
+        own |= overrides or {}
+        self.do(RegisterModel(facts=facts, policies=own))
         if serving:
             self.promote(model_id)
         return model_id

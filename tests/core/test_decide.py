@@ -13,13 +13,11 @@ from control_plane.core.decide import decide
 from control_plane.core.decide.operations import CLOCK_MAX
 from control_plane.core.errors import Invalid, Reason, RunwayError
 from control_plane.core.graph.facts import Dependency, DependencyType, Node
-from control_plane.core.ground_truth.labels import LabelSpec
-from control_plane.core.registry.types import ModelFacts, TaskType
-from control_plane.core.retraining.types import RetrainingPolicy
-from control_plane.core.rollout.types import Validation, ValidationPolicy
-from control_plane.core.staleness.policy import StalenessPolicy
+from control_plane.core.registry.types import Lifecycle, ModelFacts, TaskType
+from control_plane.core.rollout.types import Validation
 from control_plane.core.state import State, encode_snapshot
 from tests.core.fleets import START, Fleet, a_version, an_evaluation, reason_of
+from tests.core.overrides import overrides
 from tests.simulation.world import World
 
 INSTANTS = st.timedeltas(timedelta(-60), timedelta(days=2_500)).map(lambda span: START + span)
@@ -86,12 +84,14 @@ def _commands(kind: type, state: State) -> st.SearchStrategy[Command]:
             tier=st.integers(0, 5),
             task_type=st.sampled_from(TaskType),
         ),
-        "staleness_policy": st.none()
-        | st.builds(StalenessPolicy, window_days=st.floats(), stale_threshold=st.floats()),
-        "retraining_policy": st.none()
-        | st.builds(RetrainingPolicy, cooldown=st.timedeltas(), lease_ttl=st.timedeltas()),
-        "validation_policy": st.none() | st.builds(ValidationPolicy, margin=st.floats(), timeout=st.timedeltas()),
-        "label_spec": st.none() | st.builds(LabelSpec, window=st.timedeltas()),
+        "policies": overrides(),
+        "overrides": overrides() | st.just({"staleness.nonsense": 1}),
+        "scope": st.sampled_from(["fleet", "tier:2", "team:team1", "team:none", "tier:9", ""])
+        | model_ids.map("model:{}".format),
+        "alias": st.sampled_from(["production", "shadow"]),
+        "lifecycle": st.sampled_from(Lifecycle),
+        "force": st.booleans(),
+        "passed": st.booleans(),
         "validation": st.builds(
             Validation, passed=st.booleans(), metric=TIDY, candidate=st.floats(), production=st.none() | st.floats()
         ),

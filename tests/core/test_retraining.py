@@ -384,7 +384,7 @@ def test_the_limits_of_spans_keep_time_on_the_calendar() -> None:
     names = {"cooldown", "cascade_cooldown", "lease_ttl", "attempt_timeout", "retry_backoff"}
     for name in names:
         found = policy_violations(replace(RetrainingPolicy(), **{name: endless}))
-        assert f"retraining_policy.{name}" in {violation.field for violation in found}
+        assert f"retraining.{name}" in {violation.field for violation in found}
     wrong = RetrainingPolicy(
         cooldown=-MINUTE,
         cascade_cooldown=-MINUTE,
@@ -396,7 +396,7 @@ def test_the_limits_of_spans_keep_time_on_the_calendar() -> None:
     assert {violation.field.partition(".")[2] for violation in policy_violations(wrong)} == {*names, "attempts_max"}
     assert policy_violations(RetrainingPolicy()) == []
     short = policy_violations(RetrainingPolicy(lease_ttl=HOUR, attempt_timeout=MINUTE))
-    assert [violation.field for violation in short] == ["retraining_policy.attempt_timeout"]
+    assert [violation.field for violation in short] == ["retraining.attempt_timeout"]
 
 
 def test_limits_that_let_nothing_run_are_refused_with_every_violation() -> None:

@@ -144,6 +144,6 @@ def test_the_policy_is_bounded() -> None:
     assert policy_violations(ValidationPolicy()) == []
     wrong = ValidationPolicy(margin=float("inf"), timeout=TIMEOUT_MAX + MINUTE)
     assert [violation.field for violation in policy_violations(wrong)] == [
-        "validation_policy.margin",
-        "validation_policy.timeout",
+        "validation.margin",
+        "validation.timeout",
     ]

@@ -148,7 +148,7 @@ def test_all_violations_are_told_at_once() -> None:
     with pytest.raises(Invalid) as caught:
         check_policy(policy)
     assert caught.value.reason is Reason.INVALID_ARGUMENT
-    assert [violation.field.removeprefix("staleness_policy.") for violation in caught.value.violations] == [
+    assert [violation.field.removeprefix("staleness.") for violation in caught.value.violations] == [
         "stale_threshold",
         "coverage_min",
         "age_backstop_days",
@@ -166,7 +166,7 @@ def test_all_violations_are_told_at_once() -> None:
 
 def test_weights_sum_to_one_in_an_average_only() -> None:
     heavy = Weights(age=0.2, input_drift=0.5, prediction_drift=0.5, performance=0.9)
-    assert [v.field for v in policy_violations(StalenessPolicy(weights=heavy))] == ["staleness_policy.weights"]
+    assert [v.field for v in policy_violations(StalenessPolicy(weights=heavy))] == ["staleness.weights"]
     assert policy_violations(StalenessPolicy(weights=heavy, fusion=Fusion.NOISY_OR)) == []
     none = Weights(age=0, input_drift=0, prediction_drift=0, performance=0)
     assert policy_violations(StalenessPolicy(weights=none, fusion=Fusion.NOISY_OR))

@@ -34,9 +34,13 @@ class RealWorld:
                     tier=messages.Tier.ValueType(tier),
                     task_type=messages.TASK_TYPE_BINARY,
                     consumers=["gate_desk"] if model_id == "arrival_delay" else [],
-                    staleness_policy=messages.StalenessPolicy(age_backstop_days=30),
-                    retraining_policy=messages.RetrainingPolicy(
-                        cascade_cooldown=to_duration(timedelta(0)), cooldown=to_duration(timedelta(0)), attempts_max=2
+                    policies=messages.Policies(
+                        staleness=messages.StalenessPolicy(age_backstop_days=30),
+                        retraining=messages.RetrainingPolicy(
+                            cascade_cooldown=to_duration(timedelta(0)),
+                            cooldown=to_duration(timedelta(0)),
+                            attempts_max=2,
+                        ),
                     ),
                 )
             )

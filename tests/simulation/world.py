@@ -36,6 +36,7 @@ from control_plane.core.errors import RunwayError
 from control_plane.core.graph.facts import Dependency, DependencyType
 from control_plane.core.ids import AttemptId, LeaseToken, ModelId, NodeId, TeamId
 from control_plane.core.plan import plan
+from control_plane.core.policies import overrides_of
 from control_plane.core.registry.types import ModelFacts, TaskType, VersionFacts
 from control_plane.core.retraining.types import RetrainCause, RetrainingLimits, RetrainingPolicy
 from control_plane.core.rollout.types import Validation, ValidationPolicy
@@ -55,6 +56,7 @@ POLICY = RetrainingPolicy(
     retry_backoff=timedelta(minutes=5),
 )
 VALIDATION = ValidationPolicy(timeout=timedelta(minutes=30))
+OWN = overrides_of("retraining", POLICY) | overrides_of("validation", VALIDATION)
 LIMITS = RetrainingLimits(running_max=4, running_per_team_max=2)
 
 
@@ -209,7 +211,7 @@ class World:
                 tier=1 + number % 4,
                 task_type=TaskType.BINARY,
             )
-            self.submit(RegisterModel(facts=facts, retraining_policy=POLICY, validation_policy=VALIDATION))
+            self.submit(RegisterModel(facts=facts, policies=OWN))
         edges = [
             Dependency(
                 upstream=NodeId(f"model:{names[first]}"),

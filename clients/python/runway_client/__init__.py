@@ -3,7 +3,7 @@
     from runway_client import connect
 
     with connect() as runway:
-        for model in runway.registry.list_models(team="ops"):
+        for model in runway.registry.list_models(teams=["ops"]):
             print(model.model_id, runway.graph.get_impact(f"model:{model.model_id}").waves)
 
 Changes carry a request id and are retried while the control plane is away; errors are `RunwayRpcError` and say what to

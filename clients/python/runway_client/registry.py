@@ -48,18 +48,18 @@ class Registry:
     def list_models(
         self,
         *,
-        team: str = "",
-        tier: common_pb2.Tier.ValueType = common_pb2.TIER_UNSPECIFIED,
-        tag: str = "",
+        teams: Sequence[str] = (),
+        tiers: "Sequence[common_pb2.Tier.ValueType]" = (),
+        tags: Sequence[str] = (),
         min_revision: int = 0,
     ) -> Iterator[registry_pb2.Model]:
         """All models that match, page by page."""
         request = registry_pb2.ListModelsRequest(
             page=common_pb2.PageRequest(page_size=PAGE_SIZE),
             read=common_pb2.ReadOptions(min_revision=min_revision),
-            team=team,
-            tier=tier,
-            tag=tag,
+            teams=teams,
+            tiers=tiers,
+            tags=tags,
         )
         while True:
             response = self._connection.read(self.stub.ListModels, request, method="RegistryService/ListModels")

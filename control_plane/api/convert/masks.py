@@ -5,23 +5,39 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 from runway.v1 import registry_pb2
 
-from control_plane.api.convert.registry import model
+from control_plane.api.convert.policies import policies_message
+from control_plane.api.convert.registry import facts_message
 from control_plane.core.errors import Invalid, Reason, Violation
-from control_plane.core.state import ModelRecord
+from control_plane.core.policies import Overrides
+from control_plane.core.registry.types import ModelFacts
 
-SERVER_FIELDS = frozenset({"model_id", "registered_at", "updated_at", "etag", "aliases", "latest_version"})
+SERVER_FIELDS = frozenset(
+    {
+        "model_id",
+        "registered_at",
+        "updated_at",
+        "etag",
+        "aliases",
+        "latest_version",
+        "lifecycle",
+        "effective_policies",
+        "consuming_models",
+    }
+)
 """Fields of Model that an update never changes."""
 
 
-def merged_model(record: ModelRecord, changes: registry_pb2.Model, mask: FieldMask) -> registry_pb2.Model:
-    """The model as it would be with the masked fields replaced; an empty mask means every field that is set.
+def merged_model(facts: ModelFacts, own: Overrides, changes: registry_pb2.Model, mask: FieldMask) -> registry_pb2.Model:
+    """What the owner says about the model, as it would be with the masked fields replaced.
 
+    An empty mask means every field that is set.
     A masked field that is not set in `changes` takes its default. Raises `Invalid` with every path that cannot be.
     """
     faults = [Violation(field="update_mask", rule="path", message=f) for f in map(_fault, mask.paths) if f]
     if faults:
         raise Invalid(Reason.INVALID_ARGUMENT, *faults)
-    merged = model(record)
+    merged = facts_message(facts)
+    merged.policies.CopyFrom(policies_message(own))
     for path in mask.paths or set_paths(changes):
         _replace(merged, changes, path)
     return merged
@@ -29,14 +45,9 @@ def merged_model(record: ModelRecord, changes: registry_pb2.Model, mask: FieldMa
 
 def set_paths(changes: registry_pb2.Model) -> list[str]:
     """Paths of all fields that are set and can be changed. Policies are entered: what is not set in them stays."""
-    paths: list[str] = []
-    for field, value in changes.ListFields():
-        if field.name in SERVER_FIELDS:
-            continue
-        if isinstance(value, Message):
-            paths.extend(f"{field.name}.{inner.name}" for inner, _ in value.ListFields())
-        else:
-            paths.append(field.name)
+    paths = [field.name for field, _ in changes.ListFields() if field.name not in SERVER_FIELDS | {"policies"}]
+    for group, policy in changes.policies.ListFields():
+        paths.extend(f"policies.{group.name}.{field.name}" for field, _ in policy.ListFields())
     return paths
 
 

@@ -1,148 +1,123 @@
-"""Policies. A field that is not set takes the default of the model's tier; replies carry the effective values."""
+"""Policies between the wire and flat overrides. A field that is not set is inherited; policies in force have them all.
 
-from datetime import timedelta
+The paths of `core.policies.FIELDS` are the paths of the contract's `Policies`, so that one walk over the table does all
+fields in both directions.
+"""
+
+from functools import lru_cache
+from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from runway.v1 import policies_pb2
 
-from control_plane.api.convert.common import duration, span_from
-from control_plane.core.retraining.types import RetrainingPolicy
-from control_plane.core.rollout.types import ValidationPolicy
-from control_plane.core.staleness.policy import Fusion, StalenessPolicy, Weights, default_policy
+from control_plane.api.convert.common import duration, span_from, timestamp
+from control_plane.core.decide.policies import ValueChange, etag_of
+from control_plane.core.policies import (
+    FIELDS,
+    EffectivePolicies,
+    Overrides,
+    PolicyField,
+    PolicyVersion,
+    Scalar,
+    scalars,
+    span_of,
+    span_text,
+    value_text,
+)
+from control_plane.core.staleness.policy import Fusion
 
 FUSIONS = {
     Fusion.WEIGHTED_AVERAGE: policies_pb2.FUSION_WEIGHTED_AVERAGE,
     Fusion.NOISY_OR: policies_pb2.FUSION_NOISY_OR,
 }
-FUSIONS_FROM = {number: fusion for fusion, number in FUSIONS.items()}
+FUSIONS_FROM = {number: fusion.value for fusion, number in FUSIONS.items()}
 
 
-def _span(message: Message, name: str, default: timedelta, policy: str) -> timedelta:
-    if not message.HasField(name):
-        return default
-    value = getattr(message, name)
-    assert isinstance(value, Duration)
-    return span_from(value, f"model.{policy}.{name}")
+def overrides_from(message: policies_pb2.Policies, prefix: str = "policies") -> Overrides:
+    """What a message says. Weights are said together: one that is left out of them is 0.
+
+    Raises `Invalid` for a span that is none.
+    """
+    found: Overrides = {}
+    given = {group.name: policy for group, policy in message.ListFields()}
+    for path, field in FIELDS.items():
+        if field.group in given:
+            scalar = _said(given[field.group], field, f"{prefix}.{path}")
+            if scalar is not None:
+                found[path] = scalar
+    return found
 
 
-def staleness_policy_from(message: policies_pb2.StalenessPolicy, tier: int) -> StalenessPolicy:
-    """A staleness policy; unset fields from the tier's default."""
-    default = default_policy(tier)
+def _said(group: Any, field: PolicyField, path: str) -> Scalar | None:
+    """A field of a message; None if it is not set."""
+    name = field.names[0]
+    if len(field.names) > 1:
+        return float(getattr(getattr(group, name), field.names[1])) if group.HasField(name) else None
+    if group.DESCRIPTOR.fields_by_name[name].has_presence and not group.HasField(name):
+        return None
+    value = getattr(group, name)
+    if isinstance(value, Duration):
+        return span_text(span_from(value, path))
+    if field.word is not None:
+        return FUSIONS_FROM.get(value)
+    return value or None if isinstance(value, str) else value
 
-    given = {field.name for field, _ in message.ListFields()}
 
-    def number(name: str) -> float:
-        return float(getattr(message if name in given else default, name))
+def policies_message(overrides: "dict[str, Scalar | None] | Overrides") -> policies_pb2.Policies:
+    """Overrides on the wire; only what is said is set."""
+    message = policies_pb2.Policies()
+    for path, scalar in overrides.items():
+        if scalar is None:
+            continue
+        field = FIELDS[path]
+        target: Any = getattr(message, field.group)
+        for name in field.names[:-1]:
+            getattr(target, name).SetInParent()
+            target = getattr(target, name)
+        _set(target, field, scalar)
+    return message
 
-    def whole(name: str) -> int:
-        return int(getattr(message if name in given else default, name))
 
-    weights = message.weights
-    return StalenessPolicy(
-        weights=Weights(
-            age=weights.age,
-            input_drift=weights.input_drift,
-            prediction_drift=weights.prediction_drift,
-            performance=weights.performance,
-        )
-        if message.HasField("weights")
-        else default.weights,
-        fusion=FUSIONS_FROM.get(message.fusion, default.fusion),
-        stale_threshold=number("stale_threshold"),
-        at_risk_threshold=number("at_risk_threshold"),
-        age_backstop_days=number("age_backstop_days"),
-        psi_moderate=number("psi_moderate"),
-        psi_significant=number("psi_significant"),
-        performance_tolerance=number("performance_tolerance"),
-        performance_floor=message.performance_floor
-        if message.HasField("performance_floor")
-        else default.performance_floor,
-        coverage_min=number("coverage_min"),
-        hysteresis_k=whole("hysteresis_k"),
-        hysteresis_n=whole("hysteresis_n"),
-        window_days=number("window_days"),
-        predictions_min=whole("predictions_min"),
-        labels_min=whole("labels_min"),
-        drifted_share_full=number("drifted_share_full"),
-        false_discovery_rate=number("false_discovery_rate"),
-        seasonal_weight=number("seasonal_weight"),
-        cadence=_span(message, "cadence", default.cadence, "staleness_policy"),
+def _set(target: Message, field: PolicyField, scalar: Scalar) -> None:
+    name = field.names[-1]
+    if field.kind == "span":
+        getattr(target, name).CopyFrom(duration(span_of(str(scalar))))
+    elif field.word is not None:
+        setattr(target, name, FUSIONS[Fusion(str(scalar))])
+    else:
+        setattr(target, name, scalar)
+
+
+@lru_cache(maxsize=8192)
+def effective_message(policies: EffectivePolicies) -> policies_pb2.Policies:
+    """Policies in force, every field set that has a value. The message is shared: copy it, do not change it."""
+    return policies_message(scalars(policies))
+
+
+def policy_layer(scope: str, found: PolicyVersion | None) -> policies_pb2.PolicyLayer:
+    """What a scope says or said; None is a scope that never said anything."""
+    if found is None:
+        return policies_pb2.PolicyLayer(scope=scope, policies=policies_pb2.Policies(), etag=etag_of(0))
+    return policies_pb2.PolicyLayer(
+        scope=scope,
+        policies=policies_message(found.overrides),
+        version=found.version,
+        set_at=timestamp(found.set_at),
+        set_by=found.set_by,
+        reason=found.reason,
+        etag=etag_of(found.version),
+        revision=found.revision,
     )
 
 
-def staleness_policy(policy: StalenessPolicy) -> policies_pb2.StalenessPolicy:
-    """A staleness policy with every field set."""
-    weights = policy.weights
-    return policies_pb2.StalenessPolicy(
-        weights=policies_pb2.StalenessPolicy.Weights(
-            age=weights.age,
-            input_drift=weights.input_drift,
-            prediction_drift=weights.prediction_drift,
-            performance=weights.performance,
-        ),
-        fusion=FUSIONS[policy.fusion],
-        stale_threshold=policy.stale_threshold,
-        at_risk_threshold=policy.at_risk_threshold,
-        age_backstop_days=policy.age_backstop_days,
-        psi_moderate=policy.psi_moderate,
-        psi_significant=policy.psi_significant,
-        performance_tolerance=policy.performance_tolerance,
-        performance_floor=policy.performance_floor,
-        coverage_min=policy.coverage_min,
-        hysteresis_k=policy.hysteresis_k,
-        hysteresis_n=policy.hysteresis_n,
-        window_days=policy.window_days,
-        predictions_min=policy.predictions_min,
-        labels_min=policy.labels_min,
-        drifted_share_full=policy.drifted_share_full,
-        false_discovery_rate=policy.false_discovery_rate,
-        seasonal_weight=policy.seasonal_weight,
-        cadence=duration(policy.cadence),
+def policy_change(change: ValueChange) -> policies_pb2.PolicyChange:
+    """One value that changes for one model."""
+    return policies_pb2.PolicyChange(
+        model_id=change.model_id,
+        field=change.field,
+        before=value_text(change.before),
+        after=value_text(change.after),
+        source_before=change.source_before,
+        source_after=change.source_after,
     )
-
-
-def retraining_policy_from(message: policies_pb2.RetrainingPolicy) -> RetrainingPolicy:
-    """A retraining policy; unset fields from the default."""
-    default = RetrainingPolicy()
-
-    def span(name: str) -> timedelta:
-        return _span(message, name, getattr(default, name), "retraining_policy")
-
-    return RetrainingPolicy(
-        automatic=message.automatic if message.HasField("automatic") else default.automatic,
-        cooldown=span("cooldown"),
-        cascade_cooldown=span("cascade_cooldown"),
-        lease_ttl=span("lease_ttl"),
-        attempt_timeout=span("attempt_timeout"),
-        attempts_max=message.attempts_max if message.HasField("attempts_max") else default.attempts_max,
-        retry_backoff=span("retry_backoff"),
-    )
-
-
-def retraining_policy(policy: RetrainingPolicy) -> policies_pb2.RetrainingPolicy:
-    """A retraining policy with every field set."""
-    return policies_pb2.RetrainingPolicy(
-        automatic=policy.automatic,
-        cooldown=duration(policy.cooldown),
-        cascade_cooldown=duration(policy.cascade_cooldown),
-        lease_ttl=duration(policy.lease_ttl),
-        attempt_timeout=duration(policy.attempt_timeout),
-        attempts_max=policy.attempts_max,
-        retry_backoff=duration(policy.retry_backoff),
-    )
-
-
-def validation_policy_from(message: policies_pb2.ValidationPolicy) -> ValidationPolicy:
-    """A validation policy; unset fields from the default."""
-    default = ValidationPolicy()
-    return ValidationPolicy(
-        skip=message.skip if message.HasField("skip") else default.skip,
-        margin=message.margin if message.HasField("margin") else default.margin,
-        timeout=_span(message, "timeout", default.timeout, "validation_policy"),
-    )
-
-
-def validation_policy(policy: ValidationPolicy) -> policies_pb2.ValidationPolicy:
-    """A validation policy with every field set."""
-    return policies_pb2.ValidationPolicy(skip=policy.skip, margin=policy.margin, timeout=duration(policy.timeout))

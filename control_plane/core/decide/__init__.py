@@ -24,17 +24,21 @@ from control_plane.core.commands import (
     RegisterModel,
     RegisterVersion,
     ReleaseRetraining,
+    RemoveAlias,
     RenewLease,
     ReportFailure,
+    ReportLoadCheck,
     ReportSuccess,
     ReportValidation,
     RequestRetrain,
     RetractDependencies,
     RollBack,
+    SetLifecycle,
     SetLimits,
+    SetPolicies,
     UpdateModel,
 )
-from control_plane.core.decide import graph, operations, registry, retraining, rollout, staleness
+from control_plane.core.decide import graph, lifecycle, operations, policies, registry, retraining, rollout, staleness
 from control_plane.core.decide.decision import Decision
 from control_plane.core.state import State
 
@@ -52,6 +56,14 @@ def decide(state: State, command: Command, now: datetime) -> Decision:  # noqa: 
             return registry.register_version(state, command, now)
         case MoveAlias():
             return registry.move_alias(state, command)
+        case SetPolicies():
+            return policies.set_policies(state, command)
+        case RemoveAlias():
+            return registry.remove_alias(state, command)
+        case SetLifecycle():
+            return lifecycle.set_lifecycle(state, command, now)
+        case ReportLoadCheck():
+            return rollout.report_load_check(state, command, now)
         case DeclareNodes():
             return graph.declare_nodes(state, command)
         case DeclareDependencies():

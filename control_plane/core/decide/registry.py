@@ -1,77 +1,33 @@
 """Registry: models, versions, aliases."""
 
-from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from control_plane.core.commands import MoveAlias, RegisterModel, RegisterVersion, Result, UpdateModel
+from control_plane.core.commands import MoveAlias, RegisterModel, RegisterVersion, RemoveAlias, Result, UpdateModel
 from control_plane.core.decide.decision import Decision
-from control_plane.core.errors import Invalid, Reason, Refused, Violation
-from control_plane.core.events import AliasMoved, ModelRegistered, ModelUpdated, VersionRegistered
-from control_plane.core.ground_truth.labels import WINDOW_MAX, LabelSpec, Task
-from control_plane.core.registry.rules import check_alias_move, check_facts, check_version
-from control_plane.core.registry.types import ModelFacts, TaskType
+from control_plane.core.decide.policies import own_policies, scope_violations
+from control_plane.core.decide.rollout import check_loads
+from control_plane.core.errors import Invalid, NotFound, Reason, Refused, Violation
+from control_plane.core.events import AliasMoved, Event, ModelRegistered, ModelUpdated, VersionRegistered
+from control_plane.core.policies import Overrides, normal, overrides_violations
+from control_plane.core.registry.rules import check_alias_move, check_facts, check_own_alias, check_version
+from control_plane.core.registry.types import ModelFacts
 from control_plane.core.retraining.rules import held_lease
-from control_plane.core.retraining.rules import policy_violations as retraining_violations
-from control_plane.core.retraining.types import RetrainingPolicy
-from control_plane.core.rollout.rules import policy_violations as validation_violations
-from control_plane.core.rollout.types import ValidationPolicy
-from control_plane.core.staleness.policy import StalenessPolicy, default_policy
-from control_plane.core.staleness.policy import policy_violations as staleness_violations
-from control_plane.core.state import State
-
-
-def _check(
-    facts: ModelFacts,
-    staleness: StalenessPolicy,
-    retraining: RetrainingPolicy,
-    validation: ValidationPolicy,
-    label: LabelSpec,
-) -> None:
-    """All violations of a whole model at once."""
-    window = (
-        [
-            Violation(
-                field="label_spec.window",
-                rule="range",
-                message=f"must be above 0 and at most {WINDOW_MAX.days} days",
-            )
-        ]
-        if not timedelta(0) < label.window <= WINDOW_MAX
-        else []
-    )
-    policies = (
-        *staleness_violations(staleness),
-        *retraining_violations(retraining),
-        *validation_violations(validation),
-        *window,
-    )
-    check_facts(facts, *(replace(violation, field=f"model.{violation.field}") for violation in policies))
-
-
-def default_task(task_type: TaskType) -> Task:
-    """How outcomes of a model are scored: as yes or no for a binary model, as numbers otherwise."""
-    return "binary" if task_type is TaskType.BINARY else "regression"
+from control_plane.core.state import State, check_not_retired
 
 
 def register_model(state: State, command: RegisterModel) -> Decision:
     """Add a model; a second registration under the same id is refused."""
     facts = command.facts
-    event = ModelRegistered(
-        facts=facts,
-        staleness_policy=command.staleness_policy or default_policy(facts.tier),
-        retraining_policy=command.retraining_policy or RetrainingPolicy(),
-        validation_policy=command.validation_policy or ValidationPolicy(),
-        label_spec=command.label_spec or LabelSpec(task=default_task(facts.task_type)),
-    )
-    _check(facts, event.staleness_policy, event.retraining_policy, event.validation_policy, event.label_spec)
+    _check(state, facts, command.policies)
     if facts.model_id in state.models:
+        owner = state.models[facts.model_id].facts.owner or "nobody"
         raise Refused(
             Reason.MODEL_ALREADY_EXISTS,
-            f"{facts.model_id} is registered already (owner {state.models[facts.model_id].facts.owner}): "
-            "use UpdateModel to change it",
+            f"{facts.model_id} is registered already (owner {owner}): use UpdateModel to change it",
             model_id=facts.model_id,
         )
-    return Decision(events=(event,), result=Result(model_id=facts.model_id, changed=1))
+    events: list[Event] = [ModelRegistered(facts=facts), *own_policies(state, facts.model_id, command.policies)]
+    return Decision(events=tuple(events), result=Result(model_id=facts.model_id, changed=1))
 
 
 def update_model(state: State, command: UpdateModel) -> Decision:
@@ -84,29 +40,23 @@ def update_model(state: State, command: UpdateModel) -> Decision:
             model_id=command.model_id,
             etag=record.etag,
         )
-    event = ModelUpdated(
-        facts=command.facts or record.facts,
-        staleness_policy=command.staleness_policy or record.staleness_policy,
-        retraining_policy=command.retraining_policy or record.retraining_policy,
-        validation_policy=command.validation_policy or record.validation_policy,
-        label_spec=command.label_spec or record.label_spec,
+    facts = command.facts or record.facts
+    own = state.policies.overrides(f"model:{command.model_id}") if command.policies is None else command.policies
+    _check(state, facts, own)
+    events: list[Event] = []
+    if facts != record.facts:
+        events.append(ModelUpdated(facts=facts))
+    events.extend(own_policies(state, command.model_id, own))
+    result = Result(model_id=command.model_id, changed=1 if events else 0)
+    return Decision(events=tuple(events), result=result)
+
+
+def _check(state: State, facts: ModelFacts, own: Overrides) -> None:
+    """All violations of a whole model at once."""
+    found = overrides_violations(own, "model.policies") or scope_violations(
+        state, [facts], {f"model:{facts.model_id}": normal(own)}, "model.policies"
     )
-    _check(
-        event.facts,
-        event.staleness_policy,
-        event.retraining_policy,
-        event.validation_policy,
-        event.label_spec,
-    )
-    unchanged = (
-        event.facts == record.facts
-        and event.staleness_policy == record.staleness_policy
-        and event.retraining_policy == record.retraining_policy
-        and event.validation_policy == record.validation_policy
-        and event.label_spec == record.label_spec
-    )
-    result = Result(model_id=command.model_id, changed=0 if unchanged else 1)
-    return Decision(events=() if unchanged else (event,), result=result)
+    check_facts(facts, *found)
 
 
 def register_version(state: State, command: RegisterVersion, now: datetime) -> Decision:
@@ -150,10 +100,30 @@ def register_version(state: State, command: RegisterVersion, now: datetime) -> D
 def move_alias(state: State, command: MoveAlias) -> Decision:
     """Point a team's own alias at a version."""
     record = state.model(command.model_id)
+    check_not_retired(record)
     current = record.aliases.get(command.alias, 0)
     check_alias_move(command.alias, current, command.version, len(record.versions), command.expected_version)
     result = Result(model_id=command.model_id, alias=command.alias, version=command.version)
     if current == command.version:
         return Decision(result=result)
+    check_loads(record, record.versions[command.version - 1])
     event = AliasMoved(model_id=command.model_id, alias=command.alias, from_version=current, to_version=command.version)
     return Decision(events=(event,), result=result)
+
+
+def remove_alias(state: State, command: RemoveAlias) -> Decision:
+    """Remove a team's own alias; its history is kept."""
+    record = state.model(command.model_id)
+    check_not_retired(record)
+    check_own_alias(command.alias)
+    current = record.aliases.get(command.alias, 0)
+    if not current:
+        have = ", ".join(sorted(record.aliases)) or "none yet"
+        raise NotFound(
+            Reason.ALIAS_NOT_FOUND,
+            f"{command.model_id} has no alias {command.alias!r}; its aliases: {have}",
+            model_id=command.model_id,
+            alias=command.alias,
+        )
+    event = AliasMoved(model_id=command.model_id, alias=command.alias, from_version=current, to_version=0)
+    return Decision(events=(event,), result=Result(model_id=command.model_id, alias=command.alias, changed=1))

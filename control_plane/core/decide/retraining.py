@@ -14,10 +14,9 @@ from control_plane.core.commands import (
     Result,
 )
 from control_plane.core.decide.decision import Decision
-from control_plane.core.decide.rollout import promotion
+from control_plane.core.decide.rollout import candidate_move, drop_candidate, promotion, ready
 from control_plane.core.errors import Invalid, Reason, Refused, Violation
 from control_plane.core.events import (
-    AliasMoved,
     AttemptEnded,
     Event,
     LeaseRenewed,
@@ -30,7 +29,6 @@ from control_plane.core.events import (
 )
 from control_plane.core.graph.order import topological_waves
 from control_plane.core.ids import AttemptId, ModelId, RetrainId, RolloutId, model_node, node_name
-from control_plane.core.registry.types import CANDIDATE
 from control_plane.core.retraining.rules import (
     earliest_start,
     held_lease,
@@ -42,12 +40,13 @@ from control_plane.core.retraining.rules import (
 from control_plane.core.retraining.types import Attempt, AttemptState, Retrain, RetrainCause, RetrainState
 from control_plane.core.rollout.types import RolloutState
 from control_plane.core.staleness.verdict import Level
-from control_plane.core.state import ModelRecord, State, begun
+from control_plane.core.state import State, begun, check_not_retired
 
 
 def request_retrain(state: State, command: RequestRetrain, now: datetime) -> Decision:
     """One live retrain per model: a further request adds its cause, and may lift the cooldown."""
     record = state.model(command.model_id)
+    check_not_retired(record)
     ended_at = record.retrain_ended_at
     not_before = earliest_start(record.retraining_policy, now, ended_at, command.ignore_cooldown)
     if record.live_retrain is not None:
@@ -83,7 +82,7 @@ def request_retrain(state: State, command: RequestRetrain, now: datetime) -> Dec
     )
 
 
-def cancel_retrain(state: State, command: CancelRetrain) -> Decision:
+def cancel_retrain(state: State, command: CancelRetrain, why: str = "cancelled by request") -> Decision:
     """End a live retrain; a worker that still runs loses its lease, a candidate under validation is dropped."""
     retrain = state.retrain(command.retrain_id)
     if not retrain.live:
@@ -107,10 +106,8 @@ def cancel_retrain(state: State, command: CancelRetrain) -> Decision:
                 conclusion="its retrain was cancelled",
             )
         )
-        events.append(
-            AliasMoved(model_id=rollout.model_id, alias=CANDIDATE, from_version=rollout.version, to_version=0)
-        )
-    events.append(_retrain_ended(retrain, RetrainState.CANCELLED, "cancelled by request"))
+        events.extend(drop_candidate(state.models[rollout.model_id], rollout))
+    events.append(_retrain_ended(retrain, RetrainState.CANCELLED, why))
     return Decision(events=tuple(events), result=Result(model_id=retrain.model_id, retrain_id=retrain.retrain_id))
 
 
@@ -240,20 +237,11 @@ def report_success(state: State, command: ReportSuccess, now: datetime) -> Decis
         production_before=record.production.number if record.production else 0,
         retrain_id=retrain.retrain_id,
     )
-    if record.validation_policy.skip:
+    if record.validation_policy.skip and ready(record, version):
         then = promotion(state, record, begun(started, now), "its policy asks for no validation here", now)
     else:
-        then = (_candidate(record, command.version),)
+        then = candidate_move(record, version)
     return Decision(events=(ended, started, *then), result=_attempt_result(retrain, command.attempt_id))
-
-
-def _candidate(record: ModelRecord, version: int) -> Event:
-    return AliasMoved(
-        model_id=record.model_id,
-        alias=CANDIDATE,
-        from_version=record.aliases.get(CANDIDATE, 0),
-        to_version=version,
-    )
 
 
 def report_failure(state: State, command: ReportFailure, now: datetime) -> Decision:

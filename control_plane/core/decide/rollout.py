@@ -1,25 +1,36 @@
 """Rollout: validation, promotion, refusal, roll-back."""
 
+from copy import copy
 from datetime import datetime
 
-from control_plane.core.commands import ExpireValidation, PromoteVersion, ReportValidation, Result, RollBack
+from msgspec.structs import replace
+
+from control_plane.core.commands import (
+    ExpireValidation,
+    PromoteVersion,
+    ReportLoadCheck,
+    ReportValidation,
+    Result,
+    RollBack,
+)
 from control_plane.core.decide.decision import Decision
 from control_plane.core.errors import Reason, Refused
 from control_plane.core.events import (
     AliasMoved,
     CascadeCooldownStarted,
     Event,
+    LoadChecked,
     RetrainEnded,
     RolloutEnded,
     RolloutStarted,
     ValidationReported,
 )
 from control_plane.core.ids import ModelId, RolloutId, model_node, node_name
-from control_plane.core.registry.types import CANDIDATE, PREVIOUS, PRODUCTION
+from control_plane.core.registry.types import CANDIDATE, PREVIOUS, PRODUCTION, LoadCheck, ModelVersion
 from control_plane.core.retraining.types import RetrainState
 from control_plane.core.rollout.rules import check_validation, silent_too_long
 from control_plane.core.rollout.types import Rollout, RolloutState, Validation
-from control_plane.core.state import ModelRecord, State, begun
+from control_plane.core.state import ModelRecord, State, begun, check_not_retired
 from control_plane.core.timewindow import spelled
 
 
@@ -45,14 +56,93 @@ def report_validation(state: State, command: ReportValidation, now: datetime) ->
         version=command.version,
         validation=command.validation,
     )
-    if command.validation.passed:
-        events = (reported, *promotion(state, record, rollout, _why_promoted(command.validation), now))
-    else:
-        events = (
-            reported,
-            *_refusal(record, rollout, command.validation.explanation or "worse than production"),
+    return Decision(
+        events=(reported, *_settled(state, record, replace(rollout, validation=command.validation), now)),
+        result=_result(rollout),
+    )
+
+
+def _settled(state: State, record: ModelRecord, rollout: Rollout, now: datetime) -> tuple[Event, ...]:
+    """What follows from what is known of a live rollout.
+
+    1. A validation that failed refuses the candidate.
+    2. So does a failed load check, where the policy asks for one.
+    3. Without a load check that the policy asks for, the rollout waits for it; `expire_validation` ends that.
+    4. A passed validation, or a policy that asks for none, promotes.
+    """
+    validation = rollout.validation
+    if validation is not None and not validation.passed:
+        return refusal(record, rollout, validation.explanation or "worse than production")
+    if validation is None and not record.validation_policy.skip:
+        return ()
+    version = record.versions[rollout.version - 1]
+    if record.rollout_policy.require_load_check and version.loads is False:
+        detail = version.load_checks[-1].detail
+        return refusal(record, rollout, "it does not load" + (f": {detail}" if detail else ""))
+    if not ready(record, version):
+        return ()
+    why = _why_promoted(validation) if validation is not None else "its policy asks for no validation here"
+    return promotion(state, record, rollout, why, now)
+
+
+def report_load_check(state: State, command: ReportLoadCheck, now: datetime) -> Decision:
+    """Keep what somebody found when loading a version; a rollout that waited for it goes on.
+
+    The newest check counts. A version that serves already is not taken back: `roll_back` does that.
+    """
+    record = state.model(command.model_id)
+    before = state.version(command.model_id, command.version)
+    events: list[Event] = [
+        LoadChecked(
+            model_id=command.model_id,
+            version=command.version,
+            passed=command.passed,
+            environment=command.environment,
+            detail=command.detail,
         )
-    return Decision(events=events, result=_result(rollout))
+    ]
+    rollout = live_rollout(state, record, command.version)
+    if rollout is not None:
+        # The state does not know the check yet: the rules look at the record as it is about to be.
+        check = LoadCheck(
+            passed=command.passed, reporter="", environment=command.environment, detail=command.detail, checked_at=now
+        )
+        checked = replace(before, load_checks=(*before.load_checks, check))
+        known = copy(record)
+        known.versions = [*record.versions]
+        known.versions[command.version - 1] = checked
+        settled = _settled(state, known, rollout, now)
+        events.extend(settled or (candidate_move(known, checked) if command.passed else ()))
+    return Decision(events=tuple(events), result=Result(model_id=command.model_id, version=command.version, changed=1))
+
+
+def ready(record: ModelRecord, version: ModelVersion) -> bool:
+    """May an alias point at this version, as far as loading goes?"""
+    return not record.rollout_policy.require_load_check or version.loads is True
+
+
+def check_loads(record: ModelRecord, version: ModelVersion) -> None:
+    """Raise `Refused` unless the version has shown that it loads, where the policy asks for that."""
+    if ready(record, version):
+        return
+    said = "its newest load check failed" if version.loads is False else "nobody has shown that it loads"
+    raise Refused(
+        Reason.LOAD_CHECK_REQUIRED,
+        f"version {version.number} of {record.model_id} may not be pointed at: {said}. Report a load check "
+        f"(`runway versions load-check {record.model_id} v{version.number} --passed`), or set "
+        "rollout.require_load_check to false",
+        model_id=record.model_id,
+        version=str(version.number),
+    )
+
+
+def candidate_move(record: ModelRecord, version: ModelVersion) -> tuple[Event, ...]:
+    """The candidate alias on the version, as soon as an alias may point there."""
+    current = record.aliases.get(CANDIDATE, 0)
+    if current == version.number or not ready(record, version):
+        return ()
+    moved = AliasMoved(model_id=record.model_id, alias=CANDIDATE, from_version=current, to_version=version.number)
+    return (moved,)
 
 
 def _why_promoted(validation: Validation) -> str:
@@ -72,16 +162,18 @@ def expire_validation(state: State, command: ExpireValidation, now: datetime) ->
     record = state.models[rollout.model_id]
     if not silent_too_long(rollout, record.validation_policy, now):
         return Decision(result=_result(rollout))
-    why = f"no validation was reported within {spelled(record.validation_policy.timeout)}"
-    return Decision(events=_refusal(record, rollout, why), result=_result(rollout))
+    missing = "load check" if rollout.validation is not None or record.validation_policy.skip else "validation"
+    why = f"no {missing} was reported within {spelled(record.validation_policy.timeout)}"
+    return Decision(events=refusal(record, rollout, why), result=_result(rollout))
 
 
 def promote_version(state: State, command: PromoteVersion, now: datetime) -> Decision:
     """Promote by hand: a version that passed its validation, or any with `force`."""
     record = state.model(command.model_id)
-    state.version(command.model_id, command.version)
+    version = state.version(command.model_id, command.version)
     if record.aliases.get(PRODUCTION) == command.version:
         return Decision(result=Result(model_id=command.model_id, version=command.version))
+    check_not_retired(record)
     earlier = last_rollout(state, command.model_id, command.version)
     passed = earlier is not None and earlier.validation is not None and earlier.validation.passed
     if not passed and not command.force:
@@ -91,13 +183,14 @@ def promote_version(state: State, command: PromoteVersion, now: datetime) -> Dec
             "or promote with force and a reason",
             model_id=command.model_id,
         )
+    check_loads(record, version)
     live = live_rollout(state, record, command.version)
     if live is not None:
         return Decision(events=promotion(state, record, live, "promoted by hand", now), result=_result(live))
     events: list[Event] = []
     other = state.rollouts[record.live_rollout] if record.live_rollout is not None else None
     if other is not None:
-        events.extend(_refusal(record, other, f"version {command.version} was promoted by hand meanwhile"))
+        events.extend(refusal(record, other, f"version {command.version} was promoted by hand meanwhile"))
     started = RolloutStarted(
         rollout_id=RolloutId(f"ro_{state.rollouts_count + 1:06d}"),
         model_id=command.model_id,
@@ -111,8 +204,12 @@ def promote_version(state: State, command: PromoteVersion, now: datetime) -> Dec
 
 
 def roll_back(state: State, command: RollBack, now: datetime) -> Decision:
-    """Point production at `previous`, and what was production becomes previous."""
+    """Point production at `previous`, and what was production becomes previous.
+
+    It has served, so it has shown that it loads: only a load check that failed since stands in the way.
+    """
     record = state.model(command.model_id)
+    check_not_retired(record)
     current = record.aliases.get(PRODUCTION, 0)
     previous = record.aliases.get(PREVIOUS, 0)
     if not current or not previous:
@@ -121,6 +218,8 @@ def roll_back(state: State, command: RollBack, now: datetime) -> Decision:
             f"{command.model_id} has no previous version to go back to",
             model_id=command.model_id,
         )
+    if record.versions[previous - 1].loads is False:
+        check_loads(record, record.versions[previous - 1])
     rollout = last_rollout(state, command.model_id, current)
     events: list[Event] = [
         AliasMoved(model_id=command.model_id, alias=PRODUCTION, from_version=current, to_version=previous),
@@ -161,7 +260,7 @@ def promotion(state: State, record: ModelRecord, rollout: Rollout, why: str, now
                 to_version=current,
             )
         )
-    events.extend(_drop_candidate(record, rollout))
+    events.extend(drop_candidate(record, rollout))
     events.append(
         RolloutEnded(
             rollout_id=rollout.rollout_id,
@@ -176,7 +275,7 @@ def promotion(state: State, record: ModelRecord, rollout: Rollout, why: str, now
     return tuple(events)
 
 
-def _refusal(record: ModelRecord, rollout: Rollout, why: str) -> tuple[Event, ...]:
+def refusal(record: ModelRecord, rollout: Rollout, why: str) -> tuple[Event, ...]:
     ended = RolloutEnded(
         rollout_id=rollout.rollout_id,
         model_id=rollout.model_id,
@@ -185,13 +284,13 @@ def _refusal(record: ModelRecord, rollout: Rollout, why: str) -> tuple[Event, ..
         conclusion=why,
     )
     return (
-        *_drop_candidate(record, rollout),
+        *drop_candidate(record, rollout),
         ended,
         *_end_of_retrain(rollout, RetrainState.REFUSED, f"version {rollout.version} refused: {why}"),
     )
 
 
-def _drop_candidate(record: ModelRecord, rollout: Rollout) -> tuple[Event, ...]:
+def drop_candidate(record: ModelRecord, rollout: Rollout) -> tuple[Event, ...]:
     if record.aliases.get(CANDIDATE) != rollout.version:
         return ()
     return (AliasMoved(model_id=rollout.model_id, alias=CANDIDATE, from_version=rollout.version, to_version=0),)
@@ -210,7 +309,7 @@ def _cooldowns(state: State, model_id: ModelId, version: int, now: datetime) -> 
     until = {
         downstream: now + state.models[downstream].retraining_policy.cascade_cooldown
         for node in state.graph.downstream_models(model_node(model_id))
-        if (downstream := ModelId(node_name(node))) in state.models
+        if (downstream := ModelId(node_name(node))) in state.models and not state.models[downstream].retired
     }
     return (CascadeCooldownStarted(upstream=model_id, version=version, until=until),) if until else ()
 
@@ -225,8 +324,9 @@ def live_rollout(state: State, record: ModelRecord, version: int) -> Rollout | N
 
 def last_rollout(state: State, model_id: ModelId, version: int) -> Rollout | None:
     """The latest rollout of a version, live or ended."""
-    for rollout in reversed(state.rollouts.values()):
-        if rollout.model_id == model_id and rollout.version == version:
+    for rollout_id in reversed(state.models[model_id].rollout_ids):
+        rollout = state.rollouts[rollout_id]
+        if rollout.version == version:
             return rollout
     return None
 

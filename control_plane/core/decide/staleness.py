@@ -13,7 +13,7 @@ def record_evaluation(state: State, command: RecordEvaluation) -> Decision:
     result = Result(model_id=command.model_id)
     evaluation = command.evaluation
     production = record.production
-    if production is None or production.number != evaluation.version:
+    if record.retired or production is None or production.number != evaluation.version:
         return Decision(result=result)
     standing = record.standing
     level, streak = settle(standing.level, standing.streak, evaluation, record.staleness_policy)
@@ -36,7 +36,7 @@ def record_coverage(state: State, command: RecordCoverage) -> Decision:
     """Raise the alert below the policy's minimum, clear it at or above; nothing mature says nothing."""
     record = state.model(command.model_id)
     result = Result(model_id=command.model_id)
-    if command.coverage is None:
+    if record.retired or command.coverage is None:
         return Decision(result=result)
     minimum = record.staleness_policy.coverage_min
     low = command.coverage < minimum

@@ -8,6 +8,8 @@ import msgspec
 Task = Literal["binary", "regression"]
 
 DEFAULT_LABEL_TYPE = "default"
+METRICS = ("auc", "accuracy", "log_loss", "brier", "mae", "rmse")
+"""What can be a primary metric."""
 WINDOW_MAX = timedelta(days=90)
 """The longest attribution window: a credit default or a churned contract. Files are kept longer than that."""
 

@@ -1,7 +1,8 @@
 """Rules of the registry: what makes a model, a version or an alias move acceptable."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Mapping
+from typing import TypeVar
 
 from control_plane.core.errors import Invalid, Reason, Refused, Violation
 from control_plane.core.ids import SLUG
@@ -12,17 +13,35 @@ OWNER = re.compile(r"team:[a-z][a-z0-9_]{0,99}|[^@\s]+@[^@\s]+")
 """What Dagster accepts as an asset owner."""
 
 
+T = TypeVar("T", bound=Hashable)
+
+
+def repeated(values: Iterable[T]) -> list[T]:
+    """What is there more than once, in the order in which it appears again.
+
+    >>> repeated("abcab")
+    ['a', 'b']
+    """
+    seen: set[T] = set()
+    twice: dict[T, None] = {}
+    for value in values:
+        if value in seen:
+            twice[value] = None
+        seen.add(value)
+    return list(twice)
+
+
 def facts_violations(facts: ModelFacts) -> list[Violation]:
     """All broken rules of a model's facts."""
     found = []
     if not SLUG.fullmatch(facts.model_id):
         found.append(Violation(field="model.model_id", rule="slug", message="use a lower-case letter, then a-z 0-9 _"))
-    if not OWNER.fullmatch(facts.owner):
+    if facts.owner and not OWNER.fullmatch(facts.owner):
         found.append(
             Violation(
                 field="model.owner",
                 rule="owner",
-                message=f"{facts.owner!r} is neither an e-mail nor team:name",
+                message=f"{facts.owner!r} is neither an e-mail nor team:name; leave it empty if nobody owns it yet",
             )
         )
     if not SLUG.fullmatch(facts.team):
@@ -60,15 +79,17 @@ def check_version(facts: VersionFacts) -> None:
                 message="the training window ends before it starts",
             )
         )
-    names = [metric.name for metric in facts.metrics]
-    if len(set(names)) != len(names):
-        found.append(Violation(field="version.metrics", rule="unique", message="a metric is named twice"))
+    twice = repeated((metric.name, metric.slice) for metric in facts.metrics)
+    if twice:
+        names = ", ".join(f"{name} of {part}" if part else name for name, part in twice)
+        message = f"named twice: {names}; tell metrics of one name apart by their slice"
+        found.append(Violation(field="version.metrics", rule="unique", message=message))
     if found:
         raise Invalid(Reason.INVALID_ARGUMENT, *found)
 
 
-def check_alias_move(alias: str, current: int, version: int, versions: int, expected: int | None) -> None:
-    """May `alias` move from `current` (0 if nowhere) to `version`, of `versions` registered?"""
+def check_own_alias(alias: str) -> None:
+    """Raise `Refused` for an alias that only rollouts move."""
     if alias in MANAGED_ALIASES:
         raise Refused(
             Reason.VALIDATION_REQUIRED,
@@ -76,6 +97,11 @@ def check_alias_move(alias: str, current: int, version: int, versions: int, expe
             "(`runway rollouts promote`, `runway rollouts roll-back`)",
             alias=alias,
         )
+
+
+def check_alias_move(alias: str, current: int, version: int, versions: int, expected: int | None) -> None:
+    """May `alias` move from `current` (0 if nowhere) to `version`, of `versions` registered?"""
+    check_own_alias(alias)
     if not 1 <= version <= versions:
         raise Refused(Reason.VERSION_NOT_FOUND, f"version {version} does not exist; versions are 1 to {versions}")
     if expected is not None and expected != current:

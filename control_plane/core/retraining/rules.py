@@ -64,7 +64,7 @@ def limits_violations(limits: RetrainingLimits) -> None:
 
 
 def _violation(name: str, message: str) -> Violation:
-    return Violation(field=f"retraining_policy.{name}", rule="range", message=message)
+    return Violation(field=f"retraining.{name}", rule="range", message=message)
 
 
 def earliest_start(

@@ -16,7 +16,7 @@ def policy_violations(policy: ValidationPolicy) -> list[Violation]:
     if not (math.isfinite(policy.margin) and policy.margin >= 0):
         found.append(
             Violation(
-                field="validation_policy.margin",
+                field="validation.margin",
                 rule="range",
                 message="must be a finite number of at least 0",
             )
@@ -24,7 +24,7 @@ def policy_violations(policy: ValidationPolicy) -> list[Violation]:
     if not timedelta(0) < policy.timeout <= TIMEOUT_MAX:
         found.append(
             Violation(
-                field="validation_policy.timeout",
+                field="validation.timeout",
                 rule="range",
                 message=f"must be longer than 0 and at most {TIMEOUT_MAX.days} days",
             )

@@ -61,3 +61,9 @@ class ValidationPolicy(msgspec.Struct, frozen=True, kw_only=True):
     skip: bool = False
     margin: float = 0.005
     timeout: timedelta = timedelta(hours=12)
+
+
+class RolloutPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """What a version must show before an alias may point at it."""
+
+    require_load_check: bool = False

@@ -95,11 +95,11 @@ _SHARE = ("coverage_min", "seasonal_weight")
 _POSITIVE = ("age_backstop_days", "psi_moderate", "psi_significant", "performance_tolerance", "window_days")
 
 
-def policy_violations(policy: StalenessPolicy, field: str = "staleness_policy") -> list[Violation]:
+def policy_violations(policy: StalenessPolicy, field: str = "staleness") -> list[Violation]:
     """All broken rules of a policy.
 
     >>> [v.field for v in policy_violations(StalenessPolicy(at_risk_threshold=0.7, window_days=0))]
-    ['staleness_policy.window_days', 'staleness_policy.at_risk_threshold']
+    ['staleness.window_days', 'staleness.at_risk_threshold']
     """
     rules = [
         *((name, 0 < getattr(policy, name) <= 1, "must be above 0 and at most 1") for name in _UNIT),

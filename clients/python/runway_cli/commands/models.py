@@ -33,8 +33,13 @@ from runway_cli.words import (
 def list_models(session: Session, team: str, tier: int | None, tag: str) -> None:
     """The fleet, with what is in production and how fresh it is."""
     runway = session.runway
-    wanted = messages.Tier.ValueType(tier) if tier else messages.TIER_UNSPECIFIED
-    models = list(runway.registry.list_models(team=team, tier=wanted, tag=tag))
+    models = list(
+        runway.registry.list_models(
+            teams=[team] if team else [],
+            tiers=[messages.Tier.ValueType(tier)] if tier else [],
+            tags=[tag] if tag else [],
+        )
+    )
     if session.as_json:
         session.emit(messages.ListModelsResponse(models=models, revision=runway.revision))
         return
@@ -102,10 +107,10 @@ def show_model(session: Session, model: str) -> None:
             ("tags", joined(f"{key}={value}" for key, value in sorted(found.tags.items()))),
             ("registered", _moment(instant_of(found, "registered_at"), session)),
             ("updated", _moment(instant_of(found, "updated_at"), session)),
-            ("stale when", _staleness_policy(found.staleness_policy)),
-            ("retraining", _retraining_policy(found.retraining_policy)),
-            ("promotion", _validation_policy(found.validation_policy)),
-            ("label", _label(found.label_spec)),
+            ("stale when", _staleness_policy(found.effective_policies.staleness)),
+            ("retraining", _retraining_policy(found.effective_policies.retraining)),
+            ("promotion", _validation_policy(found.effective_policies.validation)),
+            ("label", _label(found.effective_policies.label)),
             ("etag", found.etag),
         ]
     )
