@@ -6,6 +6,7 @@ from typing import Self
 
 from runway_client.connection import RETRY_FOR_S, Connection
 from runway_client.errors import RunwayRpcError
+from runway_client.fleet import Fleet
 from runway_client.graph import Graph
 from runway_client.ground_truth import GroundTruth
 from runway_client.ingest import BatchAnswer, OutcomeBatch, PredictionBatch
@@ -24,6 +25,7 @@ class Runway:
         self.connection = connection
         self.registry = Registry(connection)
         self.graph = Graph(connection)
+        self.fleet = Fleet(connection)
         self.staleness = Staleness(connection)
         self.ground_truth = GroundTruth(connection)
         self.retraining = Retraining(connection)

@@ -141,26 +141,61 @@ class ApplyFleetRequest(_message.Message):
     MUTATION_FIELD_NUMBER: _builtins.int
     MANIFEST_FIELD_NUMBER: _builtins.int
     PRUNE_FIELD_NUMBER: _builtins.int
+    PLAN_ETAG_FIELD_NUMBER: _builtins.int
     prune: _builtins.bool
     """Remove declared nodes, dependencies and policies that the manifest does not have. Models are never removed: retire them."""
+    plan_etag: _builtins.str
+    """`plan_etag` of a plan: ABORTED if the plan would be another one now. Empty means do not check."""
     @_builtins.property
     def mutation(self) -> _common_pb2.Mutation: ...
     @_builtins.property
-    def manifest(self) -> Global___Manifest: ...
+    def manifest(self) -> Global___Manifest:
+        """Held to the rules of the contract by the service, so that a plan can say all that is wrong."""
+
     def __init__(
         self,
         *,
         mutation: _common_pb2.Mutation | None = ...,
         manifest: Global___Manifest | None = ...,
         prune: _builtins.bool = ...,
+        plan_etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest", "mutation", b"mutation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest", "mutation", b"mutation", "prune", b"prune"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest", "mutation", b"mutation", "plan_etag", b"plan_etag", "prune", b"prune"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ApplyFleetRequest: _TypeAlias = ApplyFleetRequest  # noqa: Y015
+
+@_typing.final
+class ManifestProblem(_message.Message):
+    """Something that is wrong with a manifest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIELD_FIELD_NUMBER: _builtins.int
+    RULE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    field: _builtins.str
+    """`models[3].owner`: which entry, which field."""
+    rule: _builtins.str
+    message: _builtins.str
+    """What is wrong and what to write, naming the entry."""
+    def __init__(
+        self,
+        *,
+        field: _builtins.str = ...,
+        rule: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["field", b"field", "message", b"message", "rule", b"rule"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ManifestProblem: _TypeAlias = ManifestProblem  # noqa: Y015
 
 @_typing.final
 class ApplyFleetResponse(_message.Message):
@@ -170,7 +205,11 @@ class ApplyFleetResponse(_message.Message):
     POLICY_CHANGES_FIELD_NUMBER: _builtins.int
     MODELS_NOT_IN_MANIFEST_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    PROBLEMS_FIELD_NUMBER: _builtins.int
+    PLAN_ETAG_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
+    plan_etag: _builtins.str
+    """Changes with the plan; send it with the request that applies it."""
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Change]:
         """Policies, nodes, models, dependencies; each by subject."""
@@ -183,6 +222,12 @@ class ApplyFleetResponse(_message.Message):
     def models_not_in_manifest(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Models that the manifest does not have; with prune they are named here, not removed."""
 
+    @_builtins.property
+    def problems(self) -> _containers.RepeatedCompositeFieldContainer[Global___ManifestProblem]:
+        """With validate_only: all that is wrong; then the plan is empty. Without it the call fails, and the error carries as many as
+        fit into one.
+        """
+
     def __init__(
         self,
         *,
@@ -190,10 +235,12 @@ class ApplyFleetResponse(_message.Message):
         policy_changes: _abc.Iterable[_policies_pb2.PolicyChange] | None = ...,
         models_not_in_manifest: _abc.Iterable[_builtins.str] | None = ...,
         revision: _builtins.int = ...,
+        problems: _abc.Iterable[Global___ManifestProblem] | None = ...,
+        plan_etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "models_not_in_manifest", b"models_not_in_manifest", "policy_changes", b"policy_changes", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "models_not_in_manifest", b"models_not_in_manifest", "plan_etag", b"plan_etag", "policy_changes", b"policy_changes", "problems", b"problems", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
