@@ -17,6 +17,7 @@ from runway.v1 import (
     graph_pb2,
     ground_truth_pb2,
     operations_pb2,
+    policies_pb2,
     registry_pb2,
     retraining_pb2,
     rollout_pb2,
@@ -31,6 +32,7 @@ FILES = (
     retraining_pb2,
     rollout_pb2,
     operations_pb2,
+    policies_pb2,
 )
 SERVICES = [service for file in FILES for service in file.DESCRIPTOR.services_by_name.values()]
 

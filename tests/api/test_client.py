@@ -283,6 +283,7 @@ def test_every_rpc_has_a_method(runway: Runway) -> None:
         "RetrainingService": runway.retraining,
         "RolloutService": runway.rollouts,
         "OperationsService": runway.operations,
+        "PolicyService": runway.policies,
     }
     for service in SERVICES:
         for method in service.methods:

@@ -148,8 +148,8 @@ def test_errors_of_the_real_server_are_sentences(runway: Runway) -> None:
         runway.registry.register_model(messages.Model(model_id="Bad Name"))
     assert {violation.field for violation in invalid.value.violations} >= {
         "model.model_id",
-        "model.owner",
         "model.team",
+        "model.tier",
     }
     with pytest.raises(Refused) as cycle:
         runway.graph.declare_dependencies(

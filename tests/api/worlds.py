@@ -18,6 +18,7 @@ from runway.v1 import (
     graph_pb2_grpc,
     ground_truth_pb2_grpc,
     operations_pb2_grpc,
+    policies_pb2_grpc,
     registry_pb2,
     registry_pb2_grpc,
     retraining_pb2,
@@ -119,6 +120,7 @@ class Api:
     retraining: "retraining_pb2_grpc.RetrainingServiceAsyncStub" = field(init=False)
     rollout: "rollout_pb2_grpc.RolloutServiceAsyncStub" = field(init=False)
     operations: "operations_pb2_grpc.OperationsServiceAsyncStub" = field(init=False)
+    policies: "policies_pb2_grpc.PolicyServiceAsyncStub" = field(init=False)
     numbers: "count[int]" = field(default_factory=lambda: count(1))
 
     def __post_init__(self) -> None:
@@ -129,6 +131,7 @@ class Api:
         self.retraining = retraining_pb2_grpc.RetrainingServiceStub(self.channel)
         self.rollout = rollout_pb2_grpc.RolloutServiceStub(self.channel)
         self.operations = operations_pb2_grpc.OperationsServiceStub(self.channel)
+        self.policies = policies_pb2_grpc.PolicyServiceStub(self.channel)
 
     async def pass_time(self, span: timedelta) -> None:
         """Let time pass, and what is due happen."""

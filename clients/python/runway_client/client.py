@@ -11,6 +11,7 @@ from runway_client.graph import Graph
 from runway_client.ground_truth import GroundTruth
 from runway_client.ingest import BatchAnswer, OutcomeBatch, PredictionBatch
 from runway_client.operations import Operations
+from runway_client.policies import Policies
 from runway_client.registry import Registry
 from runway_client.retraining import Retraining
 from runway_client.rollout import Rollouts
@@ -31,6 +32,7 @@ class Runway:
         self.retraining = Retraining(connection)
         self.rollouts = Rollouts(connection)
         self.operations = Operations(connection)
+        self.policies = Policies(connection)
 
     @property
     def address(self) -> str:
