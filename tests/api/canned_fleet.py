@@ -384,7 +384,7 @@ def serve_fleet(fake: ControlPlaneFake) -> None:
         "OperationsService/HoldRetraining": lambda _r, _c: operations_pb2.HoldRetrainingResponse(revision=43),
         "OperationsService/ReleaseRetraining": lambda _r, _c: operations_pb2.ReleaseRetrainingResponse(revision=44),
         "RegistryService/ListModels": lambda request, _context: registry_pb2.ListModelsResponse(
-            models=[model for model in MODELS.values() if request.team in ("", model.team)], revision=42
+            models=[model for model in MODELS.values() if not request.teams or model.team in request.teams], revision=42
         ),
         "RegistryService/GetModel": lambda request, _context: registry_pb2.GetModelResponse(
             model=_model(request.model_id), revision=42
