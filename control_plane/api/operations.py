@@ -108,12 +108,13 @@ class OperationsServicer(operations_pb2_grpc.OperationsServiceServicer):
         self, request: operations_pb2.ListEventsRequest, context: Context
     ) -> operations_pb2.ListEventsResponse:
         """The audit log, oldest first."""
-        interest = interest_of(request.kinds, [request.model_id] if request.model_id else [])
+        models = [request.model_id] if request.model_id else []
+        interest = interest_of(request.kinds, models, models_field="model_id")
         events_max = request.events_max or EVENTS_DEFAULT
         revision, scanned = self._node.revision, request.after_revision
         reply = operations_pb2.ListEventsResponse(revision=revision)
         begun_s, size = time.monotonic(), 0
-        while scanned < revision and time.monotonic() - begun_s < SCAN_S_MAX:
+        while scanned < revision:
             page = await self._node.events(scanned, PAGE_EVENTS)
             for envelope in page:
                 if len(reply.events) >= events_max or size >= ANSWER_BYTES:
@@ -122,7 +123,7 @@ class OperationsServicer(operations_pb2_grpc.OperationsServiceServicer):
                 if interest.everything or interest.wants(subject_of(self._node.state, envelope)):
                     reply.events.append(event(envelope, self._node.state))
                     size += reply.events[-1].ByteSize()
-            if not page or scanned < page[-1].seq:
+            if not page or scanned < page[-1].seq or time.monotonic() - begun_s >= SCAN_S_MAX:
                 break
         reply.scanned_revision = scanned
         return reply

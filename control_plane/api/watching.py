@@ -36,7 +36,9 @@ SHARED_BATCHES_MAX = 64
 Id = TypeVar("Id")
 
 
-def interest_of(kinds: Sequence[str], models: Sequence[str], teams: Sequence[str] = ()) -> Interest:
+def interest_of(
+    kinds: Sequence[str], models: Sequence[str], teams: Sequence[str] = (), *, models_field: str = "model_ids[{}]"
+) -> Interest:
     """What a request asks for. Raises `Invalid` with everything that is wrong."""
     wrong: list[Violation] = []
     details = {}
@@ -45,8 +47,8 @@ def interest_of(kinds: Sequence[str], models: Sequence[str], teams: Sequence[str
             details = {"known_kinds": ",".join(sorted(EVENT_KINDS))}
             message = f"there is no kind of event {kind[:120]!r}; `known_kinds` in the error's metadata lists them"
             wrong.append(Violation(field=f"kinds[{number}]", rule="known", message=message))
-    found_models = _parsed(models, "model_ids", parse_model_id, wrong)
-    found_teams = _parsed(teams, "teams", parse_team, wrong)
+    found_models = _parsed(models, models_field, parse_model_id, wrong)
+    found_teams = _parsed(teams, "teams[{}]", parse_team, wrong)
     if wrong:
         raise Invalid(Reason.INVALID_ARGUMENT, *wrong, **details)
     return Interest(kinds=frozenset(kinds), models=found_models, teams=found_teams)
@@ -56,7 +58,7 @@ def _parsed(texts: Sequence[str], field: str, parse: Callable[[str, str], Id], w
     found = []
     for number, text in enumerate(texts):
         try:
-            found.append(parse(text, f"{field}[{number}]"))
+            found.append(parse(text, field.format(number)))
         except Invalid as error:
             wrong.extend(error.violations)
     return frozenset(found)
@@ -80,7 +82,8 @@ class Watching:
             async for message in snapshot.messages(interest):
                 yield message
             del snapshot  # it may be large, and the watch that follows long
-        async for batch in self._node.watch(since, interest):
+        # A watcher shall know at once that it is heard.
+        async for batch in self._node.watch(since, interest, greet=not request.include_snapshot):
             progress = _progress(batch.revision, self._node.now())
             for message in self._encoded.messages(self._node.state, batch, progress, shared=interest.everything):
                 yield message

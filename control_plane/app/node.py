@@ -240,11 +240,16 @@ class Node(Generic[S, CommandT]):
         return seen, revision
 
     def watch(
-        self, since: int, interest: Interest = EVERYTHING, progress_s: float = limits.WATCH_PROGRESS_S
+        self,
+        since: int,
+        interest: Interest = EVERYTHING,
+        progress_s: float | None = None,
+        *,
+        greet: bool = False,
     ) -> AsyncGenerator[WatchBatch, None]:
         """Durable events after `since`, then those to come; see `Changes.follow`."""
         self._leading()
-        return self._changes.follow(since, interest, progress_s)
+        return self._changes.follow(since, interest, progress_s, greet=greet)
 
     def end_watches(self) -> None:
         """Tell all watchers to come again elsewhere, at once; the first step of a clean stop."""

@@ -148,23 +148,36 @@ class Changes:
         for watcher in tuple(self._waiting):
             watcher.wake()
 
-    async def follow(
-        self, since: int, interest: Interest = EVERYTHING, progress_s: float = limits.WATCH_PROGRESS_S
+    def follow(
+        self,
+        since: int,
+        interest: Interest = EVERYTHING,
+        progress_s: float | None = None,
+        *,
+        greet: bool = False,
     ) -> AsyncGenerator[WatchBatch, None]:
         """What `interest` lets through after revision `since`, then of what comes, with an empty batch at least every
-        `progress_s`.
+        `progress_s` (`WATCH_PROGRESS_S`); `greet` begins with one.
 
         Raises:
-            Refused(WATCH_TOO_OLD): `since` is too far back, or the watcher fell behind; `oldest_revision`
-            tells where a watch may begin. Unavailable(REVISION_NOT_REACHED): `since` lies in the future.
-            Unavailable(LIMIT_EXCEEDED): too many watchers. Unavailable: this node stopped leading; resume from the
-            last revision.
+            At once: Refused(WATCH_TOO_OLD): `since` is too far back; `oldest_revision` tells where a watch may begin.
+            Unavailable(REVISION_NOT_REACHED): `since` lies in the future. Unavailable(LIMIT_EXCEEDED): too many
+            watchers.
+            Later: Refused(WATCH_TOO_OLD): the watcher fell behind. Unavailable: this node stopped leading; resume from
+            the last revision.
         """
         self._check_begin(since)
+        return self._follow(since, interest, progress_s or limits.WATCH_PROGRESS_S, greet=greet)
+
+    async def _follow(
+        self, since: int, interest: Interest, progress_s: float, *, greet: bool
+    ) -> AsyncGenerator[WatchBatch, None]:
         watcher = _Watcher(since, interest)
         caught_up = False
         self.watchers += 1
         try:
+            if greet:
+                yield WatchBatch(envelopes=(), revision=since)
             while self._ended is None:
                 silent = False
                 if watcher.since >= self._told:

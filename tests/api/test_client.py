@@ -239,7 +239,9 @@ def test_events_go_on_until_there_are_no_more(fake: ControlPlaneFake, runway: Ru
         first = request.after_revision + 1
         last = min(2500, request.after_revision + request.events_max)
         return operations_pb2.ListEventsResponse(
-            events=[operations_pb2.Event(revision=revision) for revision in range(first, last + 1)]
+            events=[operations_pb2.Event(revision=revision) for revision in range(first, last + 1)],
+            revision=2500,
+            scanned_revision=last,
         )
 
     fake.answers["OperationsService/ListEvents"] = some

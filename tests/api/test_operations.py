@@ -1,4 +1,4 @@
-"""OperationsService: watch, audit log, clock, limits, holds, snapshots, status."""
+"""OperationsService: audit log, clock, limits, holds, snapshots, status."""
 
 import asyncio
 import json
@@ -8,129 +8,26 @@ import grpc
 import pytest
 from runway.v1 import operations_pb2, registry_pb2
 
-from control_plane.app import limits
+from control_plane.api import operations
+from tests.api.watchers import Reader
 from tests.api.worlds import START, Api, Host, a_model, by, instant, refused
 
-Watching = grpc.aio.UnaryStreamCall[operations_pb2.WatchRequest, operations_pb2.WatchResponse]
 
-
-async def take(watching: Watching, count: int) -> list[operations_pb2.WatchResponse]:
-    """The next so many items."""
-    return [await anext(aiter(watching)) for _ in range(count)]
-
-
-def what(item: operations_pb2.WatchResponse) -> str:
-    """Which kind of item, and of what."""
-    kind = item.WhichOneof("item")
-    if kind == "event":
-        return f"{item.event.kind} {item.event.model_id}".strip()
-    if kind == "snapshot_item":
-        return f"item {item.snapshot_item.model.model_id}"
-    return str(kind)
-
-
-async def events(api: Api, **asked: int | str) -> list[operations_pb2.Event]:
+async def events(api: Api, **asked: int | str | list[str]) -> list[operations_pb2.Event]:
     reply = await api.operations.ListEvents(operations_pb2.ListEventsRequest(**asked))  # type: ignore[arg-type]
     return list(reply.events)
 
 
-async def test_a_watcher_gets_items_then_their_end_then_events(api: Api) -> None:
-    await api.serving("a")
-    await api.serving("b")
-    watching = api.operations.Watch(operations_pb2.WatchRequest(include_snapshot=True))
-    items = await take(watching, 3)
-    assert [what(item) for item in items] == ["item a", "item b", "snapshot_end"]
-    assert items[0].snapshot_item.model.aliases["production"] == 1
-    assert items[2].snapshot_end.revision == await api.revision()
-    await api.model("c")
-    [event] = await take(watching, 1)
-    assert what(event) == "ModelRegistered c"
-    assert event.event.revision == items[2].snapshot_end.revision + 1
-    assert event.event.sentence == "c joined the fleet (tier 2, team flights)"
-    watching.cancel()
-
-
-async def test_a_watcher_resumes_from_its_revision_without_gap_or_repeat(api: Api) -> None:
-    for name in ("a", "b"):
-        await api.model(name)
-    first = api.operations.Watch(operations_pb2.WatchRequest())
-    seen = await take(first, 1)
-    first.cancel()
-    second = api.operations.Watch(operations_pb2.WatchRequest(after_revision=seen[-1].event.revision))
-    await api.model("c")
-    seen += await take(second, 2)
-    second.cancel()
-    assert [what(item) for item in seen] == [f"ModelRegistered {name}" for name in "abc"]
-    assert [item.event.revision for item in seen] == [1, 2, 3]
-
-
-async def test_a_watcher_hears_of_progress_when_nothing_happens(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    await api.model("a")
-    changes = api.plane.node._changes
-    follow = changes.follow
-    monkeypatch.setattr(changes, "follow", lambda since, _progress_s: follow(since, 0.01))
-    watching = api.operations.Watch(operations_pb2.WatchRequest(after_revision=1))
-    [item] = await take(watching, 1)
-    assert (item.progress.revision, item.progress.now) == (1, instant(START))
-    watching.cancel()
-
-
-async def test_a_watcher_chooses_models_and_kinds(api: Api) -> None:
-    request = operations_pb2.WatchRequest(model_ids=["b"], kinds=["VersionRegistered", "AliasMoved"])
-    watching = api.operations.Watch(request)
-    for name in ("a", "b"):
-        await api.serving(name)
-    assert [what(item) for item in await take(watching, 2)] == ["VersionRegistered b", "AliasMoved b"]
-    watching.cancel()
-
-
-async def test_a_watcher_that_comes_too_late_is_told_where_to_begin(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    for number in range(6):
-        await api.model(f"m{number}")
-    monkeypatch.setattr(limits, "WATCH_BACKLOG_EVENTS_MAX", 2)
-    refusal = await refused(take(api.operations.Watch(operations_pb2.WatchRequest(after_revision=1)), 1))
-    assert (refusal.code, refusal.reason) == (grpc.StatusCode.OUT_OF_RANGE, "WATCH_TOO_OLD")
-    assert refusal.metadata == {"since": "1", "oldest_revision": "4"}
-    # The audit log is whole all the same.
-    assert [event.revision for event in await events(api)] == [1, 2, 3, 4, 5, 6]
-    future = await refused(take(api.operations.Watch(operations_pb2.WatchRequest(after_revision=99)), 1))
-    assert (future.code, future.reason) == (grpc.StatusCode.UNAVAILABLE, "REVISION_NOT_REACHED")
-
-
-async def test_too_many_watchers_are_turned_away(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "WATCHERS_MAX", 1)
-    await api.model("a")
-    watching = api.operations.Watch(operations_pb2.WatchRequest())
-    await take(watching, 1)
-    refusal = await refused(take(api.operations.Watch(operations_pb2.WatchRequest()), 1))
-    assert (refusal.code, refusal.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED")
-    status = await api.operations.GetStatus(operations_pb2.GetStatusRequest())
-    assert status.watchers == 1
-    watching.cancel()
-
-
-@pytest.mark.parametrize(
-    ("request_", "field"),
-    [
-        (operations_pb2.WatchRequest(after_revision=-1), "after_revision"),
-        (operations_pb2.WatchRequest(model_ids=["Not A Slug"]), "model_ids"),
-        (operations_pb2.WatchRequest(kinds=["x"] * 101), "kinds"),
-    ],
-)
-async def test_a_watch_that_cannot_be(api: Api, request_: operations_pb2.WatchRequest, field: str) -> None:
-    assert set((await refused(take(api.operations.Watch(request_), 1))).violations) == {field}
-
-
 async def test_lease_tokens_are_told_to_the_scheduler_alone(api: Api) -> None:
     await api.model("a")
-    watching = api.operations.Watch(operations_pb2.WatchRequest(kinds=["RetrainLeased"]))
+    watching = Reader.of(api, kinds=["RetrainLeased"])
     await api.retrain("a")
     [lease] = await api.lease()
-    [item] = await take(watching, 1)
-    watching.cancel()
+    [item] = await watching.take(1)
+    watching.close()
     listed = await events(api)
     assert lease.lease_token
-    assert json.loads(item.event.payload_json)["lease_token"] == "***"
+    assert json.loads(item.payload_json)["lease_token"] == "***"
     assert lease.lease_token not in "".join(str(event) for event in (item, *listed))
     assert lease.lease_token not in str(await api.find_retrain("rt_000001"))
 
@@ -148,9 +45,32 @@ async def test_the_audit_log_says_who_and_why(api: Api) -> None:
     ]
     assert (found[-1].actor, found[-1].reason) == ("tester", "a test wants it")
     assert json.loads(found[0].payload_json)["type"] == "ModelRegistered"
+    assert {event.team for event in found} == {"flights"}
     assert [event.revision for event in await events(api, events_max=2)] == [1, 2]
     assert [event.revision for event in await events(api, events_max=2, after_revision=2)] == [3, 4]
     assert await events(api, after_revision=6) == []
+
+
+async def test_the_audit_log_is_searched_in_parts(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(6):
+        await api.model(f"m{number}")
+    await api.operations.HoldRetraining(operations_pb2.HoldRetrainingRequest())
+    asked = operations_pb2.ListEventsRequest(kinds=["RetrainingHeld"])
+    whole = await api.operations.ListEvents(asked)
+    assert ([event.revision for event in whole.events], whole.scanned_revision) == ([7], 7)
+    # A log too long to look through in one call: each answer says how far it looked.
+    monkeypatch.setattr(operations, "PAGE_EVENTS", 2)
+    monkeypatch.setattr(operations, "SCAN_S_MAX", 0.0)
+    nothing = await api.operations.ListEvents(asked)
+    assert (list(nothing.events), nothing.scanned_revision, nothing.revision) == ([], 2, 7)
+    monkeypatch.undo()
+    monkeypatch.setattr(operations, "ANSWER_BYTES", 1)
+    large = await api.operations.ListEvents(operations_pb2.ListEventsRequest())
+    assert ([event.revision for event in large.events], large.scanned_revision) == ([1], 1)
+    unknown = operations_pb2.ListEventsRequest(kinds=["VerdictChange"], model_id="Not A Slug")
+    refusal = await refused(api.operations.ListEvents(unknown))
+    assert set(refusal.violations) == {"kinds[0]", "model_id"}
+    assert "VerdictChanged" in refusal.metadata["known_kinds"].split(",")
 
 
 # The clock

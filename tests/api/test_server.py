@@ -117,7 +117,7 @@ async def test_a_drain_says_not_serving_tells_watchers_and_finishes_calls_under_
     async with host.life() as api:
         await api.model("a")
         watching = api.operations.Watch(operations_pb2.WatchRequest())
-        assert (await anext(aiter(watching))).event.revision == 1
+        assert (await anext(aiter(watching))).progress.revision == 0
         health = health_pb2_grpc.HealthStub(api.channel).Watch(health_pb2.HealthCheckRequest())
         assert (await anext(aiter(health))).status == SERVING
         host.database.mood = Mood.SLOW
@@ -130,7 +130,7 @@ async def test_a_drain_says_not_serving_tells_watchers_and_finishes_calls_under_
         stopping = asyncio.create_task(api.plane.server.stop())
         assert (await anext(aiter(health))).status == NOT_SERVING
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await anext(aiter(watching))
+            [response async for response in watching]
         told = refusal_in(caught.value)
         assert (told.code, told.reason) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
         assert (await under_way).model.model_id == "b"

@@ -183,7 +183,7 @@ def test_who_missed_too_much_takes_everything_for_changed(viewer: Viewer) -> Non
     for _ in range(5):
         plane.happened("ClockAdvanced")
     Forgetful.refusals = iter([InvalidRequest("INVALID_ARGUMENT", "kinds[0]"), Refused("WATCH_TOO_OLD", "too old")])
-    following = Following(lambda: Forgetful(plane), since=1)  # type: ignore[arg-type,return-value]
+    following = Following(lambda: Forgetful(plane), since=1)
     try:
         assert following.wait_for(plane.revision, 10)
         assert {topic: following.changed(topic, 1) for topic in Topic} == dict.fromkeys(Topic, plane.revision)
