@@ -62,3 +62,32 @@ def make_fleet(*, models: int, others: int, dependencies: int, seed: int = 1) ->
         consumers=tuple(ids["consumer"]),
         dependencies=tuple(edges),
     )
+
+
+def make_lineage(*, nodes: int, dependencies: int, seed: int = 1) -> Fleet:
+    """What lineage looks like at a company that records all of it: mostly features made from features.
+
+    One twentieth datasets, a tenth models, a twentieth consumers, the rest features. Features and models stand in one
+    random order; each dependency leads from a node to any later one that is no dataset, all pairs alike.
+    """
+    rng = np.random.default_rng(seed)
+    ends, middle = nodes // 20, nodes - nodes // 10
+    is_model = rng.permutation(middle) < nodes // 10
+    datasets = [f"dataset:d_{i:06d}" for i in range(ends)]
+    between = [f"{'model:m' if is_model[i] else 'feature:f'}_{i:06d}" for i in range(middle)]
+    consumers = [f"consumer:c_{i:06d}" for i in range(nodes - middle - ends)]
+    ids = datasets + between + consumers
+    found = np.zeros(0, np.int64)
+    while len(found) < dependencies:
+        pairs = np.sort(rng.integers(0, nodes, (dependencies, 2)), axis=1)
+        # From anything but a consumer to anything but a dataset.
+        pairs = pairs[(pairs[:, 0] < pairs[:, 1]) & (pairs[:, 0] < ends + middle) & (pairs[:, 1] >= ends)]
+        found = np.unique(np.concatenate([found, pairs[:, 0] * nodes + pairs[:, 1]]))
+    found = np.sort(rng.choice(found, dependencies, replace=False))
+    return Fleet(
+        datasets=tuple(datasets),
+        features=tuple(node_id for node_id in between if node_id.startswith("feature:")),
+        models=tuple(node_id for node_id in between if node_id.startswith("model:")),
+        consumers=tuple(consumers),
+        dependencies=tuple((ids[key // nodes], ids[key % nodes]) for key in found.tolist()),
+    )

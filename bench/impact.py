@@ -53,7 +53,7 @@ def run() -> list[Row]:
             return stub.GetImpact(graph_pb2.GetImpactRequest(node_id=node_id), timeout=30)
 
         ours, replies = _measure(ask_runway, asked)
-        if not all(reply.complete for reply in replies):
+        if not all(reply.completeness.complete for reply in replies):
             raise AssertionError("an unbounded answer is not complete")
         answers: Answers = [frozenset(row.node_id for row in reply.reached) for reply in replies]
         in_process = _in_process(fleet, asked, answers)

@@ -6,11 +6,13 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 import grpc
 from runway.v1 import common_pb2, graph_pb2, registry_pb2
@@ -34,12 +36,20 @@ TIERS = (common_pb2.TIER_1, common_pb2.TIER_2, common_pb2.TIER_3, common_pb2.TIE
 REGISTERING_AT_ONCE = 32
 """Calls in flight while a fleet is loaded, so that they share commits."""
 
+NODES_AT_ONCE = 10_000
+DEPENDENCIES_AT_ONCE = 20_000
+"""So many a call: all are judged and applied in one go, and others wait meanwhile."""
+
+T = TypeVar("T")
+
 
 class Plane:
     """One database and, while started, one control plane process on it."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, module: str = "control_plane") -> None:
+        """`module` runs the control plane; another one may add stamps to it."""
         self.home = home
+        self.module = module
         self.postgres = EmbeddedPostgres(home / "postgres")
         self.address = ""
         self._process: subprocess.Popen[bytes] | None = None
@@ -65,7 +75,7 @@ class Plane:
         begun = time.perf_counter()
         with log_path.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "control_plane"], env=environment, stderr=log, stdout=log
+                [sys.executable, "-m", self.module], env=environment, stderr=log, stdout=log
             )
         while time.perf_counter() - begun < START_S_MAX:
             address = _listening(log_path)
@@ -104,10 +114,10 @@ class Plane:
 
 
 @contextmanager
-def running_plane() -> Iterator[Plane]:
+def running_plane(module: str = "control_plane") -> Iterator[Plane]:
     """A control plane on an empty database; both end, and their files go, with the block."""
     with tempfile.TemporaryDirectory(prefix="runway-bench-") as directory:
-        plane = Plane(Path(directory))
+        plane = Plane(Path(directory), module)
         plane.postgres.start()
         try:
             plane.start()
@@ -135,11 +145,22 @@ def load_fleet(address: str, fleet: Fleet) -> None:
     with connect(address) as runway, ThreadPoolExecutor(REGISTERING_AT_ONCE) as pool:
         for _ in pool.map(runway.registry.register_model, _models(fleet.models)):
             pass
-        runway.graph.declare_nodes(graph_pb2.Node(node_id=node_id) for node_id in others)
-        runway.graph.declare_dependencies(
-            graph_pb2.Dependency(upstream_id=upstream, downstream_id=downstream)
-            for upstream, downstream in fleet.dependencies
-        )
+        for some in batched(others, NODES_AT_ONCE):
+            runway.graph.declare_nodes(_node(node_id) for node_id in some)
+        for edges in batched(fleet.dependencies, DEPENDENCIES_AT_ONCE):
+            runway.graph.declare_dependencies(
+                graph_pb2.Dependency(upstream_id=upstream, downstream_id=downstream) for upstream, downstream in edges
+            )
+
+
+def batched(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Slices of some size; the last may be shorter."""
+    return (items[first : first + size] for first in range(0, len(items), size))
+
+
+def _node(node_id: str) -> graph_pb2.Node:
+    team = f"team_{zlib.crc32(node_id.encode()) % 20}"
+    return graph_pb2.Node(node_id=node_id, owner=f"{team}@example.com", team=team)
 
 
 def _models(node_ids: Sequence[str]) -> Iterator[registry_pb2.Model]:

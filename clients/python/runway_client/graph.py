@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable
 
-from runway.v1 import common_pb2, graph_pb2
+from runway.v1 import graph_pb2
 from runway.v1.graph_pb2_grpc import GraphServiceStub
 
 from runway_client.connection import NO_REASON, Connection, Why
+from runway_client.moments import Moment, read_options
 
 
 class Graph:
@@ -53,13 +54,16 @@ class Graph:
         node_id: str,
         wanted: graph_pb2.ImpactFilter | None = None,
         *,
-        read: common_pb2.ReadOptions | None = None,
+        min_revision: int = 0,
+        as_of: Moment = None,
     ) -> graph_pb2.GetImpactResponse:
         """Everything downstream of a node, by wave; without `wanted` unbounded and without paths.
 
-        `read` says of which moment the answer speaks, see `runway_client.moments`.
+        `as_of` is a revision or a time of the past.
         """
-        request = graph_pb2.GetImpactRequest(node_id=node_id, filter=wanted, read=read)
+        request = graph_pb2.GetImpactRequest(
+            node_id=node_id, filter=wanted, read=read_options(min_revision=min_revision, as_of=as_of)
+        )
         return self._connection.read(self.stub.GetImpact, request, method="GraphService/GetImpact")
 
     def get_upstream(
@@ -67,10 +71,13 @@ class Graph:
         node_id: str,
         wanted: graph_pb2.ImpactFilter | None = None,
         *,
-        read: common_pb2.ReadOptions | None = None,
+        min_revision: int = 0,
+        as_of: Moment = None,
     ) -> graph_pb2.GetUpstreamResponse:
         """Everything upstream of a node, otherwise as `get_impact`."""
-        request = graph_pb2.GetUpstreamRequest(node_id=node_id, filter=wanted, read=read)
+        request = graph_pb2.GetUpstreamRequest(
+            node_id=node_id, filter=wanted, read=read_options(min_revision=min_revision, as_of=as_of)
+        )
         return self._connection.read(self.stub.GetUpstream, request, method="GraphService/GetUpstream")
 
     def list_paths(
@@ -79,11 +86,15 @@ class Graph:
         to_node_id: str,
         *,
         paths_max: int = 0,
-        read: common_pb2.ReadOptions | None = None,
+        min_revision: int = 0,
+        as_of: Moment = None,
     ) -> graph_pb2.ListPathsResponse:
         """Paths downstream from one node to another, shortest first; `total` is exact however many are listed."""
         request = graph_pb2.ListPathsRequest(
-            from_node_id=from_node_id, to_node_id=to_node_id, paths_max=paths_max, read=read
+            from_node_id=from_node_id,
+            to_node_id=to_node_id,
+            paths_max=paths_max,
+            read=read_options(min_revision=min_revision, as_of=as_of),
         )
         return self._connection.read(self.stub.ListPaths, request, method="GraphService/ListPaths")
 
@@ -92,10 +103,13 @@ class Graph:
         node_ids: Iterable[str],
         *,
         kinds: Iterable[graph_pb2.NodeKind.ValueType] = (),
-        read: common_pb2.ReadOptions | None = None,
+        min_revision: int = 0,
+        as_of: Moment = None,
     ) -> graph_pb2.GetCommonCausesResponse:
         """What two or more nodes all stand on, nearest first."""
-        request = graph_pb2.GetCommonCausesRequest(node_ids=node_ids, kinds=kinds, read=read)
+        request = graph_pb2.GetCommonCausesRequest(
+            node_ids=node_ids, kinds=kinds, read=read_options(min_revision=min_revision, as_of=as_of)
+        )
         return self._connection.read(self.stub.GetCommonCauses, request, method="GraphService/GetCommonCauses")
 
     def preview_change(
@@ -105,24 +119,28 @@ class Graph:
         add: Iterable[graph_pb2.Dependency] = (),
         remove: Iterable[graph_pb2.Dependency] = (),
         wanted: graph_pb2.ImpactFilter | None = None,
-        read: common_pb2.ReadOptions | None = None,
+        min_revision: int = 0,
+        as_of: Moment = None,
     ) -> graph_pb2.PreviewChangeResponse:
         """What a change would reach, and why it would be refused; nothing is changed."""
         request = graph_pb2.PreviewChangeRequest(
-            retire_node_ids=retire_node_ids, add=add, remove=remove, filter=wanted, read=read
+            retire_node_ids=retire_node_ids,
+            add=add,
+            remove=remove,
+            filter=wanted,
+            read=read_options(min_revision=min_revision, as_of=as_of),
         )
         return self._connection.read(self.stub.PreviewChange, request, method="GraphService/PreviewChange")
 
     def get_graph(
-        self, *, kinds: Iterable[graph_pb2.NodeKind.ValueType] = (), read: common_pb2.ReadOptions | None = None
+        self, *, kinds: Iterable[graph_pb2.NodeKind.ValueType] = (), min_revision: int = 0, as_of: Moment = None
     ) -> graph_pb2.GetGraphResponse:
         """All nodes and edges; only those between the given kinds if any are given."""
-        request = graph_pb2.GetGraphRequest(kinds=kinds, read=read)
+        request = graph_pb2.GetGraphRequest(kinds=kinds, read=read_options(min_revision=min_revision, as_of=as_of))
         return self._connection.read(self.stub.GetGraph, request, method="GraphService/GetGraph")
 
-    def diff_graph(
-        self, before: common_pb2.ReadOptions, after: common_pb2.ReadOptions | None = None
-    ) -> graph_pb2.DiffGraphResponse:
+    def diff_graph(self, before: Moment, after: Moment = None) -> graph_pb2.DiffGraphResponse:
         """What changed in the graph between two moments; the later one is now unless it is given."""
-        request = graph_pb2.DiffGraphRequest(**{"from": before}, to=after)
+        request = graph_pb2.DiffGraphRequest(to=read_options(as_of=after))
+        getattr(request, "from").CopyFrom(read_options(as_of=before))
         return self._connection.read(self.stub.DiffGraph, request, method="GraphService/DiffGraph")

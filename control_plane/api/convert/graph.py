@@ -34,6 +34,7 @@ TYPES_FROM = {number: kind for kind, number in TYPES.items()}
 USUAL_TYPES: Mapping[tuple[str, str], DependencyType] = {
     ("dataset", "model"): DependencyType.TRAINED_ON,
     ("feature", "model"): DependencyType.READS_FEATURE,
+    ("feature", "consumer"): DependencyType.READS_FEATURE,
 }
 """What an edge of no stated type is taken for; model outputs and derived data below."""
 
