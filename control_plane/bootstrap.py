@@ -17,6 +17,7 @@ from control_plane.adapters.parquet.store import ParquetFactStore
 from control_plane.adapters.postgres.event_log import PostgresEventLog
 from control_plane.adapters.postgres.leadership import PostgresLeadership
 from control_plane.adapters.postgres.snapshots import PostgresSnapshotStore
+from control_plane.api.fleet import FleetServicer
 from control_plane.api.graph import GraphServicer
 from control_plane.api.ground_truth import GroundTruthServicer
 from control_plane.api.operations import OperationsServicer
@@ -87,13 +88,14 @@ class ControlPlane:
         plane = Plane(self.node)
         self.server = Server(
             servicers=Servicers(
-                registry=RegistryServicer(plane, self.ground_truth),
+                registry=RegistryServicer(plane, self.ground_truth, self.evaluator.latest),
                 graph=GraphServicer(plane),
                 staleness=StalenessServicer(plane, self.evaluator),
                 ground_truth=GroundTruthServicer(plane, self.ground_truth),
                 retraining=RetrainingServicer(plane),
                 rollout=RolloutServicer(plane),
                 policies=PolicyServicer(plane),
+                fleet=FleetServicer(plane),
                 operations=OperationsServicer(
                     plane=plane,
                     node=self.node,

@@ -1,8 +1,12 @@
 """RegistryService: models. Versions and aliases are in `versions`."""
 
+from collections.abc import Mapping
+from typing import cast
+
 from runway.v1 import registry_pb2, registry_pb2_grpc
 
-from control_plane.api.convert.common import page
+from control_plane.api.convert.common import PAGE_SIZE_DEFAULT
+from control_plane.api.convert.find import query_digest, query_from
 from control_plane.api.convert.masks import merged_model
 from control_plane.api.convert.model_messages import ModelMessages
 from control_plane.api.convert.policies import overrides_from
@@ -11,16 +15,22 @@ from control_plane.api.interceptors import Context, validate
 from control_plane.api.plane import Plane, digest_of, require_reason
 from control_plane.api.versions import VersionMethods
 from control_plane.app.ground_truth import GroundTruth
+from control_plane.app.model_filters import View
+from control_plane.app.model_finder import ModelFinder
+from control_plane.app.model_order import Facts
 from control_plane.core.commands import RegisterModel, SetLifecycle, UpdateModel
-from control_plane.core.state import ModelRecord
+from control_plane.core.ids import ModelId
+from control_plane.core.staleness.verdict import Evaluation
 
 
 class RegistryServicer(VersionMethods, registry_pb2_grpc.RegistryServiceServicer):
     """Parse, submit or read, render."""
 
-    def __init__(self, plane: Plane, ground_truth: GroundTruth) -> None:
+    def __init__(self, plane: Plane, ground_truth: GroundTruth, latest: Mapping[ModelId, Evaluation]) -> None:
         super().__init__(plane, ground_truth)
         self._models = ModelMessages()
+        self._finder = ModelFinder()
+        self._latest = latest
 
     async def RegisterModel(  # noqa: N802
         self, request: registry_pb2.RegisterModelRequest, context: Context
@@ -70,15 +80,25 @@ class RegistryServicer(VersionMethods, registry_pb2_grpc.RegistryServiceServicer
     async def ListModels(  # noqa: N802
         self, request: registry_pb2.ListModelsRequest, context: Context
     ) -> registry_pb2.ListModelsResponse:
-        """Models by id."""
+        """Models that match, in order. The reply is put together from encoded models: a page costs what it weighs."""
+        query = query_from(request)
+        past = request.read.WhichOneof("as_of") is not None
+        traffic = await self._ground_truth.last_predictions() if query.view is View.UNUSED else {}
         state = await self._plane.read(request.read)
-        ids = sorted(model_id for model_id, record in state.models.items() if _matches(record, request))
-        shown, token = page(ids, ids, request.page)
-        return registry_pb2.ListModelsResponse(
-            models=[self._models.of(state, state.models[model_id]) for model_id in shown],
-            next_page_token=token,
-            revision=state.revision,
+        found = self._finder.page(
+            state,
+            query,
+            Facts(now=self._plane.now(), latest={} if past else self._latest, last_predictions=traffic),
+            digest=query_digest(request),
+            size=request.page.page_size or PAGE_SIZE_DEFAULT,
+            token=request.page.page_token,
         )
+        rest = registry_pb2.ListModelsResponse(
+            next_page_token=found.next_token, revision=state.revision, total_size=found.total
+        )
+        listed = [self._models.listed(state, state.models[model_id]) for model_id in found.model_ids]
+        # Bytes are sent as they are, see `interceptors`.
+        return cast("registry_pb2.ListModelsResponse", b"".join((*listed, rest.SerializeToString())))
 
     async def SetLifecycle(  # noqa: N802
         self, request: registry_pb2.SetLifecycleRequest, context: Context
@@ -97,16 +117,3 @@ class RegistryServicer(VersionMethods, registry_pb2_grpc.RegistryServiceServicer
 def register_command(message: registry_pb2.Model) -> RegisterModel:
     """The command that registers a model."""
     return RegisterModel(facts=facts_from(message), policies=overrides_from(message.policies, "model.policies"))
-
-
-def _matches(record: ModelRecord, request: registry_pb2.ListModelsRequest) -> bool:
-    facts = record.facts
-    if request.teams and facts.team not in request.teams:
-        return False
-    if request.tiers and facts.tier not in request.tiers:
-        return False
-    for tag in request.tags:
-        key, equals, value = tag.partition("=")
-        if key not in facts.tags or (equals and facts.tags[key] != value):
-            return False
-    return True

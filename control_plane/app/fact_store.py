@@ -230,6 +230,10 @@ class FactStore(Protocol):
         """Metrics over the mature predictions made in [start, end)."""
         ...
 
+    def last_predictions(self) -> dict[str, datetime]:
+        """The end of the hour of each model's newest prediction; models without any are missing."""
+        ...
+
     def tick(self, now: datetime, *, force: bool = False) -> TickReport:
         """Do a bounded part of what is due; call it often, from a worker thread."""
         ...

@@ -97,6 +97,10 @@ class GroundTruth:
         """Look at the store; its own locks are held for milliseconds."""
         return await asyncio.to_thread(look, self._store)
 
+    async def last_predictions(self) -> dict[str, datetime]:
+        """When each model got its newest prediction, to the hour."""
+        return await self.read(lambda store: store.last_predictions())
+
     async def run(self, work: Callable[[], T]) -> T:
         """Do work in the background thread, one piece at a time."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)

@@ -15,7 +15,7 @@ import fcntl
 import os
 import shutil
 from concurrent.futures import Future
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from control_plane.adapters.parquet.catalog import Catalog, Orphan
@@ -160,6 +160,23 @@ class ParquetFactStore:
         """Outcomes of a model whose prediction was never seen, as of the last joins; newest first."""
         with self._facts.lock:
             return self._facts.catalog.orphans(model_id, limit)
+
+    def last_predictions(self) -> dict[str, datetime]:
+        """See `FactStore`."""
+        facts = self._facts
+        with facts.lock:
+            hours = {
+                str(model_id): int(hour)
+                for model_id, hour in facts.catalog.db.execute(
+                    "SELECT model_id, max(hour) FROM file_hours WHERE kind = 'predictions' GROUP BY model_id"
+                )
+            }
+            for model_id in facts.speed.models():
+                live = [*facts.speed.hours(model_id)[-1:], *facts.speed.shed_hours(model_id)[-1:]]
+                if live:
+                    hours[model_id] = max(hours.get(model_id, 0), *live)
+        start = datetime(1970, 1, 1, tzinfo=UTC)
+        return {model_id: start + timedelta(hours=hour + 1) for model_id, hour in hours.items()}
 
     def tick(self, now: datetime, *, force: bool = False) -> TickReport:
         """See `FactStore`."""

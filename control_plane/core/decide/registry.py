@@ -62,7 +62,7 @@ def _check(state: State, facts: ModelFacts, own: Overrides) -> None:
 def register_version(state: State, command: RegisterVersion, now: datetime) -> Decision:
     """Add a version; the same artifact of the same attempt again is the same version."""
     record = state.model(command.model_id)
-    check_version(command.facts)
+    check_version(command.facts, record.facts.expected_inputs)
     for upstream, number in sorted(command.facts.upstream_versions.items()):
         state.version(upstream, number)
     if command.attempt_id is not None:

@@ -1,16 +1,27 @@
 """Rules of the registry: what makes a model, a version or an alias move acceptable."""
 
+import math
 import re
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from datetime import timedelta
 from typing import TypeVar
 
 from control_plane.core.errors import Invalid, Reason, Refused, Violation
 from control_plane.core.ids import SLUG
-from control_plane.core.registry.types import MANAGED_ALIASES, AliasMove, ModelFacts, VersionFacts
+from control_plane.core.registry.types import (
+    MANAGED_ALIASES,
+    AliasMove,
+    Field,
+    ModelFacts,
+    Signature,
+    ValueType,
+    VersionFacts,
+)
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 OWNER = re.compile(r"team:[a-z][a-z0-9_]{0,99}|[^@\s]+@[^@\s]+")
 """What Dagster accepts as an asset owner."""
+DATASET = re.compile(r"dataset:[a-z][a-z0-9_]{0,99}")
 
 
 T = TypeVar("T", bound=Hashable)
@@ -31,6 +42,15 @@ def repeated(values: Iterable[T]) -> list[T]:
     return list(twice)
 
 
+TRAINING_WINDOW_MAX = timedelta(days=36_500)
+"""A hundred years: longer than any data reaches back, short enough to be taken from any date."""
+
+TAG_KEY = re.compile(r"[^=\s]{1,100}")
+"""Filters write `key=value`."""
+
+TAG_VALUE_CHARS_MAX = 1_000
+
+
 def facts_violations(facts: ModelFacts) -> list[Violation]:
     """All broken rules of a model's facts."""
     found = []
@@ -48,8 +68,42 @@ def facts_violations(facts: ModelFacts) -> list[Violation]:
         found.append(Violation(field="model.team", rule="slug", message="use a lower-case letter, then a-z 0-9 _"))
     if facts.tier not in (1, 2, 3, 4):
         found.append(Violation(field="model.tier", rule="tier", message=f"{facts.tier} is not one of 1, 2, 3, 4"))
-    if len(set(facts.consumers)) != len(facts.consumers):
-        found.append(Violation(field="model.consumers", rule="unique", message="a consumer is named twice"))
+    twice = repeated(facts.consumers)
+    if twice:
+        found.append(Violation(field="model.consumers", rule="unique", message=f"named twice: {', '.join(twice)}"))
+    return [*found, *_tag_violations(facts), *_training_violations(facts)]
+
+
+def _tag_violations(facts: ModelFacts) -> list[Violation]:
+    found = []
+    for key, value in facts.tags.items():
+        if not TAG_KEY.fullmatch(key):
+            message = f"the key {key[:120]!r} must have 1 to 100 characters, no space and no `=`"
+            found.append(Violation(field="model.tags", rule="tag", message=message))
+        if len(value) > TAG_VALUE_CHARS_MAX:
+            message = f"the value of {key[:120]!r} has {len(value)} characters; {TAG_VALUE_CHARS_MAX} are the most"
+            found.append(Violation(field="model.tags", rule="tag", message=message))
+    return found
+
+
+def _training_violations(facts: ModelFacts) -> list[Violation]:
+    """What is said about training: the window, the tainted windows, the inputs, the cost."""
+    found = []
+    window = facts.training_window
+    if window is not None and not timedelta(0) < window <= TRAINING_WINDOW_MAX:
+        message = f"must be longer than 0 and at most {TRAINING_WINDOW_MAX.days} days; leave it out if there is none"
+        found.append(Violation(field="model.training_window", rule="range", message=message))
+    for number, tainted in enumerate(facts.tainted_windows):
+        if tainted.start >= tainted.until:
+            message = f"it ends at {tainted.until:%Y-%m-%d %H:%M}, before it begins: from must be earlier than until"
+            found.append(Violation(field=f"model.tainted_windows[{number}].until", rule="window", message=message))
+    twice = repeated(one.name for one in facts.expected_inputs)
+    if twice:
+        message = f"named twice: {', '.join(twice)}"
+        found.append(Violation(field="model.expected_inputs", rule="unique", message=message))
+    if not (math.isfinite(facts.retrain_gpu_hours) and facts.retrain_gpu_hours >= 0):
+        message = f"{facts.retrain_gpu_hours} is not a finite number of at least 0"
+        found.append(Violation(field="model.retrain_gpu_hours", rule="range", message=message))
     return found
 
 
@@ -60,8 +114,8 @@ def check_facts(facts: ModelFacts, *more: Violation) -> None:
         raise Invalid(Reason.INVALID_ARGUMENT, *found)
 
 
-def check_version(facts: VersionFacts) -> None:
-    """Raise `Invalid` with every violation of a version's facts."""
+def version_violations(facts: VersionFacts) -> list[Violation]:
+    """All broken rules of a version's facts, whatever model it is of."""
     found = []
     if not SHA256.fullmatch(facts.artifact_sha256):
         found.append(
@@ -84,6 +138,39 @@ def check_version(facts: VersionFacts) -> None:
         names = ", ".join(f"{name} of {part}" if part else name for name, part in twice)
         message = f"named twice: {names}; tell metrics of one name apart by their slice"
         found.append(Violation(field="version.metrics", rule="unique", message=message))
+    for name, fields in (("inputs", facts.signature.inputs), ("outputs", facts.signature.outputs)):
+        again = repeated(one.name for one in fields)
+        if again:
+            message = f"named twice: {', '.join(again)}"
+            found.append(Violation(field=f"version.signature.{name}", rule="unique", message=message))
+    for number, data in enumerate(facts.training_data):
+        if data.node_id and not DATASET.fullmatch(data.node_id):
+            message = f"{data.node_id[:120]!r} is no dataset of the graph: write dataset:name, or only a uri"
+            found.append(Violation(field=f"version.training_data[{number}].node_id", rule="dataset", message=message))
+    return found
+
+
+def signature_violations(signature: Signature, expected: Sequence[Field]) -> list[Violation]:
+    """Where a version does not take what its model says goes in. A version that says nothing of its inputs may pass."""
+    if not signature.inputs:
+        return []
+    takes = {one.name: one for one in signature.inputs}
+    found = []
+    for want in expected:
+        have = takes.get(want.name)
+        if have is None and not want.optional:
+            message = f"lacks {want.name}, which the model's expected_inputs require: train with it, or make it optional"
+            found.append(Violation(field="version.signature.inputs", rule="expected_input", message=message))
+        elif have is not None and ValueType.UNKNOWN not in (have.value_type, want.value_type):
+            if have.value_type is not want.value_type:
+                message = f"{want.name} is a {have.value_type.value}; the model expects a {want.value_type.value}"
+                found.append(Violation(field="version.signature.inputs", rule="expected_type", message=message))
+    return found
+
+
+def check_version(facts: VersionFacts, expected: Sequence[Field] = ()) -> None:
+    """Raise `Invalid` with every violation of a version's facts."""
+    found = [*version_violations(facts), *signature_violations(facts.signature, expected)]
     if found:
         raise Invalid(Reason.INVALID_ARGUMENT, *found)
 

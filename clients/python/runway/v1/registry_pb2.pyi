@@ -114,7 +114,9 @@ class _ModelViewEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ModelView.V
     DESCRIPTOR: _descriptor.EnumDescriptor
     MODEL_VIEW_UNSPECIFIED: _ModelView.ValueType  # 0
     MODEL_VIEW_UNUSED: _ModelView.ValueType  # 1
-    """In production, but nothing consumes it and no prediction has arrived for 30 days."""
+    """In production, but nothing consumes it and no prediction has arrived for 30 days. Traffic of the past is not kept:
+    not together with `as_of`.
+    """
     MODEL_VIEW_NO_OWNER: _ModelView.ValueType  # 2
     MODEL_VIEW_ALERTED: _ModelView.ValueType  # 3
     """Stale, or too little truth arrives, or its last retrain failed."""
@@ -122,11 +124,13 @@ class _ModelViewEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ModelView.V
     """The version in production never passed a validation."""
 
 class ModelView(_ModelView, metaclass=_ModelViewEnumTypeWrapper):
-    """A ready-made question about the fleet."""
+    """A ready-made question about the fleet. Each leaves retired models out, unless `lifecycles` names that state."""
 
 MODEL_VIEW_UNSPECIFIED: ModelView.ValueType  # 0
 MODEL_VIEW_UNUSED: ModelView.ValueType  # 1
-"""In production, but nothing consumes it and no prediction has arrived for 30 days."""
+"""In production, but nothing consumes it and no prediction has arrived for 30 days. Traffic of the past is not kept:
+not together with `as_of`.
+"""
 MODEL_VIEW_NO_OWNER: ModelView.ValueType  # 2
 MODEL_VIEW_ALERTED: ModelView.ValueType  # 3
 """Stale, or too little truth arrives, or its last retrain failed."""
@@ -747,18 +751,26 @@ class UpdateModelResponse(_message.Message):
 
     MODEL_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    POLICY_CHANGES_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     @_builtins.property
     def model(self) -> Global___Model: ...
+    @_builtins.property
+    def policy_changes(self) -> _containers.RepeatedCompositeFieldContainer[_policies_pb2.PolicyChange]:
+        """What changes in the policies in force, by field: by the model's own words, or because another team or tier has other
+        defaults.
+        """
+
     def __init__(
         self,
         *,
         model: Global___Model | None = ...,
         revision: _builtins.int = ...,
+        policy_changes: _abc.Iterable[_policies_pb2.PolicyChange] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "policy_changes", b"policy_changes", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
