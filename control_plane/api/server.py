@@ -13,6 +13,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health  # type: ignore[attr-defined]  # not in the stubs
 from grpc_reflection.v1alpha import reflection
 from runway.v1 import (
+    fleet_pb2,
+    fleet_pb2_grpc,
     graph_pb2,
     graph_pb2_grpc,
     ground_truth_pb2,
@@ -31,6 +33,7 @@ from runway.v1 import (
     staleness_pb2_grpc,
 )
 
+from control_plane.api.fleet import FleetServicer
 from control_plane.api.graph import GraphServicer
 from control_plane.api.ground_truth import GroundTruthServicer
 from control_plane.api.interceptors import Chain
@@ -63,6 +66,7 @@ class Servicers:
     rollout: RolloutServicer
     operations: OperationsServicer
     policies: PolicyServicer
+    fleet: FleetServicer
 
 
 class Server:
@@ -93,6 +97,7 @@ class Server:
         rollout_pb2_grpc.add_RolloutServiceServicer_to_server(servicers.rollout, self._server)
         operations_pb2_grpc.add_OperationsServiceServicer_to_server(servicers.operations, self._server)
         policies_pb2_grpc.add_PolicyServiceServicer_to_server(servicers.policies, self._server)
+        fleet_pb2_grpc.add_FleetServiceServicer_to_server(servicers.fleet, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if serve_reflection:
             reflection.enable_server_reflection(
@@ -135,6 +140,7 @@ def _names() -> Sequence[str]:
         rollout_pb2,
         operations_pb2,
         policies_pb2,
+        fleet_pb2,
     )
     return [service.full_name for file in files for service in file.DESCRIPTOR.services_by_name.values()]
 
