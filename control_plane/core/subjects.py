@@ -12,10 +12,7 @@ from control_plane.core.ids import ModelId, TeamId
 from control_plane.core.state import State
 
 MODEL_PREFIX = "model:"
-
-NAMES_MAX = 10_000
-"""Models of one event that are looked at. A change of the whole graph in one event is about everybody; those who filter
-by model or team learn of the first so many."""
+TEAM_PREFIX = "team:"
 
 
 class Subject(NamedTuple):
@@ -33,7 +30,7 @@ def subject_of(state: State, envelope: Envelope) -> Subject:
     return Subject(
         kind=event_kind(envelope.event),
         models=models,
-        teams=frozenset(record.team_at(envelope.seq) for record in records),
+        teams=frozenset(record.team_at(envelope.seq) for record in records) | _team_named(envelope.event),
     )
 
 
@@ -55,8 +52,14 @@ def team_of(state: State, envelope: Envelope) -> TeamId | None:
     return record.team_at(envelope.seq) if record is not None else None
 
 
+def _team_named(event: Event) -> frozenset[TeamId]:
+    """The team whose policies an event sets."""
+    scope = getattr(event, "scope", "")
+    return frozenset((TeamId(scope.removeprefix(TEAM_PREFIX)),)) if scope.startswith(TEAM_PREFIX) else frozenset()
+
+
 def _node_ids(event: Event) -> list[str]:
-    """Ids of the nodes that an event of the graph names, at most `NAMES_MAX` entries of each of its lists.
+    """Ids of the nodes that an event of the graph names.
 
     Events of the graph are told by their fields, not by their kinds: a kind that is added is found by itself.
     """
@@ -68,16 +71,16 @@ def _node_ids(event: Event) -> list[str]:
                 found.append(value)
         elif isinstance(value, tuple) and value:
             if name.endswith("node_ids"):
-                found.extend(value[:NAMES_MAX])
+                found.extend(value)
             else:
-                found.extend(node for entry in value[:NAMES_MAX] for node in _ends(entry))
+                found.extend(node for entry in value for node in _ends(entry))
         else:
             found.extend(_ends(value))
     return found
 
 
-NODE_FIELDS = ("upstream", "downstream", "node_id", "upstream_id", "downstream_id")
-"""What a field is called that holds a node."""
+NODE_FIELDS = ("upstream", "downstream", "node_id", "upstream_id", "downstream_id", "scope")
+"""What a field is called that holds a node; the scope of a policy may be one."""
 
 
 def _ends(entry: Any) -> list[str]:
