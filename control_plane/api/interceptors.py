@@ -21,6 +21,7 @@ import protovalidate
 import structlog
 from google.protobuf.message import Message
 
+from control_plane.api.convert.rules import also_broken
 from control_plane.api.errors import to_status
 from control_plane.core.errors import Invalid, Reason, Refused, RunwayError, Unavailable, Violation
 from control_plane.telemetry import Metrics
@@ -66,10 +67,10 @@ def _path(field: Any) -> str:
 
 
 def validate(message: Message) -> None:
-    """Raise `Invalid` with every violation of the contract's rules."""
+    """Raise `Invalid` with every violation of the contract's rules, and of the core's that can be told already."""
     found = violations_of(message)
     if found:
-        raise Invalid(Reason.INVALID_ARGUMENT, *found)
+        raise Invalid(Reason.INVALID_ARGUMENT, *found, *also_broken(message, found))
 
 
 class Chain(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only

@@ -1,17 +1,20 @@
 """RegistryService: models. Versions and aliases are in `versions`."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import cast
 
+import msgspec
 from runway.v1 import registry_pb2, registry_pb2_grpc
 
 from control_plane.api.convert.common import PAGE_SIZE_DEFAULT
 from control_plane.api.convert.find import query_digest, query_from
 from control_plane.api.convert.masks import merged_model
 from control_plane.api.convert.model_messages import ModelMessages
-from control_plane.api.convert.policies import overrides_from
-from control_plane.api.convert.registry import LIFECYCLES_FROM, facts_from, model_id_from
-from control_plane.api.interceptors import Context, validate
+from control_plane.api.convert.policies import overrides_from, policy_change
+from control_plane.api.convert.registry import LIFECYCLES_FROM, facts_from, model, model_id_from
+from control_plane.api.convert.rules import also_broken
+from control_plane.api.interceptors import Context, violations_of
 from control_plane.api.plane import Plane, digest_of, require_reason
 from control_plane.api.versions import VersionMethods
 from control_plane.app.ground_truth import GroundTruth
@@ -19,8 +22,12 @@ from control_plane.app.model_filters import View
 from control_plane.app.model_finder import ModelFinder
 from control_plane.app.model_order import Facts
 from control_plane.core.commands import RegisterModel, SetLifecycle, UpdateModel
+from control_plane.core.decide.policies import facts_changes
+from control_plane.core.errors import Invalid, Reason
 from control_plane.core.ids import ModelId
+from control_plane.core.policies import built_in, normal, resolve
 from control_plane.core.staleness.verdict import Evaluation
+from control_plane.core.state import ModelRecord, State, consumers_of
 
 
 class RegistryServicer(VersionMethods, registry_pb2_grpc.RegistryServiceServicer):
@@ -51,9 +58,9 @@ class RegistryServicer(VersionMethods, registry_pb2_grpc.RegistryServiceServicer
         model_id = model_id_from(request.model.model_id)
         state = await self._plane.read(registry_pb2.GetModelRequest().read)
         record = state.model(model_id)
-        own = state.policies.overrides(f"model:{model_id}")
-        wanted = merged_model(record.facts, own, request.model, request.update_mask)
-        validate(wanted)
+        facts, own = record.facts, record.own_policies
+        wanted = merged_model(facts, own, request.model, request.update_mask)
+        _check(wanted)
         command = UpdateModel(
             model_id=model_id,
             facts=facts_from(wanted),
@@ -63,10 +70,16 @@ class RegistryServicer(VersionMethods, registry_pb2_grpc.RegistryServiceServicer
         )
         # The command holds what the mask was merged into; that the request is the same, only the request can say.
         outcome = await self._plane.submit(command, request.mutation, digest=digest_of(request))
+        scope = f"model:{model_id}"
+        told = facts_changes(
+            state, facts, command.facts or facts, {scope: own}, {scope: normal(command.policies or {})}
+        )
         if outcome.dry:
-            return registry_pb2.UpdateModelResponse(model=wanted, revision=outcome.revision)
+            shown = _dry(state, record, command)
+        else:
+            shown = self._models.of(outcome.state, outcome.state.model(model_id))
         return registry_pb2.UpdateModelResponse(
-            model=self._models.of(outcome.state, outcome.state.model(model_id)), revision=outcome.revision
+            model=shown, revision=outcome.revision, policy_changes=map(policy_change, told)
         )
 
     async def GetModel(  # noqa: N802
@@ -117,3 +130,20 @@ class RegistryServicer(VersionMethods, registry_pb2_grpc.RegistryServiceServicer
 def register_command(message: registry_pb2.Model) -> RegisterModel:
     """The command that registers a model."""
     return RegisterModel(facts=facts_from(message), policies=overrides_from(message.policies, "model.policies"))
+
+
+def _dry(state: State, record: ModelRecord, command: UpdateModel) -> registry_pb2.Model:
+    """The model as the command would leave it, with the policies that would be in force."""
+    facts = command.facts or record.facts
+    own = normal(command.policies or {})
+    layers = state.policies.layers(facts.tier, facts.team, facts.model_id, {f"model:{facts.model_id}": own})
+    policies, _ = resolve(built_in(facts.tier, facts.task_type), layers)
+    after = msgspec.structs.replace(record, facts=facts, policies=policies, own_policies=own)
+    return model(after, consumers_of(state, facts.model_id))
+
+
+def _check(wanted: registry_pb2.Model) -> None:
+    """Raise `Invalid` with every violation of a whole model, named as fields of the request."""
+    found = [replace(violation, field=f"model.{violation.field}") for violation in violations_of(wanted)]
+    if found:
+        raise Invalid(Reason.INVALID_ARGUMENT, *found, *also_broken(wanted, found))

@@ -142,8 +142,14 @@ def changes(
     state: State, scope: str, before: Mapping[str, Scalar], after: Mapping[str, Scalar]
 ) -> Iterator[ValueChange]:
     """What changes for whom if a scope says `after` instead of `before`, all else as it stands; by model, field."""
+    known: dict[tuple[object, ...], list[ValueChange]] = {}
     for record in models_in(state, scope):
-        yield from facts_changes(state, record.facts, record.facts, {scope: before}, {scope: after})
+        facts = record.facts
+        key = (facts.tier, facts.team, facts.task_type, *record.own_policies.items())
+        found = known.get(key)
+        if found is None:
+            found = known[key] = list(facts_changes(state, facts, facts, {scope: before}, {scope: after}))
+        yield from (replace(change, model_id=facts.model_id) for change in found)
 
 
 def facts_changes(

@@ -159,12 +159,13 @@ def signature_violations(signature: Signature, expected: Sequence[Field]) -> lis
     for want in expected:
         have = takes.get(want.name)
         if have is None and not want.optional:
-            message = f"lacks {want.name}, which the model's expected_inputs require: train with it, or make it optional"
+            message = (
+                f"lacks {want.name}, which the model's expected_inputs require: train with it, or make it optional"
+            )
             found.append(Violation(field="version.signature.inputs", rule="expected_input", message=message))
-        elif have is not None and ValueType.UNKNOWN not in (have.value_type, want.value_type):
-            if have.value_type is not want.value_type:
-                message = f"{want.name} is a {have.value_type.value}; the model expects a {want.value_type.value}"
-                found.append(Violation(field="version.signature.inputs", rule="expected_type", message=message))
+        elif have is not None and len({have.value_type, want.value_type} - {ValueType.UNKNOWN}) > 1:
+            message = f"{want.name} is a {have.value_type.value}; the model expects a {want.value_type.value}"
+            found.append(Violation(field="version.signature.inputs", rule="expected_type", message=message))
     return found
 
 
