@@ -8,7 +8,8 @@ from datetime import datetime
 import msgspec
 
 from control_plane.core.graph.facts import Dependency, Node
-from control_plane.core.ids import AttemptId, LeaseToken, ModelId, RetrainId, RolloutId
+from control_plane.core.graph.lineage_facts import LineagePolicy, LineageRun, QuarantinedEdge
+from control_plane.core.ids import AttemptId, LeaseToken, ModelId, NodeId, RetrainId, RolloutId
 from control_plane.core.policies import Overrides
 from control_plane.core.registry.types import Lifecycle, ModelFacts, VersionFacts
 from control_plane.core.retraining.types import RetrainCause, RetrainingLimits
@@ -103,6 +104,67 @@ class RetractDependencies(_Command, frozen=True, kw_only=True):
     """Remove edges, all or none; their ends and types say which."""
 
     dependencies: tuple[Dependency, ...]
+
+
+class RemoveNodes(_Command, frozen=True, kw_only=True):
+    """Remove datasets, features and consumers, all or none."""
+
+    node_ids: tuple[NodeId, ...]
+
+
+class RenameNode(_Command, frozen=True, kw_only=True):
+    """Give a node another id; if that is a node already, the two become one."""
+
+    node_id: NodeId
+    new_node_id: NodeId
+
+
+class ReportLineage(_Command, frozen=True, kw_only=True):
+    """What runs have read and written, as their sources tell it."""
+
+    runs: tuple[LineageRun, ...]
+
+
+class SetOverride(_Command, frozen=True, kw_only=True):
+    """Have the last word on an edge. `replace_revision` names the override of somebody else that is replaced, or is 0."""
+
+    dependency: Dependency
+    present: bool
+    owner: str
+    reason: str
+    expires_at: datetime | None = None
+    replace_revision: int = 0
+
+
+class ClearOverride(_Command, frozen=True, kw_only=True):
+    """Take the last word back; its ends and type say which."""
+
+    dependency: Dependency
+
+
+class SetLineagePolicy(_Command, frozen=True, kw_only=True):
+    """When discovered edges become suspect, and when they are retired."""
+
+    policy: LineagePolicy
+
+
+class ApplyFleet(_Command, frozen=True, kw_only=True):
+    """Make the fleet what a manifest says, all or nothing.
+
+    `policies` are scopes with what they say, `models` with what they say of their own policies. With `prune` declared
+    nodes, dependencies and policies that the manifest does not name go. `plan_etag` empty means: do not check.
+    """
+
+    policies: tuple[tuple[str, Overrides], ...] = ()
+    nodes: tuple[Node, ...] = ()
+    models: tuple[tuple[ModelFacts, Overrides], ...] = ()
+    dependencies: tuple[Dependency, ...] = ()
+    prune: bool = False
+    plan_etag: str = ""
+
+    def agreed(self, plan_etag: str) -> "ApplyFleet":
+        """The same, if the plan is this one."""
+        return msgspec.structs.replace(self, plan_etag=plan_etag)
 
 
 class RequestRetrain(_Command, frozen=True, kw_only=True):
@@ -222,6 +284,10 @@ class ExpireValidation(_Command, frozen=True, kw_only=True):
     rollout_id: RolloutId
 
 
+class SettleLineage(_Command, frozen=True, kw_only=True):
+    """Time has passed, or the graph has changed: move the edges whose state no longer follows from what is known."""
+
+
 class CloseHealed(_Command, frozen=True, kw_only=True):
     """A waiting retrain whose only cause is gone: the model is fresh again."""
 
@@ -240,6 +306,14 @@ Command = (
     | DeclareNodes
     | DeclareDependencies
     | RetractDependencies
+    | RemoveNodes
+    | RenameNode
+    | ReportLineage
+    | SetOverride
+    | ClearOverride
+    | SetLineagePolicy
+    | SettleLineage
+    | ApplyFleet
     | RequestRetrain
     | CancelRetrain
     | LeaseRetrains
@@ -274,3 +348,6 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     created: bool = False
     attempt_ids: tuple[AttemptId, ...] = ()
     rollout_id: RolloutId | None = None
+    node_id: NodeId | None = None
+    dependencies: int = 0
+    quarantined: tuple[QuarantinedEdge, ...] = ()

@@ -11,6 +11,7 @@ import msgspec
 
 from control_plane.core.commands import Result
 from control_plane.core.graph.facts import Dependency, Node
+from control_plane.core.graph.lineage_facts import EdgeChange, EdgeState, LineagePolicy, LineageRun, NodeMove
 from control_plane.core.ids import AttemptId, LeaseToken, ModelId, NodeId, RetrainId, RolloutId
 from control_plane.core.policies import Overrides
 from control_plane.core.registry.types import Lifecycle, ModelFacts, VersionFacts
@@ -101,6 +102,76 @@ class DependenciesRetracted(_Event, frozen=True, kw_only=True):
     """Edges were removed."""
 
     dependencies: tuple[Dependency, ...]
+
+
+class NodesDiscovered(_Event, frozen=True, kw_only=True):
+    """Sources named nodes that nobody has declared, or said more of such nodes; carries all of their facts."""
+
+    nodes: tuple[Node, ...]
+
+
+class NodesRemoved(_Event, frozen=True, kw_only=True):
+    """Nodes without edges were removed."""
+
+    node_ids: tuple[NodeId, ...]
+
+
+class NodesMoved(_Event, frozen=True, kw_only=True):
+    """Nodes became others: renamed, or recognized as the same. `quarantined`: moved edges that would close a cycle."""
+
+    moves: tuple[NodeMove, ...]
+    quarantined: tuple[EdgeChange, ...] = ()
+
+
+class LineageReported(_Event, frozen=True, kw_only=True):
+    """Sources told something new of runs. Nodes have ids here.
+
+    `untyped` counts pairs of input and output that no type of edge joins. `wanted_moves` are discovered nodes that turn
+    out to be others by what was told.
+    """
+
+    runs: tuple[LineageRun, ...]
+    untyped: int = 0
+    wanted_moves: tuple[NodeMove, ...] = ()
+
+
+class EdgesSettled(_Event, frozen=True, kw_only=True):
+    """Edges changed their states: found, seen again, suspect, retired, quarantined or let in."""
+
+    changes: tuple[EdgeChange, ...]
+
+
+class OverrideSet(_Event, frozen=True, kw_only=True):
+    """Somebody has the last word on an edge."""
+
+    dependency: Dependency
+    present: bool
+    owner: str
+    expires_at: datetime | None = None
+
+
+class OverrideCleared(_Event, frozen=True, kw_only=True):
+    """An override was taken back, or expired; the edge is `after` since, None if nothing else speaks of it."""
+
+    dependency: Dependency
+    owner: str
+    expired: bool
+    after: EdgeState | None
+    reason: str
+    cycle: tuple[NodeId, ...] = ()
+
+
+class LineagePolicySet(_Event, frozen=True, kw_only=True):
+    """Other bounds for edges that are no longer seen."""
+
+    policy: LineagePolicy
+
+
+class UnfinishedRunsDropped(_Event, frozen=True, kw_only=True):
+    """Runs that never said how they ended are forgotten, as (source, job, run)."""
+
+    runs: tuple[tuple[str, str, str], ...]
+    reason: str
 
 
 class StreakChanged(_Event, frozen=True, kw_only=True):
@@ -270,6 +341,15 @@ Event = (
     | NodesDeclared
     | DependenciesDeclared
     | DependenciesRetracted
+    | NodesDiscovered
+    | NodesRemoved
+    | NodesMoved
+    | LineageReported
+    | EdgesSettled
+    | OverrideSet
+    | OverrideCleared
+    | LineagePolicySet
+    | UnfinishedRunsDropped
     | StreakChanged
     | VerdictChanged
     | CoverageAlertRaised
@@ -290,7 +370,7 @@ Event = (
     | ClockAdvanced
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version of the event schema written now; a log entry of a higher one stops the start."""
 
 

@@ -1,5 +1,6 @@
 """What each event does to the state. Never refuses, never reads a clock: what happened, happened."""
 
+from collections.abc import Mapping
 from itertools import islice
 from typing import assert_never
 
@@ -14,15 +15,23 @@ from control_plane.core.events import (
     CoverageAlertRaised,
     DependenciesDeclared,
     DependenciesRetracted,
+    EdgesSettled,
     Envelope,
     Event,
     LeaseRenewed,
     LifecycleChanged,
     LimitsSet,
+    LineagePolicySet,
+    LineageReported,
     LoadChecked,
     ModelRegistered,
     ModelUpdated,
     NodesDeclared,
+    NodesDiscovered,
+    NodesMoved,
+    NodesRemoved,
+    OverrideCleared,
+    OverrideSet,
     PoliciesSet,
     RetrainEnded,
     RetrainingHeld,
@@ -33,12 +42,16 @@ from control_plane.core.events import (
     RolloutEnded,
     RolloutStarted,
     StreakChanged,
+    UnfinishedRunsDropped,
     ValidationReported,
     VerdictChanged,
     VersionRegistered,
 )
+from control_plane.core.graph import lineage_fold as fold
 from control_plane.core.graph.facts import Dependency, DependencyType, Node
-from control_plane.core.ids import NodeId, model_node
+from control_plane.core.graph.lineage import Override
+from control_plane.core.graph.lineage_moves import apply_moves
+from control_plane.core.ids import NodeId, model_node, node_name
 from control_plane.core.policies import PolicyVersion
 from control_plane.core.registry.types import PRODUCTION, AliasMove, Lifecycle, LoadCheck, ModelFacts, ModelVersion
 from control_plane.core.retraining.rules import merged_causes
@@ -95,14 +108,26 @@ def _apply(state: State, envelope: Envelope, event: Event) -> None:  # noqa: PLR
             _alias_moved(state, envelope, event)
         case NodesDeclared():
             for node in event.nodes:
-                state.graph.put_node(node)
+                fold.put_node(state.lineage_parts, node)
             state.graph_revision = envelope.seq
         case DependenciesDeclared():
-            state.graph.add_dependencies(event.dependencies)
+            fold.declare(state.lineage_parts, event.dependencies, envelope.seq, envelope.actor, envelope.at)
             state.graph_revision = envelope.seq
         case DependenciesRetracted():
-            state.graph.remove_dependencies(event.dependencies)
+            fold.retract(state.lineage_parts, event.dependencies)
             state.graph_revision = envelope.seq
+        case (
+            NodesDiscovered()
+            | NodesRemoved()
+            | NodesMoved()
+            | LineageReported()
+            | EdgesSettled()
+            | OverrideSet()
+            | OverrideCleared()
+            | LineagePolicySet()
+            | UnfinishedRunsDropped()
+        ):
+            _lineage(state, envelope, event)
         case StreakChanged():
             record = state.models[event.model_id]
             record.standing = replace(record.standing, streak=event.streak)
@@ -141,23 +166,87 @@ def _node_of(facts: ModelFacts) -> Node:
     )
 
 
-def _put_model_node(state: State, facts: ModelFacts, before: tuple[str, ...]) -> None:
+def _put_model_node(state: State, envelope: Envelope, facts: ModelFacts, before: tuple[str, ...]) -> None:
     """The model's node, and an edge to each consumer; consumers it lost are disconnected."""
     node_id = model_node(facts.model_id)
-    state.graph.put_node(_node_of(facts))
+    parts = state.lineage_parts
+    fold.put_model_node(parts, _node_of(facts))
+    state.graph.put_retrain_cost(node_id, facts.retrain_gpu_hours)
     for name in sorted(set(facts.consumers) - set(before)):
         consumer = NodeId(f"consumer:{name}")
         if not state.graph.has_node(consumer):
-            state.graph.put_node(Node(node_id=consumer))
-        state.graph.add_dependencies((_consumes(node_id, name),))
+            fold.put_node(parts, Node(node_id=consumer))
+        fold.declare(parts, (_consumes(node_id, name),), envelope.seq, envelope.actor, envelope.at)
     lost = sorted(set(before) - set(facts.consumers))
-    state.graph.remove_dependencies(tuple(_consumes(node_id, name) for name in lost))
+    fold.retract(parts, [_consumes(node_id, name) for name in lost])
 
 
 def _consumes(model: NodeId, consumer: str) -> Dependency:
     return Dependency(
         upstream=model, downstream=NodeId(f"consumer:{consumer}"), edge_type=DependencyType.CONSUMES_OUTPUT
     )
+
+
+def _lineage(
+    state: State,
+    envelope: Envelope,
+    event: NodesDiscovered
+    | NodesRemoved
+    | NodesMoved
+    | LineageReported
+    | EdgesSettled
+    | OverrideSet
+    | OverrideCleared
+    | LineagePolicySet
+    | UnfinishedRunsDropped,
+) -> None:
+    parts = state.lineage_parts
+    versions = state.graph.topology_version, state.graph.nodes_version
+    match event:
+        case NodesDiscovered():
+            for node in event.nodes:
+                fold.put_node(parts, node)
+        case NodesRemoved():
+            fold.remove_nodes(parts, event.node_ids)
+        case NodesMoved():
+            apply_moves(parts, event.moves, event.quarantined)
+            _rename_consumers(state, {move.node_id: move.new_node_id for move in event.moves})
+        case LineageReported():
+            fold.report(parts, event.runs, envelope.at)
+            fold.want_moves(parts, event.wanted_moves)
+        case EdgesSettled():
+            fold.settle(parts, event.changes)
+        case OverrideSet():
+            said = Override(
+                present=event.present,
+                owner=event.owner,
+                reason=envelope.reason,
+                set_at=envelope.at,
+                expires_at=event.expires_at,
+                revision=envelope.seq,
+            )
+            fold.override(parts, event.dependency, said)
+        case OverrideCleared():
+            fold.clear_override(parts, event.dependency, event.after, event.reason, event.cycle)
+        case LineagePolicySet():
+            state.lineage.set_policy(event.policy)
+        case UnfinishedRunsDropped():
+            fold.drop_unfinished(parts, event.runs)
+        case _:
+            assert_never(event)
+    if (state.graph.topology_version, state.graph.nodes_version) != versions:
+        state.graph_revision = envelope.seq
+
+
+def _rename_consumers(state: State, moves: Mapping[NodeId, NodeId]) -> None:
+    """Models name their consumers in their facts too."""
+    names = {node_name(old): node_name(new) for old, new in moves.items() if old.startswith("consumer:")}
+    if not names:
+        return
+    for record in state.models.values():
+        if names.keys() & set(record.facts.consumers):
+            consumers = tuple(dict.fromkeys(names.get(name, name) for name in record.facts.consumers))
+            record.facts = replace(record.facts, consumers=consumers)
 
 
 def _model_registered(state: State, envelope: Envelope, event: ModelRegistered) -> None:
@@ -170,7 +259,7 @@ def _model_registered(state: State, envelope: Envelope, event: ModelRegistered) 
         standing=Standing(since=envelope.at),
         team_moves=[(envelope.seq, event.facts.team)],
     )
-    _put_model_node(state, event.facts, before=())
+    _put_model_node(state, envelope, event.facts, before=())
     state.graph_revision = envelope.seq
 
 
@@ -184,7 +273,7 @@ def _model_updated(state: State, envelope: Envelope, event: ModelUpdated) -> Non
     record.updated_at = envelope.at
     record.updated_revision = envelope.seq
     if before != event.facts:
-        _put_model_node(state, event.facts, before=before.consumers)
+        _put_model_node(state, envelope, event.facts, before=before.consumers)
         state.graph_revision = envelope.seq
 
 

@@ -6,7 +6,15 @@ plan that is late or repeated does no harm.
 
 from datetime import datetime
 
-from control_plane.core.commands import CloseHealed, Command, ExpireAttempt, ExpireValidation, RequestRetrain
+from control_plane.core.commands import (
+    CloseHealed,
+    Command,
+    ExpireAttempt,
+    ExpireValidation,
+    RequestRetrain,
+    SettleLineage,
+)
+from control_plane.core.decide.lineage import lineage_due
 from control_plane.core.decide.retraining import healed
 from control_plane.core.retraining.rules import overdue
 from control_plane.core.retraining.types import RetrainCause, RetrainState
@@ -24,6 +32,8 @@ def plan(state: State, now: datetime) -> list[Command]:
     due.extend(_lost_attempts(state, now))
     due.extend(_silent_validations(state, now))
     due.extend(CloseHealed(retrain_id=r.retrain_id) for r in state.living() if healed(state, r))
+    if lineage_due(state, now):
+        due.append(SettleLineage())
     due.extend(_wanted_retrains(state, now))
     return due[:COMMANDS_PER_TICK_MAX]
 

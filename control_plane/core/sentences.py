@@ -12,14 +12,22 @@ from control_plane.core.events import (
     CoverageAlertRaised,
     DependenciesDeclared,
     DependenciesRetracted,
+    EdgesSettled,
     Envelope,
     LeaseRenewed,
     LifecycleChanged,
     LimitsSet,
+    LineagePolicySet,
+    LineageReported,
     LoadChecked,
     ModelRegistered,
     ModelUpdated,
     NodesDeclared,
+    NodesDiscovered,
+    NodesMoved,
+    NodesRemoved,
+    OverrideCleared,
+    OverrideSet,
     PoliciesSet,
     RetrainEnded,
     RetrainingHeld,
@@ -30,10 +38,12 @@ from control_plane.core.events import (
     RolloutEnded,
     RolloutStarted,
     StreakChanged,
+    UnfinishedRunsDropped,
     ValidationReported,
     VerdictChanged,
     VersionRegistered,
 )
+from control_plane.core.graph.lineage_facts import EdgeChange, EdgeState, LineagePolicy
 from control_plane.core.registry.types import Metric
 from control_plane.core.retraining.types import AttemptState, RetrainCause
 from control_plane.core.rollout.types import Validation
@@ -78,6 +88,28 @@ def sentence(envelope: Envelope) -> str:  # noqa: PLR0912 - one line per event
             return f"{_count(len(event.dependencies), 'dependency', 'dependencies')} declared"
         case DependenciesRetracted():
             return f"{_count(len(event.dependencies), 'dependency', 'dependencies')} retracted"
+        case NodesDiscovered():
+            return f"{_count(len(event.nodes), 'node')} discovered: {_names([n.node_id for n in event.nodes])}"
+        case NodesRemoved():
+            return f"{_count(len(event.node_ids), 'node')} removed by {envelope.actor}: {_names(list(event.node_ids))}"
+        case NodesMoved():
+            return _nodes_moved(event)
+        case LineageReported():
+            return _lineage_reported(event)
+        case EdgesSettled():
+            return _edges_settled(event)
+        case OverrideSet():
+            until = f" until {event.expires_at:%Y-%m-%d %H:%M}" if event.expires_at else ""
+            verb = "does not depend" if not event.present else "depends"
+            dependency = event.dependency
+            return f"{event.owner} says that {dependency.downstream} {verb} on {dependency.upstream}{until}"
+        case OverrideCleared():
+            return _override_cleared(envelope.actor, event)
+        case LineagePolicySet():
+            return _lineage_policy(event.policy)
+        case UnfinishedRunsDropped():
+            names = _names([f"{source} {job} {run_id}" for source, job, run_id in event.runs])
+            return f"{_count(len(event.runs), 'unfinished run')} forgotten, {event.reason}: {names}"
         case StreakChanged():
             return (
                 f"{event.model_id} was seen otherwise than its verdict says; the verdict stands until it is seen again"
@@ -150,6 +182,80 @@ def _metrics(metrics: tuple[Metric, ...]) -> str:
 
 def _until(wait: timedelta) -> str:
     return f" (it waits {spelled(wait)} for its cooldown)" if wait > timedelta(0) else ""
+
+
+EDGE_WORDS = {
+    EdgeState.ACTIVE: "found",
+    EdgeState.SUSPECT: "suspect",
+    EdgeState.RETIRED: "retired",
+    EdgeState.QUARANTINED: "quarantined",
+    EdgeState.SUPPRESSED: "suppressed",
+}
+
+EDGES_SPELLED_MAX = 3
+"""Edges told one by one; of more, what became of how many."""
+
+
+def _edges_settled(event: EdgesSettled) -> str:
+    if len(event.changes) <= EDGES_SPELLED_MAX:
+        return "; ".join(_edge_settled(change) for change in event.changes)
+    words = [_edge_word(change) for change in event.changes]
+    counts = [f"{words.count(word)} {word}" for word in dict.fromkeys(words)]
+    first = event.changes[0]
+    return f"{len(words)} edges settled: {', '.join(counts)}; the first: {_edge_settled(first)}"
+
+
+def _edge_word(change: EdgeChange) -> str:
+    known = change.before is not None and not (change.before is EdgeState.RETIRED and change.after.counts)
+    if change.after is EdgeState.ACTIVE and known:
+        return "active again"
+    return EDGE_WORDS[change.after]
+
+
+def _edge_settled(change: EdgeChange) -> str:
+    what = f"{change.downstream} on {change.upstream}"
+    why = f"closes the cycle {' -> '.join(change.cycle)}" if change.cycle else change.reason
+    return f"the dependency of {what} is {_edge_word(change)}: {why}"
+
+
+def _nodes_moved(event: NodesMoved) -> str:
+    names = _names([f"{move.node_id} is {move.new_node_id} now" for move in event.moves])
+    apart = _count(len(event.quarantined), "edge")
+    return names + (f"; {apart} quarantined, since they would close a cycle" if event.quarantined else "")
+
+
+def _lineage_reported(event: LineageReported) -> str:
+    jobs = list(dict.fromkeys(f"{run.job} ({run.state.lower()})" for run in event.runs))
+    sources = " and ".join(dict.fromkeys(run.source for run in event.runs)) or "a source"
+    apart = f"; {_count(event.untyped, 'pair')} of nodes that no edge can join" if event.untyped else ""
+    same = f"; {_names([f'{m.node_id} turns out to be {m.new_node_id}' for m in event.wanted_moves])}"
+    told = (
+        f"{sources} told of {_count(len(event.runs), 'run')}: {_names(jobs)}" if event.runs else f"{sources} told more"
+    )
+    return told + apart + (same if event.wanted_moves else "")
+
+
+def _override_cleared(actor: str, event: OverrideCleared) -> str:
+    dependency = event.dependency
+    how = "expired" if event.expired else f"was cleared by {actor}"
+    after = f"the edge is {EDGE_WORDS[event.after]}" if event.after else "the edge is gone"
+    if event.after is EdgeState.ACTIVE:
+        after = "the edge is there"
+    why = f"closes the cycle {' -> '.join(event.cycle)}" if event.cycle else event.reason
+    return f"{event.owner}'s word on {dependency.upstream} -> {dependency.downstream} {how}; {after}: {why}"
+
+
+def _lineage_policy(policy: LineagePolicy) -> str:
+    def bound(runs: int, span: timedelta) -> str:
+        parts = [_count(runs, "missed run")] * bool(runs) + [spelled(span)] * bool(span)
+        return " or ".join(parts) or "never"
+
+    suspect = bound(policy.suspect_after_runs, policy.suspect_after)
+    retired = bound(policy.retire_after_runs, policy.retire_after)
+    return (
+        f"discovered edges are suspect after {suspect}, retired after {retired}; "
+        f"sources must be {policy.confidence_min:.2f} sure"
+    )
 
 
 def _alias_moved(event: AliasMoved) -> str:

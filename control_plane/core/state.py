@@ -15,6 +15,8 @@ from control_plane.core.events import RolloutStarted
 from control_plane.core.graph.dependency_graph import DependencyGraph
 from control_plane.core.graph.edge_times import EdgeTimes
 from control_plane.core.graph.facts import GraphSnapshot
+from control_plane.core.graph.lineage import Ledger, LedgerSnapshot
+from control_plane.core.graph.lineage_fold import Parts, rebuild_claims, rebuild_times
 from control_plane.core.ground_truth.labels import LabelSpec
 from control_plane.core.ids import (
     AttemptId,
@@ -179,6 +181,7 @@ class State:
         self.graph = DependencyGraph()
         self.graph_revision = 0
         self.edge_times = EdgeTimes()
+        self.lineage = Ledger()
         self.retrains: dict[RetrainId, Retrain] = {}
         self.live_retrains: dict[RetrainId, None] = {}
         self.rollouts: dict[RolloutId, Rollout] = {}
@@ -187,6 +190,11 @@ class State:
         self.held = False
         self.retrains_count = 0
         self.rollouts_count = 0
+
+    @property
+    def lineage_parts(self) -> Parts:
+        """What changes together when edges do."""
+        return Parts(self.graph, self.lineage, self.edge_times)
 
     # Look-ups that every rule needs; each says what to do when the thing is not there.
 
@@ -349,6 +357,7 @@ class _Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     policies: list[PolicyVersion]
     graph: GraphSnapshot
     graph_revision: int
+    lineage: LedgerSnapshot
     retrains: list[Retrain]
     rollouts: list[Rollout]
     requests: dict[str, RequestRecord]
@@ -358,12 +367,13 @@ class _Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     rollouts_count: int
 
 
-SNAPSHOT_VERSION = 1
+SNAPSHOT_VERSION = 2
 """Codec version; a snapshot of another one is ignored and the log is replayed instead."""
 
 
 def encode_snapshot(state: State) -> bytes:
     """The whole state as MessagePack."""
+    graph = state.graph.to_snapshot()
     return msgspec.msgpack.encode(
         _Snapshot(
             revision=state.revision,
@@ -373,8 +383,9 @@ def encode_snapshot(state: State) -> bytes:
             clock=state.clock,
             models=list(state.models.values()),
             policies=state.policies.all_versions(),
-            graph=state.graph.to_snapshot(),
+            graph=graph,
             graph_revision=state.graph_revision,
+            lineage=state.lineage.to_snapshot(graph.dependencies),
             retrains=list(state.retrains.values()),
             rollouts=list(state.rollouts.values()),
             requests=state.requests,
@@ -401,6 +412,9 @@ def decode_snapshot(blob: bytes) -> State:
         record.policies = in_force(state, record.facts)
     state.graph = DependencyGraph.from_snapshot(snapshot.graph)
     state.graph_revision = snapshot.graph_revision
+    state.lineage = Ledger.from_snapshot(snapshot.lineage, snapshot.graph.dependencies)
+    rebuild_claims(state.graph, state.lineage)
+    rebuild_times(state.lineage, state.edge_times)
     state.retrains = {retrain.retrain_id: retrain for retrain in snapshot.retrains}
     state.live_retrains = {retrain.retrain_id: None for retrain in snapshot.retrains if retrain.live}
     state.rollouts = {rollout.rollout_id: rollout for rollout in snapshot.rollouts}

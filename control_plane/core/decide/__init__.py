@@ -8,7 +8,9 @@ from typing import assert_never
 
 from control_plane.core.commands import (
     AdvanceClock,
+    ApplyFleet,
     CancelRetrain,
+    ClearOverride,
     CloseHealed,
     Command,
     DeclareDependencies,
@@ -24,6 +26,9 @@ from control_plane.core.commands import (
     RegisterModel,
     RegisterVersion,
     ReleaseRetraining,
+    RemoveNodes,
+    RenameNode,
+    ReportLineage,
     RemoveAlias,
     RenewLease,
     ReportFailure,
@@ -35,10 +40,24 @@ from control_plane.core.commands import (
     RollBack,
     SetLifecycle,
     SetLimits,
+    SetLineagePolicy,
+    SetOverride,
+    SettleLineage,
     SetPolicies,
     UpdateModel,
 )
-from control_plane.core.decide import graph, lifecycle, operations, policies, registry, retraining, rollout, staleness
+from control_plane.core.decide import (
+    fleet,
+    graph,
+    lifecycle,
+    lineage,
+    operations,
+    policies,
+    registry,
+    retraining,
+    rollout,
+    staleness,
+)
 from control_plane.core.decide.decision import Decision
 from control_plane.core.state import State
 
@@ -69,7 +88,23 @@ def decide(state: State, command: Command, now: datetime) -> Decision:  # noqa: 
         case DeclareDependencies():
             return graph.declare_dependencies(state, command)
         case RetractDependencies():
-            return graph.retract_dependencies(state, command)
+            return graph.retract_dependencies(state, command, now)
+        case RemoveNodes():
+            return graph.remove_nodes(state, command)
+        case RenameNode():
+            return graph.rename_node(state, command)
+        case ReportLineage():
+            return lineage.report_lineage(state, command, now)
+        case SetOverride():
+            return lineage.set_override(state, command, now)
+        case ClearOverride():
+            return lineage.clear_override(state, command, now)
+        case SetLineagePolicy():
+            return lineage.set_lineage_policy(state, command, now)
+        case SettleLineage():
+            return lineage.settle_lineage(state, now)
+        case ApplyFleet():
+            return fleet.apply_fleet(state, command)
         case RecordEvaluation():
             return staleness.record_evaluation(state, command)
         case RecordCoverage():

@@ -161,6 +161,11 @@ class DependencyGraph:
             return ()
         return tuple(sorted(self._graph.get_all_edge_data(source, target), key=_key))
 
+    def dependency(self, key: tuple[NodeId, NodeId, DependencyType]) -> Dependency | None:
+        """The dependency with a key, if it is there."""
+        source, target = self._index.get(key[0]), self._index.get(key[1])
+        return None if source is None or target is None else self._edge(source, target, key[2])[1]
+
     def dependencies(self, kinds: Collection[NodeKind] = ()) -> tuple[Dependency, ...]:
         """All dependencies, or those with both ends of some kinds, sorted by upstream, downstream, type."""
         wanted = {kind.value for kind in kinds}

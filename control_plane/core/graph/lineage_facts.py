@@ -13,6 +13,9 @@ from control_plane.core.errors import Invalid, Reason, Violation
 from control_plane.core.graph.facts import Dependency, DependencyType, NodeKind
 from control_plane.core.ids import NodeId, parse_node_id
 
+EdgeKey = tuple[NodeId, NodeId, DependencyType]
+"""What makes an edge this one: upstream, downstream, type; as `Dependency.key`."""
+
 JOB_CHARS_MAX = 2_000
 """As in the contract; namespaces are addresses, names are paths."""
 
@@ -57,14 +60,6 @@ class EdgeOrigin(StrEnum):
     DECLARED = "DECLARED"
     DISCOVERED = "DISCOVERED"
     OBSERVED = "OBSERVED"
-
-
-class EdgeKey(NamedTuple):
-    """What makes an edge this one; equal to the plain tuple `Dependency.key`."""
-
-    upstream: NodeId
-    downstream: NodeId
-    edge_type: DependencyType
 
 
 class JobKey(NamedTuple):
@@ -118,7 +113,14 @@ class EdgeChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def key(self) -> EdgeKey:
         """The edge."""
-        return EdgeKey(self.upstream, self.downstream, self.edge_type)
+        return self.upstream, self.downstream, self.edge_type
+
+
+class NodeMove(msgspec.Struct, frozen=True, kw_only=True):
+    """A node that becomes another one, which may be there already."""
+
+    node_id: NodeId
+    new_node_id: NodeId
 
 
 class QuarantinedEdge(msgspec.Struct, frozen=True, kw_only=True):

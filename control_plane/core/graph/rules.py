@@ -6,7 +6,7 @@ one by one, leaving out those blamed before, would refuse it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from control_plane.core.errors import Invalid, NotFound, Reason, Refused, Violation
 from control_plane.core.graph.dependency_graph import DependencyGraph
@@ -33,6 +33,27 @@ ENDS: dict[DependencyType, frozenset[tuple[NodeKind, NodeKind]]] = {
     DependencyType.DERIVED_FROM: frozenset({(D, D), (D, F), (F, F), (F, D), (D, C)}),
 }
 """For each type the (upstream, downstream) kinds it may join. Nothing depends on a consumer."""
+
+USUAL: dict[tuple[NodeKind, NodeKind], DependencyType] = {
+    (D, M): DependencyType.TRAINED_ON,
+    (F, M): DependencyType.READS_FEATURE,
+    (F, C): DependencyType.READS_FEATURE,
+    (M, M): DependencyType.CONSUMES_OUTPUT,
+    (M, C): DependencyType.CONSUMES_OUTPUT,
+    (M, F): DependencyType.CONSUMES_OUTPUT,
+    (M, D): DependencyType.CONSUMES_OUTPUT,
+    (D, D): DependencyType.DERIVED_FROM,
+    (D, F): DependencyType.DERIVED_FROM,
+    (F, F): DependencyType.DERIVED_FROM,
+    (F, D): DependencyType.DERIVED_FROM,
+    (D, C): DependencyType.DERIVED_FROM,
+}
+"""What an edge is taken for when only its ends are known; pairs that are not here cannot be joined."""
+
+
+def usual_type(upstream: NodeId, downstream: NodeId) -> DependencyType | None:
+    """The usual type of an edge between two nodes; None if their kinds cannot be joined."""
+    return USUAL.get((NodeKind(node_kind(upstream)), NodeKind(node_kind(downstream))))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +86,20 @@ def check_dependencies(graph: DependencyGraph, dependencies: Sequence[Dependency
         Refused: DEPENDENCY_CYCLE; `details["path"]` is the first cycle as `a -> b -> a`, `details["paths"]`
             all.
     """
-    problems = dependency_problems(graph, dependencies)
+    refuse(dependency_problems(graph, dependencies))
+
+
+def check_ends(graph: DependencyGraph, dependency: Dependency, field: str) -> None:
+    """Raise if an edge joins no two nodes there are, or kinds that do not fit its type; cycles are not looked at.
+
+    Raises:
+        Invalid, NotFound: as `check_dependencies`, with `field` for the name of the edge.
+    """
+    refuse([replace(p, field=p.field.replace("dependencies[0]", field)) for p in _shape_problems(graph, 0, dependency)])
+
+
+def refuse(problems: Sequence[DependencyProblem]) -> None:
+    """Raise what `check_dependencies` says, if there are any problems."""
     if not problems:
         return
     if any(p.reason in {Reason.INVALID_ARGUMENT, Reason.INVALID_ID} for p in problems):
@@ -82,29 +116,6 @@ def check_dependencies(graph: DependencyGraph, dependencies: Sequence[Dependency
     if unknown:
         raise NotFound(Reason.NODE_NOT_FOUND, message, fields=", ".join(p.field for p in unknown), **cycles)
     raise Refused(Reason.DEPENDENCY_CYCLE, message, fields=", ".join(p.field for p in problems), **cycles)
-
-
-def check_retractions(graph: DependencyGraph, dependencies: Sequence[Dependency]) -> None:
-    """Raise if any of these keys is not there to retract; notes do not matter.
-
-    Raises:
-        NotFound: DEPENDENCY_NOT_FOUND, naming the missing ones.
-    """
-    missing = [d for d in dependencies if d.key not in {e.key for e in graph.between(d.upstream, d.downstream)}]
-    if missing:
-        names = [f"{d.downstream} does not depend on {d.upstream} as {d.edge_type}" for d in missing]
-        message = "; ".join(names[:PROBLEMS_IN_MESSAGE_MAX])
-        if len(names) > PROBLEMS_IN_MESSAGE_MAX:
-            message += f"; and {len(names) - PROBLEMS_IN_MESSAGE_MAX} more"
-        raise NotFound(Reason.DEPENDENCY_NOT_FOUND, message)
-
-
-def changed_dependencies(graph: DependencyGraph, dependencies: Sequence[Dependency]) -> tuple[Dependency, ...]:
-    """Those that declaring would add or change, each key once (the last one given), in the order of their
-    keys.
-    """
-    last = {d.key: d for d in dependencies}
-    return tuple(d for _, d in sorted(last.items()) if d not in graph.between(d.upstream, d.downstream))
 
 
 def dependency_problems(graph: DependencyGraph, dependencies: Sequence[Dependency]) -> tuple[DependencyProblem, ...]:
@@ -208,7 +219,7 @@ def _cycle_problems(
     problems: list[DependencyProblem] = []
     rest = list(sound)
     while rest and len(problems) < CYCLES_REPORTED_MAX:
-        accepted = _declare_acyclic_prefix(trial, [dependencies[i] for i in rest])
+        accepted = acyclic_prefix(trial, [dependencies[i] for i in rest])
         if accepted < len(rest):
             blamed = dependencies[rest[accepted]]
             cycle = trial.find_cycle(blamed.upstream, blamed.downstream)
@@ -218,7 +229,7 @@ def _cycle_problems(
     return problems
 
 
-def _declare_acyclic_prefix(trial: DependencyGraph, batch: Sequence[Dependency]) -> int:
+def acyclic_prefix(trial: DependencyGraph, batch: Sequence[Dependency]) -> int:
     """Declare the longest prefix that leaves the graph acyclic; return its length. Costs about log2(len)
     sorts.
     """
