@@ -16,6 +16,7 @@ from grpc_status import rpc_status
 from runway.v1 import (
     graph_pb2,
     ground_truth_pb2,
+    lineage_pb2,
     operations_pb2,
     policies_pb2,
     registry_pb2,
@@ -33,6 +34,7 @@ FILES = (
     rollout_pb2,
     operations_pb2,
     policies_pb2,
+    lineage_pb2,
 )
 SERVICES = [service for file in FILES for service in file.DESCRIPTOR.services_by_name.values()]
 

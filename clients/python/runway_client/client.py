@@ -10,6 +10,7 @@ from runway_client.fleet import Fleet
 from runway_client.graph import Graph
 from runway_client.ground_truth import GroundTruth
 from runway_client.ingest import BatchAnswer, OutcomeBatch, PredictionBatch
+from runway_client.lineage import Lineage
 from runway_client.operations import Operations
 from runway_client.policies import Policies
 from runway_client.registry import Registry
@@ -27,6 +28,7 @@ class Runway:
         self.registry = Registry(connection)
         self.graph = Graph(connection)
         self.fleet = Fleet(connection)
+        self.lineage = Lineage(connection)
         self.staleness = Staleness(connection)
         self.ground_truth = GroundTruth(connection)
         self.retraining = Retraining(connection)

@@ -8,6 +8,7 @@ from runway.v1.errors_pb2 import *  # noqa: F403
 from runway.v1.fleet_pb2 import *  # noqa: F403
 from runway.v1.graph_pb2 import *  # noqa: F403
 from runway.v1.ground_truth_pb2 import *  # noqa: F403
+from runway.v1.lineage_pb2 import *  # noqa: F403
 from runway.v1.operations_pb2 import *  # noqa: F403
 from runway.v1.policies_pb2 import *  # noqa: F403
 from runway.v1.registry_pb2 import *  # noqa: F403
