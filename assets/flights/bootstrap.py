@@ -6,98 +6,48 @@ python -m assets.flights.bootstrap
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runway_client import Runway, RunwayRpcError, Why, connect, messages
+from runway_client.fleet_files import read_fleet
 from runway_client.times import to_timestamp
 
 from assets.flights.artifacts import ArtifactError
 from assets.flights.data import FlightsError
-from assets.flights.features import DATASETS, FEATURES
-from assets.flights.fleet import FIRST_DAY, FLEET, OWNERS, FlightModel
-from assets.flights.policies import policies
+from assets.flights.fleet import BY_ID, FIRST_DAY, FLEET, FlightModel
 from assets.flights.training import Serving, Trained, TrainingError, described, train
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-TASKS = {
-    "binary": messages.TASK_TYPE_BINARY,
-    "regression": messages.TASK_TYPE_REGRESSION,
-    "embedding": messages.TASK_TYPE_EMBEDDING,
-}
-TIERS = {1: messages.TIER_1, 2: messages.TIER_2, 3: messages.TIER_3, 4: messages.TIER_4}
+FILES = Path(__file__).with_name("fleet")
+"""What people declare of the fleet; see docs/fleet.md."""
+
 TRAININGS_AT_ONCE = 2
 
 
+class FleetFilesError(Exception):
+    """The files of the fleet cannot be applied as they are."""
+
+
+def declared() -> messages.Manifest:
+    """What the files say.
+
+    Raises:
+        FleetFilesError: with all that is wrong in them.
+    """
+    found = read_fleet(FILES)
+    if found.problems:
+        raise FleetFilesError("; ".join(map(str, found.problems)))
+    return found.manifest
+
+
 def register(runway: Runway) -> None:
-    """Datasets, features, models and what depends on what."""
+    """Apply the files of the fleet, unless all its models are there: what was changed since stays."""
     known = {model.model_id for model in runway.registry.list_models()}
-    runway.graph.declare_nodes(_nodes())
-    for model in FLEET:
-        if model.model_id not in known:
-            runway.registry.register_model(
-                _registered(model), why=Why(request_id=f"flights/register/{model.model_id}", reason="the flights fleet")
-            )
-    runway.graph.declare_dependencies(_dependencies())
-
-
-def _nodes() -> list[messages.Node]:
-    datasets = [
-        messages.Node(node_id=f"dataset:{name}", description=text, team="data", owner="team:data")
-        for name, text in DATASETS.items()
-    ]
-    features = [
-        messages.Node(node_id=f"feature:{one.name}", description=one.description, team="data", owner="team:data")
-        for one in FEATURES
-    ]
-    return datasets + features
-
-
-def _dependencies() -> list[messages.Dependency]:
-    derived = [
-        messages.Dependency(
-            upstream_id=f"dataset:{one.dataset}",
-            downstream_id=f"feature:{one.name}",
-            type=messages.DEPENDENCY_TYPE_DERIVED_FROM,
-        )
-        for one in FEATURES
-    ]
-    read = [
-        messages.Dependency(
-            upstream_id=f"feature:{name}",
-            downstream_id=f"model:{model.model_id}",
-            type=messages.DEPENDENCY_TYPE_READS_FEATURE,
-        )
-        for model in FLEET
-        for name in model.features
-    ]
-    consumed = [
-        messages.Dependency(
-            upstream_id=f"model:{upstream}",
-            downstream_id=f"model:{model.model_id}",
-            type=messages.DEPENDENCY_TYPE_EMBEDS
-            if upstream == "route_embedding"
-            else messages.DEPENDENCY_TYPE_CONSUMES_OUTPUT,
-        )
-        for model in FLEET
-        for upstream in model.upstream
-    ]
-    return derived + read + consumed
-
-
-def _registered(model: FlightModel) -> messages.Model:
-    return messages.Model(
-        model_id=model.model_id,
-        owner=OWNERS[model.team],
-        team=model.team,
-        tier=TIERS[model.tier],
-        task_type=TASKS[model.task],
-        description=model.description,
-        tags={"fleet": "flights", "trainer": "flights"},
-        consumers=model.consumers,
-        policies=policies(model),
-    )
+    if not known.issuperset(BY_ID):
+        runway.fleet.apply(declared(), why=Why(reason="the flights fleet"))
 
 
 def bring_into_production(runway: Runway) -> int:
@@ -169,7 +119,7 @@ def main() -> int:
                 runway.operations.advance_clock(FIRST_DAY, why=Why(reason="the replay begins here"))
             register(runway)
             made = bring_into_production(runway)
-    except (RunwayRpcError, ArtifactError, FlightsError, TrainingError) as error:
+    except (RunwayRpcError, ArtifactError, FlightsError, FleetFilesError, TrainingError) as error:
         print(f"flights: {error}", file=sys.stderr)
         return 1
     print(f"flights: {len(FLEET)} models in production, {made} of them new, {time.monotonic() - started:.1f} s")

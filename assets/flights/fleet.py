@@ -1,4 +1,7 @@
-"""The fleet as data: 14 models of 4 teams on 4 tiers, what each predicts, reads and consumes, and who uses it.
+"""The fleet as its trainers need it: 14 models, what each predicts, reads and consumes, and how long it is trained.
+
+What people declare of them (owners, teams, tiers, policies, consumers, descriptions) is in `fleet/*.yaml`, and a test
+holds the two together.
 
 route_embedding --+--> air_time ----------------+--> arrival_delay_* --+--> missed_connection_*
 plane_reliability +--> departure_delay_* -------+                      +--> crew_overtime
@@ -32,15 +35,11 @@ class FlightModel:
     """One model of the fleet. `origin` empty: all three airports."""
 
     model_id: str
-    description: str
     task: Task
     label: Label
-    team: str
-    tier: int
     features: tuple[str, ...]
     upstream: tuple[str, ...] = ()
     origin: str = ""
-    consumers: tuple[str, ...] = ()
     iterations: int = 60
     """Boosting rounds."""
 
@@ -60,114 +59,77 @@ PLANE = ("plane_age", "seats", "engines", "manufacturer")
 LIVE = ("incoming_delay", "incoming_age", "origin_delay_3h", "carrier_delay_24h")
 PLACE = ("dest_longitude", "dest_altitude")
 
-OWNERS = {
-    "network": "team:network",
-    "operations": "team:operations",
-    "passengers": "team:passengers",
-    "maintenance": "team:maintenance",
-}
-
 
 def _departure_delay(origin: str) -> FlightModel:
     return FlightModel(
         model_id=f"departure_delay_{origin.lower()}",
-        description=f"Will a flight from {origin} leave more than 15 minutes late?",
         task="binary",
         label="dep_delay_15",
-        team="operations",
-        tier=1,
         features=(*WEATHER, *SCHEDULE, *PLANE, *LIVE),
         upstream=("plane_reliability", "route_embedding", "weather_disruption"),
         origin=origin,
-        consumers=("gate_desk",),
     )
 
 
 def _arrival_delay(origin: str) -> FlightModel:
     return FlightModel(
         model_id=f"arrival_delay_{origin.lower()}",
-        description=f"Will a flight from {origin} land more than 15 minutes late?",
         task="binary",
         label="arr_delay_15",
-        team="passengers",
-        tier=1,
         features=(*WEATHER, *SCHEDULE, *LIVE, *PLACE),
         upstream=("air_time", f"departure_delay_{origin.lower()}", "route_embedding"),
         origin=origin,
-        consumers=("passenger_app",),
     )
 
 
 def _missed_connection(origin: str) -> FlightModel:
     return FlightModel(
         model_id=f"missed_connection_{origin.lower()}",
-        description=f"Will passengers from {origin} land so late (45 minutes) that they miss their next flight?",
         task="binary",
         label="arr_delay_45",
-        team="passengers",
-        tier=2,
         features=("hour", "dow", "distance", "precip", "visib", "incoming_delay", "origin_delay_3h"),
         upstream=(f"arrival_delay_{origin.lower()}",),
         origin=origin,
-        consumers=("rebooking_desk",),
     )
 
 
 FLEET: tuple[FlightModel, ...] = (
     FlightModel(
         model_id="route_embedding",
-        description="Four numbers per route that say how its delays and times behave",
         task="embedding",
         label="none",
-        team="network",
-        tier=2,
         features=("origin", "dest", "distance", "dest_longitude"),
     ),
     FlightModel(
         model_id="plane_reliability",
-        description="How likely is a plane of this make and age to leave late?",
         task="binary",
         label="dep_delay_15",
-        team="maintenance",
-        tier=4,
         features=(*PLANE, "carrier", "incoming_delay", "incoming_age"),
         iterations=40,
-        consumers=("hangar_planning",),
     ),
     FlightModel(
         model_id="weather_disruption",
-        description="How likely is a departure more than an hour late in this weather?",
         task="binary",
         label="dep_delay_60",
-        team="network",
-        tier=3,
         features=(*WEATHER, "hour", "origin"),
         iterations=40,
     ),
     FlightModel(
         model_id="air_time",
-        description="How many minutes will the flight be in the air?",
         task="regression",
         label="air_time",
-        team="network",
-        tier=3,
         features=("distance", "wind_dir", "wind_speed", "pressure", "temp", "hour", "carrier", *PLACE, "seats"),
         upstream=("route_embedding",),
-        consumers=("fuel_planning",),
     ),
     *(_departure_delay(origin) for origin in ("EWR", "JFK", "LGA")),
     *(_arrival_delay(origin) for origin in ("EWR", "JFK", "LGA")),
     *(_missed_connection(origin) for origin in ("EWR", "JFK", "LGA")),
     FlightModel(
         model_id="crew_overtime",
-        description="How many minutes from gate to gate must the crew be paid for?",
         task="regression",
         label="elapsed",
-        team="operations",
-        tier=3,
         features=("distance", "hour", "dow", "carrier", "seats", "origin_delay_3h", *PLACE),
         upstream=("air_time", "arrival_delay_ewr", "arrival_delay_jfk", "arrival_delay_lga"),
-        consumers=("crew_planning",),
     ),
 )
 BY_ID: Mapping[str, FlightModel] = {model.model_id: model for model in FLEET}
