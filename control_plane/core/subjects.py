@@ -79,11 +79,18 @@ def _node_ids(event: Event) -> list[str]:
     return found
 
 
-NODE_FIELDS = ("upstream", "downstream", "node_id", "upstream_id", "downstream_id", "scope")
+NODE_FIELDS = ("upstream", "downstream", "node_id", "new_node_id", "scope")
 """What a field is called that holds a node; the scope of a policy may be one."""
+
+NODE_LISTS = ("inputs", "outputs")
+"""What a field is called that holds the nodes of a run."""
 
 
 def _ends(entry: Any) -> list[str]:
-    """The nodes that one entry (a node, a dependency, the key of an edge) names."""
-    values = (getattr(entry, name, None) for name in NODE_FIELDS)
-    return [value for value in values if isinstance(value, str)]
+    """The nodes that one entry (a node, a dependency, the change of an edge, a run) names."""
+    values = [getattr(entry, name, None) for name in NODE_FIELDS]
+    found = [value for value in values if isinstance(value, str)]
+    for name in NODE_LISTS:
+        for node in getattr(entry, name, ()):
+            found.extend(_ends(node))
+    return found

@@ -19,6 +19,7 @@ UNDRAWN = frozenset(
         *("VersionRegistered", "LoadChecked", "CoverageAlertRaised", "CoverageAlertCleared", "CascadeCooldownStarted"),
         *("RetrainRequested", "RetrainJoined", "RetrainLeased", "LeaseRenewed", "AttemptEnded", "RetrainEnded"),
         *("RolloutStarted", "ValidationReported", "RolloutEnded"),
+        *("LineageReported", "LineagePolicySet", "UnfinishedRunsDropped"),
         *("LimitsSet", "RetrainingHeld", "RetrainingReleased", "ClockAdvanced"),
     }
 )

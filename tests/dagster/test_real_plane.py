@@ -6,12 +6,14 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from runway_client import Runway, connect, messages, to_duration
+from runway_client import Runway, Why, connect, messages, to_duration
 
+from assets.following import Following, Topic
 from assets.grpc_plane import GrpcPlane
 from assets.location import build_definitions
 from assets.sensors.lease import run_request
 from assets.trainer import TrainingOrder
+from control_plane.app import limits
 from tests.api.served_plane import ServedPlane
 from tests.dagster.worlds import FakeTrainer
 
@@ -54,12 +56,16 @@ class RealWorld:
             )
         )
         self.fleet = self.connect().fleet()
-        self.defs = build_definitions(self.fleet, self.connect, {"flights": lambda: self.trainer}, linger_s=0)
+        self.following = Following(self.connect, self.fleet.revision)
+        self.defs = build_definitions(
+            self.fleet, self.connect, {"flights": lambda: self.trainer}, news=self.following, linger_s=0
+        )
 
     def connect(self) -> GrpcPlane:
         return GrpcPlane(self.served.address, retry_for_s=0.0)
 
     def tick(self, name: str, cursor: str | None = None) -> dg.SensorResult:
+        assert self.following.wait_for(self.served.plane.node.revision, 20)
         repository = self.defs.get_repository_def()
         context = dg.build_sensor_context(self.instance, cursor=cursor, repository_def=repository, sensor_name=name)
         found = repository.get_sensor_def(name)(context)
@@ -84,11 +90,14 @@ class RealWorld:
 
 @pytest.fixture
 def real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RealWorld]:
+    monkeypatch.setattr(limits, "WATCH_PROGRESS_S", 0.05)
     served = ServedPlane(tmp_path, monkeypatch)
     try:
         served.start()
         with dg.DagsterInstance.ephemeral() as instance, connect(served.address, "tests") as runway:
-            yield RealWorld(instance, served, runway)
+            world = RealWorld(instance, served, runway)
+            yield world
+            world.following.close()
         served.stop()
     finally:
         served.close()
@@ -192,3 +201,34 @@ def test_verdicts_limits_and_versions_are_read(real: RealWorld) -> None:
     assert plane.evaluate("air_time").version == 1
     real.tick("show_staleness")
     assert real.instance.fetch_observations(dg.AssetKey(["air_time"]), limit=1).records
+
+
+def test_changes_are_heard_through_a_restart(real: RealWorld) -> None:
+    following, loaded = real.following, real.fleet
+    assert following.wait_for(loaded.revision, 20)
+    assert following.changed(Topic.FLEET, loaded.revision) is None
+    real.served.stop()
+    real.served.start()
+    real.runway.registry.register_model(
+        messages.Model(model_id="newcomer", team="net", tier=messages.TIER_3, task_type=messages.TASK_TYPE_BINARY)
+    )
+    real.runway.graph.declare_dependencies(
+        [messages.Dependency(upstream_id="model:newcomer", downstream_id="model:air_time")]
+    )
+    assert following.wait_for(real.served.plane.node.revision, 20)
+    changed = following.changed(Topic.FLEET, loaded.revision)
+    assert changed is not None
+    assert changed > loaded.revision
+    assert following.changed(Topic.PRODUCTION, loaded.revision) is None
+    drawn = real.connect().fleet()
+    (newcomer,) = [model for model in drawn.models if model.model_id == "newcomer"]
+    assert (newcomer.owner, newcomer.deprecated) == ("", False)
+    real.runway.registry.set_lifecycle("newcomer", messages.LIFECYCLE_STATE_DEPRECATED, why=Why(reason="old"))
+    assert [model.model_id for model in real.connect().fleet().models if model.deprecated] == ["newcomer"]
+    real.runway.registry.set_lifecycle(
+        "newcomer", messages.LIFECYCLE_STATE_RETIRED, force=True, why=Why(reason="a test")
+    )
+    after = real.connect().fleet()
+    assert "newcomer" not in {model.model_id for model in after.models}
+    assert "newcomer" not in {node.slug for node in after.nodes}
+    assert not [edge for edge in after.dependencies if "model:newcomer" in (edge.upstream, edge.downstream)]
