@@ -20,7 +20,7 @@ from control_plane.api.convert.graph import (
 from control_plane.api.convert.impact_rows import ImpactRows
 from control_plane.api.interceptors import Context
 from control_plane.api.plane import Plane
-from control_plane.core.commands import DeclareDependencies, DeclareNodes, RetractDependencies
+from control_plane.core.commands import DeclareDependencies, DeclareNodes, RemoveNodes, RenameNode, RetractDependencies
 from control_plane.core.graph.causes import common_causes
 from control_plane.core.graph.impact import Impact, impact, upstream
 from control_plane.core.graph.paths import PATHS_MAX, all_paths
@@ -47,6 +47,31 @@ class GraphServicer(graph_pb2_grpc.GraphServiceServicer):
         command = DeclareNodes(nodes=tuple(node_from(one, index) for index, one in enumerate(request.nodes)))
         outcome = await self._plane.submit(command, request.mutation)
         return graph_pb2.DeclareNodesResponse(changed=outcome.result.changed, revision=outcome.revision)
+
+    async def RemoveNodes(  # noqa: N802
+        self, request: graph_pb2.RemoveNodesRequest, context: Context
+    ) -> graph_pb2.RemoveNodesResponse:
+        """Remove nodes."""
+        ids = tuple(parse_node_id(text, f"node_ids[{place}]") for place, text in enumerate(request.node_ids))
+        outcome = await self._plane.submit(RemoveNodes(node_ids=ids), request.mutation)
+        return graph_pb2.RemoveNodesResponse(changed=outcome.result.changed, revision=outcome.revision)
+
+    async def RenameNode(  # noqa: N802
+        self, request: graph_pb2.RenameNodeRequest, context: Context
+    ) -> graph_pb2.RenameNodeResponse:
+        """Give a node another id."""
+        command = RenameNode(
+            node_id=parse_node_id(request.node_id), new_node_id=parse_node_id(request.new_node_id, "new_node_id")
+        )
+        outcome = await self._plane.submit(command, request.mutation)
+        graph = outcome.state.graph
+        # Checked only, the node still has its old id; and who asks late may find it gone again.
+        shown = next((one for one in (command.new_node_id, command.node_id) if graph.has_node(one)), None)
+        renamed = graph_pb2.Node(node_id=command.new_node_id) if shown is None else node(graph.node(shown))
+        renamed.node_id = command.new_node_id
+        return graph_pb2.RenameNodeResponse(
+            node=renamed, dependencies=outcome.result.dependencies, revision=outcome.revision
+        )
 
     async def DeclareDependencies(  # noqa: N802
         self, request: graph_pb2.DeclareDependenciesRequest, context: Context

@@ -1,5 +1,6 @@
 """A small fleet as canned answers of `ControlPlaneFake`, for tests of what the command line prints."""
 
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -131,12 +132,15 @@ UNKNOWN = staleness_pb2.Staleness(
 STANDINGS = {standing.model_id: standing for standing in (STALE, FRESH, UNKNOWN)}
 
 REACHED = [
-    graph_pb2.Reached(node_id="feature:temp", wave=1, distance=1, path=["dataset:weather", "feature:temp"]),
+    graph_pb2.Reached(
+        node_id="feature:temp", wave=1, distance=1, path=["dataset:weather", "feature:temp"], path_count=1
+    ),
     graph_pb2.Reached(
         node_id="model:air_time",
         wave=2,
         distance=2,
         path=["dataset:weather", "feature:temp", "model:air_time"],
+        path_count=1,
         owner="anna@example.com",
         team="flight_ops",
         tier=messages.TIER_1,
@@ -146,6 +150,7 @@ REACHED = [
         wave=3,
         distance=3,
         path=["dataset:weather", "feature:temp", "model:air_time", "model:arrival_delay_jfk"],
+        path_count=2,
         owner="boris@example.com",
         team="passenger_experience",
         tier=messages.TIER_2,
@@ -258,11 +263,92 @@ def _version(number: int, days: int) -> registry_pb2.ModelVersion:
 def _impact(request: Any, _context: Any) -> graph_pb2.GetImpactResponse:
     if request.node_id not in NODES:
         raise not_found("NODE_NOT_FOUND", f"there is no node {request.node_id}")
-    reached = [r for r in REACHED if not request.depth_max or r.distance <= request.depth_max]
+    wanted = request.filter
+    near = [r for r in REACHED if not wanted.depth_max or r.distance <= wanted.depth_max]
     if request.node_id != "dataset:weather":
-        reached = []
+        near = []
+    kinds = Counter(r.node_id.partition(":")[0] for r in near)
+    names = {graph_pb2.NodeKind.Name(kind).removeprefix("NODE_KIND_").lower() for kind in wanted.kinds}
+    reached = [r for r in near if not names or r.node_id.partition(":")[0] in names]
+    deeper = len(REACHED) - len(near) if wanted.depth_max else 0
     return graph_pb2.GetImpactResponse(
-        reached=reached, waves=max((r.wave for r in reached), default=0), complete=True, revision=42
+        reached=reached,
+        waves=len(reached),
+        completeness=graph_pb2.Completeness(
+            complete=not deeper,
+            reasons=[f"{deeper} nodes lie deeper than {wanted.depth_max}"] if deeper else [],
+            oldest_lineage_at=before(days=3) if near else None,
+            oldest_lineage_age=to_duration(timedelta(days=3)) if near else None,
+            suspect_edges=1 if near else 0,
+        ),
+        summary=graph_pb2.ImpactSummary(
+            by_kind=kinds,
+            models_by_tier=Counter(int(r.tier) for r in near if r.tier),
+            tier_1_models=[r.node_id for r in near if r.tier == messages.TIER_1],
+            owners=sorted({r.owner for r in near if r.owner}),
+            teams=sorted({r.team for r in near if r.team}),
+            retrain_gpu_hours=12.5,
+            retrain_cost_unknown=1,
+        ),
+        revision=42,
+    )
+
+
+def _paths(request: Any, _context: Any) -> graph_pb2.ListPathsResponse:
+    found = [r.path for r in REACHED if (r.path[0], r.path[-1]) == (request.from_node_id, request.to_node_id)]
+    more = [["dataset:weather", "feature:temp", "feature:wind", "model:air_time"]] if found else []
+    return graph_pb2.ListPathsResponse(
+        paths=[graph_pb2.Path(node_ids=path) for path in [*found, *more]],
+        total="3" if found else "0",
+        complete=not found,
+        incomplete_reason="1 of 3 paths left out: the limit is 2" if found else "",
+    )
+
+
+def _causes(request: Any, _context: Any) -> graph_pb2.GetCommonCausesResponse:
+    if "consumer:air_time" in request.node_ids:
+        return graph_pb2.GetCommonCausesResponse()
+    return graph_pb2.GetCommonCausesResponse(
+        causes=[
+            graph_pb2.CommonCause(node_id="feature:temp", distance=2, nearest=True, team="data"),
+            graph_pb2.CommonCause(node_id="dataset:weather", distance=3, root=True, owner="cleo@example.com"),
+        ]
+    )
+
+
+def _diff(request: Any, _context: Any) -> graph_pb2.DiffGraphResponse:
+    edge = graph_pb2.Dependency(upstream_id="dataset:weather", downstream_id="feature:temp", type=5)
+    return graph_pb2.DiffGraphResponse(
+        nodes_added=[graph_pb2.Node(node_id="feature:wind", owner="cleo@example.com")],
+        nodes_changed=[
+            graph_pb2.NodeChange(
+                before=graph_pb2.Node(node_id="feature:temp", owner="anna"),
+                after=graph_pb2.Node(node_id="feature:temp", owner="ben"),
+            )
+        ],
+        dependencies_removed=[edge],
+        from_revision=getattr(request, "from").as_of_revision,
+        to_revision=42,
+    )
+
+
+def _preview(request: Any, _context: Any) -> graph_pb2.PreviewChangeResponse:
+    if not (request.retire_node_ids or request.remove):
+        return graph_pb2.PreviewChangeResponse(
+            completeness=graph_pb2.Completeness(complete=True),
+            refusals=[
+                "feature:temp cannot depend on model:air_time: that closes the cycle "
+                "model:air_time -> feature:temp -> model:air_time"
+            ],
+        )
+    reached = _impact(graph_pb2.GetImpactRequest(node_id="dataset:weather"), None)
+    return graph_pb2.PreviewChangeResponse(
+        affected=reached.reached,
+        waves=3,
+        completeness=graph_pb2.Completeness(complete=True),
+        summary=reached.summary,
+        orphaned=["model:air_time"],
+        directly_hit=["model:air_time"],
     )
 
 
@@ -409,9 +495,19 @@ def serve_fleet(fake: ControlPlaneFake) -> None:
         "GraphService/GetUpstream": lambda _request, _context: graph_pb2.GetUpstreamResponse(
             reached=[graph_pb2.Reached(node_id="dataset:weather", wave=1, distance=1)],
             waves=1,
-            complete=False,
-            incomplete_reason="more than 100,000 nodes",
+            completeness=graph_pb2.Completeness(complete=False, reasons=["more than 100,000 nodes"]),
+            summary=graph_pb2.ImpactSummary(by_kind={"dataset": 1}),
         ),
+        "GraphService/ListPaths": _paths,
+        "GraphService/GetCommonCauses": _causes,
+        "GraphService/PreviewChange": _preview,
+        "GraphService/RemoveNodes": lambda request, _context: graph_pb2.RemoveNodesResponse(
+            changed=len(request.node_ids), revision=43
+        ),
+        "GraphService/RenameNode": lambda request, _context: graph_pb2.RenameNodeResponse(
+            node=graph_pb2.Node(node_id=request.new_node_id), dependencies=2, revision=43
+        ),
+        "GraphService/DiffGraph": _diff,
         "GraphService/GetGraph": lambda _request, _context: graph,
         "GroundTruthService/GetCoverage": _coverage,
         "GroundTruthService/GetPerformance": _performance,

@@ -257,7 +257,8 @@ def test_requests_say_what_was_asked(fake: ControlPlaneFake, runway: Runway) -> 
     fake.answers["OperationsService/AdvanceClock"] = lambda request, _context: operations_pb2.AdvanceClockResponse(
         now=request.now
     )
-    impact = runway.graph.get_impact("dataset:weather", kinds=[graph_pb2.NODE_KIND_MODEL], include_paths=True)
+    wanted = graph_pb2.ImpactFilter(kinds=[graph_pb2.NODE_KIND_MODEL], paths=graph_pb2.PATHS_SHORTEST)
+    impact = runway.graph.get_impact("dataset:weather", wanted, as_of=7)
     runway.retraining.report_success("rt_000001_a1", "token", 3, duration=timedelta(seconds=90))
     runway.retraining.report_failure("rt_000001_a1", "token", "out of memory", permanent=True)
     runway.registry.get_version("air_time", alias="production")
@@ -266,6 +267,8 @@ def test_requests_say_what_was_asked(fake: ControlPlaneFake, runway: Runway) -> 
     now = datetime(2013, 3, 1, 12, tzinfo=UTC)
 
     assert impact.waves == 2
+    asked = fake.requests("GraphService/GetImpact")[0]
+    assert (asked.filter, asked.read.as_of_revision) == (wanted, 7)
     assert runway.operations.advance_clock(now) == now
     success, failed = fake.requests("RetrainingService/ReportAttempt")
     assert (success.succeeded_version, success.duration.seconds) == (3, 90)

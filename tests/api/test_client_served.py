@@ -112,9 +112,9 @@ def flights(hour: int, rows: int = 50) -> tuple[PredictionBatch, OutcomeBatch]:
 def test_a_fleet_is_read_back(runway: Runway) -> None:
     assert [model.model_id for model in runway.registry.list_models()] == ["air_time", "arrival_delay"]
     assert runway.registry.get_version("air_time", alias="production").version == 1
-    impact = runway.graph.get_impact("dataset:weather", include_paths=True, min_revision=runway.revision)
+    impact = runway.graph.get_impact("dataset:weather", min_revision=runway.revision)
     assert [one.node_id for one in impact.reached] == ["feature:temp", "model:air_time", "model:arrival_delay"]
-    assert impact.complete
+    assert impact.completeness.complete
     asked = runway.retraining.request_retrain("air_time", ignore_cooldown=True, why=Why(reason="because"))
     again = runway.retraining.request_retrain("air_time", why=Why(reason="because"))
     assert (asked.created, again.created) == (True, False)

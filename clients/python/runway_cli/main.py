@@ -78,6 +78,16 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
 
+class DefaultGroup(LazyGroup):
+    """A group that is also a command: whatever is no command of it goes to `show`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does, with `show` put in where no command is named."""
+        if not args or (args[0] not in self.lazy and args[0] not in ("-h", "--help")):
+            args = ["show", *args]
+        return super().parse_args(ctx, args)
+
+
 def _group(about: str, **commands: Lazy) -> LazyGroup:
     lazy = {name.replace("_", "-"): entry for name, entry in commands.items()}
     return LazyGroup(help=about, lazy=lazy, no_args_is_help=True)
@@ -113,13 +123,30 @@ ROLLOUTS = _group(
     roll_back=Lazy("rollouts:roll_back", "Put the version before back into production."),
 )
 
+GRAPH = DefaultGroup(
+    help="The whole dependency graph, and how it changed.",
+    lazy={
+        "show": Lazy("graph:show_graph", "Every edge, upstream first; `runway graph` alone does this."),
+        "diff": Lazy("what_if:show_diff", "What changed in the graph between two moments."),
+    },
+)
+NODES = _group(
+    "Datasets, features and consumers; models have commands of their own.",
+    rename=Lazy("what_if:rename_node", "Give a node another id; its edges and evidence move along."),
+    remove=Lazy("what_if:remove_nodes", "Remove nodes that have no dependencies left."),
+)
+
 COMMANDS: dict[str, Lazy | click.Command] = {
     "status": Lazy("operations:show_status", "Is the control plane well, and what is it doing."),
     "models": MODELS,
     "versions": VERSIONS,
     "staleness": STALENESS,
     "impact": Lazy("graph:show_impact", "What is reached if this node changes, by wave."),
-    "graph": Lazy("graph:show_graph", "The whole dependency graph."),
+    "what-if": Lazy("what_if:show_what_if", "What a change would reach that is not made yet."),
+    "causes": Lazy("graph:show_causes", "What several nodes all stand on: where to look when they went bad."),
+    "paths": Lazy("graph:list_paths", "How a change of one node gets to another: every path."),
+    "graph": GRAPH,
+    "nodes": NODES,
     "retrains": RETRAINS,
     "rollouts": ROLLOUTS,
     "coverage": Lazy("truth:show_coverage", "How much of the truth about a model has arrived."),
