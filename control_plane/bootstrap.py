@@ -20,6 +20,7 @@ from control_plane.adapters.postgres.snapshots import PostgresSnapshotStore
 from control_plane.api.fleet import FleetServicer
 from control_plane.api.graph import GraphServicer
 from control_plane.api.ground_truth import GroundTruthServicer
+from control_plane.api.lineage import LineageServicer
 from control_plane.api.operations import OperationsServicer
 from control_plane.api.plane import Plane
 from control_plane.api.policies import PolicyServicer
@@ -96,6 +97,7 @@ class ControlPlane:
                 rollout=RolloutServicer(plane),
                 policies=PolicyServicer(plane),
                 fleet=FleetServicer(plane),
+                lineage=LineageServicer(plane),
                 operations=OperationsServicer(
                     plane=plane,
                     node=self.node,

@@ -19,6 +19,7 @@ from runway.v1 import (
     graph_pb2_grpc,
     ground_truth_pb2,
     ground_truth_pb2_grpc,
+    lineage_pb2_grpc,
     operations_pb2,
     operations_pb2_grpc,
     policies_pb2,
@@ -37,6 +38,7 @@ from control_plane.api.fleet import FleetServicer
 from control_plane.api.graph import GraphServicer
 from control_plane.api.ground_truth import GroundTruthServicer
 from control_plane.api.interceptors import Chain
+from control_plane.api.lineage import LineageServicer
 from control_plane.api.operations import OperationsServicer
 from control_plane.api.policies import PolicyServicer
 from control_plane.api.registry import RegistryServicer
@@ -67,6 +69,7 @@ class Servicers:
     operations: OperationsServicer
     policies: PolicyServicer
     fleet: FleetServicer
+    lineage: LineageServicer
 
 
 class Server:
@@ -96,6 +99,7 @@ class Server:
         retraining_pb2_grpc.add_RetrainingServiceServicer_to_server(servicers.retraining, self._server)
         rollout_pb2_grpc.add_RolloutServiceServicer_to_server(servicers.rollout, self._server)
         operations_pb2_grpc.add_OperationsServiceServicer_to_server(servicers.operations, self._server)
+        lineage_pb2_grpc.add_LineageServiceServicer_to_server(servicers.lineage, self._server)
         policies_pb2_grpc.add_PolicyServiceServicer_to_server(servicers.policies, self._server)
         fleet_pb2_grpc.add_FleetServiceServicer_to_server(servicers.fleet, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -141,6 +145,7 @@ def _names() -> Sequence[str]:
         operations_pb2,
         policies_pb2,
         fleet_pb2,
+        lineage_pb2,
     )
     return [service.full_name for file in files for service in file.DESCRIPTOR.services_by_name.values()]
 

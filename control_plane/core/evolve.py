@@ -106,18 +106,11 @@ def _apply(state: State, envelope: Envelope, event: Event) -> None:  # noqa: PLR
             _version_registered(state, envelope, event)
         case AliasMoved():
             _alias_moved(state, envelope, event)
-        case NodesDeclared():
-            for node in event.nodes:
-                fold.put_node(state.lineage_parts, node)
-            state.graph_revision = envelope.seq
-        case DependenciesDeclared():
-            fold.declare(state.lineage_parts, event.dependencies, envelope.seq, envelope.actor, envelope.at)
-            state.graph_revision = envelope.seq
-        case DependenciesRetracted():
-            fold.retract(state.lineage_parts, event.dependencies)
-            state.graph_revision = envelope.seq
         case (
-            NodesDiscovered()
+            NodesDeclared()
+            | DependenciesDeclared()
+            | DependenciesRetracted()
+            | NodesDiscovered()
             | NodesRemoved()
             | NodesMoved()
             | LineageReported()
@@ -127,7 +120,7 @@ def _apply(state: State, envelope: Envelope, event: Event) -> None:  # noqa: PLR
             | LineagePolicySet()
             | UnfinishedRunsDropped()
         ):
-            _lineage(state, envelope, event)
+            _graph(state, envelope, event)
         case StreakChanged():
             record = state.models[event.model_id]
             record.standing = replace(record.standing, streak=event.streak)
@@ -187,10 +180,13 @@ def _consumes(model: NodeId, consumer: str) -> Dependency:
     )
 
 
-def _lineage(
+def _graph(
     state: State,
     envelope: Envelope,
-    event: NodesDiscovered
+    event: NodesDeclared
+    | DependenciesDeclared
+    | DependenciesRetracted
+    | NodesDiscovered
     | NodesRemoved
     | NodesMoved
     | LineageReported
@@ -203,7 +199,12 @@ def _lineage(
     parts = state.lineage_parts
     versions = state.graph.topology_version, state.graph.nodes_version
     match event:
-        case NodesDiscovered():
+        case DependenciesDeclared():
+            fold.declare(parts, event.dependencies, envelope.seq, envelope.actor, envelope.at)
+            state.graph_revision = envelope.seq
+        case DependenciesRetracted():
+            fold.retract(parts, event.dependencies)
+        case NodesDeclared() | NodesDiscovered():
             for node in event.nodes:
                 fold.put_node(parts, node)
         case NodesRemoved():

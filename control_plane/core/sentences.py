@@ -88,28 +88,18 @@ def sentence(envelope: Envelope) -> str:  # noqa: PLR0912 - one line per event
             return f"{_count(len(event.dependencies), 'dependency', 'dependencies')} declared"
         case DependenciesRetracted():
             return f"{_count(len(event.dependencies), 'dependency', 'dependencies')} retracted"
-        case NodesDiscovered():
-            return f"{_count(len(event.nodes), 'node')} discovered: {_names([n.node_id for n in event.nodes])}"
-        case NodesRemoved():
-            return f"{_count(len(event.node_ids), 'node')} removed by {envelope.actor}: {_names(list(event.node_ids))}"
-        case NodesMoved():
-            return _nodes_moved(event)
-        case LineageReported():
-            return _lineage_reported(event)
-        case EdgesSettled():
-            return _edges_settled(event)
-        case OverrideSet():
-            until = f" until {event.expires_at:%Y-%m-%d %H:%M}" if event.expires_at else ""
-            verb = "does not depend" if not event.present else "depends"
-            dependency = event.dependency
-            return f"{event.owner} says that {dependency.downstream} {verb} on {dependency.upstream}{until}"
-        case OverrideCleared():
-            return _override_cleared(envelope.actor, event)
-        case LineagePolicySet():
-            return _lineage_policy(event.policy)
-        case UnfinishedRunsDropped():
-            names = _names([f"{source} {job} {run_id}" for source, job, run_id in event.runs])
-            return f"{_count(len(event.runs), 'unfinished run')} forgotten, {event.reason}: {names}"
+        case (
+            NodesDiscovered()
+            | NodesRemoved()
+            | NodesMoved()
+            | LineageReported()
+            | EdgesSettled()
+            | OverrideSet()
+            | OverrideCleared()
+            | LineagePolicySet()
+            | UnfinishedRunsDropped()
+        ):
+            return _lineage(envelope, event)
         case StreakChanged():
             return (
                 f"{event.model_id} was seen otherwise than its verdict says; the verdict stands until it is seen again"
@@ -182,6 +172,45 @@ def _metrics(metrics: tuple[Metric, ...]) -> str:
 
 def _until(wait: timedelta) -> str:
     return f" (it waits {spelled(wait)} for its cooldown)" if wait > timedelta(0) else ""
+
+
+def _lineage(
+    envelope: Envelope,
+    event: NodesDiscovered
+    | NodesRemoved
+    | NodesMoved
+    | LineageReported
+    | EdgesSettled
+    | OverrideSet
+    | OverrideCleared
+    | LineagePolicySet
+    | UnfinishedRunsDropped,
+) -> str:
+    match event:
+        case NodesDiscovered():
+            return f"{_count(len(event.nodes), 'node')} discovered: {_names([n.node_id for n in event.nodes])}"
+        case NodesRemoved():
+            return f"{_count(len(event.node_ids), 'node')} removed by {envelope.actor}: {_names(list(event.node_ids))}"
+        case NodesMoved():
+            return _nodes_moved(event)
+        case LineageReported():
+            return _lineage_reported(event)
+        case EdgesSettled():
+            return _edges_settled(event)
+        case OverrideSet():
+            until = f" until {event.expires_at:%Y-%m-%d %H:%M}" if event.expires_at else ""
+            verb = "does not depend" if not event.present else "depends"
+            dependency = event.dependency
+            return f"{event.owner} says that {dependency.downstream} {verb} on {dependency.upstream}{until}"
+        case OverrideCleared():
+            return _override_cleared(envelope.actor, event)
+        case LineagePolicySet():
+            return _lineage_policy(event.policy)
+        case UnfinishedRunsDropped():
+            names = _names([f"{source} {job} {run_id}" for source, job, run_id in event.runs])
+            return f"{_count(len(event.runs), 'unfinished run')} forgotten, {event.reason}: {names}"
+        case _:
+            assert_never(event)
 
 
 EDGE_WORDS = {

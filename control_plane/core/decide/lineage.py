@@ -102,7 +102,7 @@ def _too_many_unfinished(
     surplus = len(known) + new - UNFINISHED_RUNS_MAX
     if surplus <= 0:
         return ()
-    gone = {place for place in begun}
+    gone = set(begun)
     return tuple(place for place in known if place not in gone)[:surplus]
 
 
@@ -190,8 +190,8 @@ def set_override(state: State, command: SetOverride, now: datetime) -> Decision:
             verb = "is there" if known.present else "is not there"
             raise Refused(
                 Reason.OVERRIDE_EXISTS,
-                f"{known.owner} says that {named(dependency)} {verb} (revision {known.revision}): {known.reason}. Talk to "
-                f"them, or replace it with replace_revision {known.revision}",
+                f"{known.owner} says that {named(dependency)} {verb} (revision {known.revision}): {known.reason}. "
+                f"Talk to them, or replace it with replace_revision {known.revision}",
                 owner=known.owner,
                 override_reason=known.reason,
                 revision=str(known.revision),

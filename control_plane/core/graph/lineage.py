@@ -1,6 +1,6 @@
 """The ledger: for every edge all that speaks for it and against it, and what follows from that.
 
-Theory of operation. The graph holds only edges that count; why an edge counts, or does not, is here. Three voices speak:
+Theory of operation. The graph holds only edges that count; why an edge counts, or does not, is here. Three voices:
 
 - a *declaration*: somebody said that the edge is there, at a revision;
 - *sightings*: completed runs of a job, told by a source, read the upstream node and wrote the downstream one; one

@@ -100,7 +100,7 @@ class LineageRun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class EdgeChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One edge that changes its state. `before` None: nothing was known of it. `cycle`: first node repeated at the end."""
+    """One edge that changes its state. `before` None: nothing was known. `cycle`: first node repeated at the end."""
 
     upstream: NodeId
     downstream: NodeId

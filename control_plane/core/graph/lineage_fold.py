@@ -1,7 +1,7 @@
 """What each event of lineage does to the ledger, the graph and the times of discovered edges, which go together.
 
-`absorb` is what `decide` asks beforehand ("what would these runs show?") and the fold does afterwards: one function, run
-on an overlay, so that the two cannot differ.
+`absorb` is what `decide` asks beforehand ("what would these runs show?") and the fold does afterwards: one function,
+run on an overlay, so that the two cannot differ.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
@@ -214,7 +214,7 @@ def report(parts: Parts, runs: Iterable[LineageRun], at: datetime) -> None:
     absorbed = absorb(graph, ledger, runs, at)
     for job_key, job in absorbed.jobs.changed.items():
         ledger.put_job(job_key, job)
-    for key, record in absorbed.records.changed.items():
+    for record in absorbed.records.changed.values():
         ledger.put(record)
         _put_time(ledger, times, record)
     for told in absorbed.new:
