@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import pytest
 from google.rpc import code_pb2
+from runway.v1 import common_pb2, operations_pb2, registry_pb2, staleness_pb2
 from runway_cli.impact_text import PathWords
 from runway_cli.main import COMMANDS, LazyGroup, run
 from runway_cli.page import Column, Page, fit
@@ -347,6 +348,69 @@ def test_watch_prints_what_happens_until_it_ends(runway: Runner, fake: ControlPl
     assert ran.err.splitlines()[-1] == "runway: revision 42 is gone: begin at 70"
     assert "ended the watch" in ran.err
     assert ran.code == 1
+
+
+def test_watch_asks_for_models_teams_and_kinds(runway: Runner, fake: ControlPlaneFake) -> None:
+    served = fake.answers["OperationsService/Watch"]
+
+    def once(request: object, context: object) -> object:
+        fake.failures["OperationsService/Watch"].append(failure(code_pb2.INTERNAL, "INTERNAL", "enough"))
+        return served(request, context)  # type: ignore[arg-type]
+
+    fake.answers["OperationsService/Watch"] = once
+    ran = runway("watch --since 39 --model model:air_time --team flight_ops --kind VerdictChanged --kind ClockAdvanced")
+    assert "the clock stands at 06:00" in ran.out
+    request = fake.requests("OperationsService/Watch")[0]
+    assert (request.after_revision, list(request.model_ids), list(request.teams), list(request.kinds)) == (
+        39,
+        ["air_time"],
+        ["flight_ops"],
+        ["VerdictChanged", "ClockAdvanced"],
+    )
+    assert "did you mean flight_ops?" in runway("watch --team fligth_ops").err
+    assert "leave out --since" in runway("watch --snapshot --since 3").err
+
+
+def test_watch_begins_with_the_models_as_they_are(runway: Runner, fake: ControlPlaneFake) -> None:
+    item = operations_pb2.SnapshotItem(
+        model=registry_pb2.Model(
+            model_id="air_time", team="flight_ops", tier=common_pb2.TIER_1, aliases={"production": 3}
+        ),
+        staleness=staleness_pb2.Staleness(verdict=staleness_pb2.VERDICT_STALE),
+    )
+
+    def serve(request: operations_pb2.WatchRequest, _context: object) -> Iterator[operations_pb2.WatchResponse]:
+        assert request.include_snapshot
+        yield operations_pb2.WatchResponse(snapshot_items=[item])
+        yield operations_pb2.WatchResponse(snapshot_end=operations_pb2.SnapshotEnd(revision=42))
+        raise failure(code_pb2.INTERNAL, "INTERNAL", "enough")
+
+    fake.answers["OperationsService/Watch"] = serve
+    assert runway("watch --snapshot").out == (
+        "air_time (tier 1, team flight_ops) is STALE, version 3 in production\n"
+        "1 model at revision 42; now what happens:\n"
+    )
+    lines = [json.loads(line) for line in runway("watch --snapshot --json").out.splitlines()]
+    assert lines[0]["snapshot_items"][0]["model"]["model_id"] == "air_time"
+    assert lines[1]["snapshot_end"]["revision"] == "42"
+
+
+@pytest.mark.parametrize("command", ["watch --since 3 --kind verdictchange", "events --kind verdictchange"])
+def test_a_kind_that_does_not_exist_is_answered_with_those_it_may_be(
+    runway: Runner, fake: ControlPlaneFake, command: str
+) -> None:
+    wrong = failure(
+        code_pb2.INVALID_ARGUMENT,
+        "INVALID_ARGUMENT",
+        "kinds[0]: there is no kind of event 'verdictchange'",
+        violations=[("kinds[0]", "there is no kind of event 'verdictchange'; the metadata lists them")],
+        known_kinds="AliasMoved,StreakChanged,VerdictChanged",
+    )
+    fake.failures["OperationsService/Watch"].append(wrong)
+    fake.failures["OperationsService/ListEvents"].append(wrong)
+    ran = runway(command)
+    assert ran.code == 2
+    assert ran.err.splitlines()[0] == "runway: there is no kind of event 'verdictchange': did you mean VerdictChanged?"
 
 
 JSON_COMMANDS = {
