@@ -9,6 +9,7 @@ from control_plane.api.interceptors import Context, violations_of
 from control_plane.api.plane import Plane, digest_of
 from control_plane.core.decide.fleet import FleetPlan, plan_fleet
 from control_plane.core.errors import Invalid, Reason, Refused
+from control_plane.core.state import State
 
 PLANS_MAX = 3
 """How often a plan is made anew because something else changed the fleet before it could be applied."""
@@ -28,25 +29,27 @@ class FleetServicer(fleet_pb2_grpc.FleetServiceServicer):
         A large manifest takes a while to read; that happens in a thread, so that others are served meanwhile.
         """
         reading = await asyncio.to_thread(_read, request)
-        if request.mutation.validate_only:
-            state = await self._plane.read(common_pb2.ReadOptions())
-            plan = plan_fleet(state, reading.command)
-            return plan_message(plan, reading.told(plan.violations), state.revision)
-        if reading.violations:
-            state = await self._plane.read(common_pb2.ReadOptions())
-            raise Invalid(Reason.INVALID_ARGUMENT, *reading.told(plan_fleet(state, reading.command).violations))
+        if request.mutation.validate_only or reading.violations:
+            plan, state = await self._plan(reading)
+            problems = reading.told(plan.violations)
+            if not request.mutation.validate_only:
+                raise Invalid(Reason.INVALID_ARGUMENT, *problems)
+            return plan_message(plan, problems, state.revision)
         plan, revision = await self._applied(request, reading)
         return plan_message(plan, (), revision)
+
+    async def _plan(self, reading: ReadManifest) -> tuple[FleetPlan, State]:
+        state = await self._plane.read(common_pb2.ReadOptions())
+        return plan_fleet(state, reading.command, self._plane.now()), state
 
     async def _applied(self, request: fleet_pb2.ApplyFleetRequest, reading: ReadManifest) -> tuple[FleetPlan, int]:
         """Apply; the plan that was applied tells the caller what happened."""
         digest = await asyncio.to_thread(digest_of, request)
         for left in range(PLANS_MAX - 1, -1, -1):
-            plan = plan_fleet(await self._plane.read(common_pb2.ReadOptions()), reading.command)
+            plan, _ = await self._plan(reading)
             etag = request.plan_etag or (plan.etag if left and not plan.violations else "")
             try:
-                command = reading.command.agreed(etag)
-                outcome = await self._plane.submit(command, request.mutation, digest=digest)
+                outcome = await self._plane.submit(reading.command.agreed(etag), request.mutation, digest=digest)
             except Refused as error:
                 if error.reason is not Reason.ETAG_MISMATCH or request.plan_etag or not left:
                     raise

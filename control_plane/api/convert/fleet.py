@@ -11,8 +11,9 @@ from control_plane.api.convert.graph import TYPES_FROM, dependency, node, usual_
 from control_plane.api.convert.policies import overrides_from, policies_message, policy_change
 from control_plane.api.convert.registry import facts_from, facts_message
 from control_plane.core.commands import ApplyFleet
-from control_plane.core.decide.fleet import FleetPlan, declared_dependencies, implied
+from control_plane.core.decide.fleet import FleetPlan
 from control_plane.core.decide.fleet_changes import Action, Change
+from control_plane.core.decide.fleet_draft import declared_dependencies, implied
 from control_plane.core.errors import Invalid, Violation
 from control_plane.core.graph.facts import Dependency, Node, NodeKind
 from control_plane.core.ids import SLUG, ModelId, NodeId, TeamId

@@ -26,12 +26,12 @@ from control_plane.core.commands import (
     RegisterModel,
     RegisterVersion,
     ReleaseRetraining,
+    RemoveAlias,
     RemoveNodes,
     RenameNode,
-    ReportLineage,
-    RemoveAlias,
     RenewLease,
     ReportFailure,
+    ReportLineage,
     ReportLoadCheck,
     ReportSuccess,
     ReportValidation,
@@ -42,8 +42,8 @@ from control_plane.core.commands import (
     SetLimits,
     SetLineagePolicy,
     SetOverride,
-    SettleLineage,
     SetPolicies,
+    SettleLineage,
     UpdateModel,
 )
 from control_plane.core.decide import (
@@ -104,7 +104,7 @@ def decide(state: State, command: Command, now: datetime) -> Decision:  # noqa: 
         case SettleLineage():
             return lineage.settle_lineage(state, now)
         case ApplyFleet():
-            return fleet.apply_fleet(state, command)
+            return fleet.apply_fleet(state, command, now)
         case RecordEvaluation():
             return staleness.record_evaluation(state, command)
         case RecordCoverage():

@@ -13,39 +13,33 @@ The rules themselves are those of the registry, the policies and the graph; here
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from datetime import datetime
 
-from control_plane.core.commands import ApplyFleet, Result
+from control_plane.core.commands import (
+    ApplyFleet,
+    Result,
+)
 from control_plane.core.decide import fleet_changes
 from control_plane.core.decide.decision import Decision
 from control_plane.core.decide.fleet_changes import Action, Change
+from control_plane.core.decide.fleet_draft import Draft, edge_text, implied
+from control_plane.core.decide.fleet_graph import plan_dependencies, plan_nodes, prune_dependencies, prune_nodes
 from control_plane.core.decide.policies import ValueChange, facts_changes, scope_violations
 from control_plane.core.errors import Invalid, Reason, Refused, Violation
 from control_plane.core.events import (
-    DependenciesDeclared,
-    DependenciesRetracted,
     Event,
     ModelRegistered,
     ModelUpdated,
-    NodesDeclared,
-    NodesRemoved,
     PoliciesSet,
     encode_event,
 )
-from control_plane.core.graph.dependency_graph import DependencyGraph
-from control_plane.core.graph.facts import Dependency, DependencyType, Node, NodeKind
-from control_plane.core.graph.rules import dependency_problems
-from control_plane.core.ids import ModelId, NodeId, TeamId, model_node
-from control_plane.core.policies import Overrides, is_scope, normal, overrides_violations
+from control_plane.core.graph.facts import Node
+from control_plane.core.ids import ModelId, TeamId, model_node
+from control_plane.core.policies import is_scope, normal, overrides_violations
 from control_plane.core.registry.rules import facts_violations
 from control_plane.core.registry.types import ModelFacts, TaskType
 from control_plane.core.state import State
-
-T = TypeVar("T")
-
-EVENT_ENTRIES_MAX = 5_000
-"""Nodes or dependencies in one event: a few hundred kilobytes, so that nobody who reads the log meets a giant."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,37 +61,14 @@ class FleetPlan:
         return digest.hexdigest()[:32]
 
 
-@dataclass(slots=True, kw_only=True)
-class _Draft:
-    """A plan in the making: what was found so far, and the fleet as it would be."""
-
-    graph: DependencyGraph
-    facts: dict[ModelId, ModelFacts]
-    """Of every model, after the manifest."""
-    scopes: dict[str, Overrides] = field(default_factory=dict)
-    """Scopes that say something else after it."""
-    changes: list[Change] = field(default_factory=list)
-    violations: list[Violation] = field(default_factory=list)
-    policy_events: list[Event] = field(default_factory=list)
-    model_policy_events: list[Event] = field(default_factory=list)
-    model_events: list[Event] = field(default_factory=list)
-    node_events: list[Event] = field(default_factory=list)
-    edge_events: list[Event] = field(default_factory=list)
-    removal_events: list[Event] = field(default_factory=list)
-
-    def wrong(self, where: str, rule: str, message: str) -> None:
-        """Note a violation."""
-        self.violations.append(Violation(field=where, rule=rule, message=message))
-
-
-def apply_fleet(state: State, command: ApplyFleet) -> Decision:
+def apply_fleet(state: State, command: ApplyFleet, now: datetime) -> Decision:
     """Make the fleet what the manifest says, all or nothing.
 
     Raises:
         Invalid: with all that is wrong.
         Refused: ETAG_MISMATCH, the plan that somebody agreed to is not the one that would happen now.
     """
-    plan = plan_fleet(state, command)
+    plan = plan_fleet(state, command, now)
     if plan.violations:
         raise Invalid(Reason.INVALID_ARGUMENT, *plan.violations)
     if command.plan_etag and command.plan_etag != plan.etag:
@@ -109,20 +80,25 @@ def apply_fleet(state: State, command: ApplyFleet) -> Decision:
     return Decision(events=plan.events, result=Result(changed=len(plan.changes)))
 
 
-def plan_fleet(state: State, command: ApplyFleet) -> FleetPlan:
+def plan_fleet(state: State, command: ApplyFleet, now: datetime) -> FleetPlan:
     """What the manifest would change, or all that is wrong with it. Changes nothing, raises nothing."""
-    draft = _Draft(
+    draft = Draft(
         graph=state.graph.scratch(),
         facts={model_id: record.facts for model_id, record in state.models.items()},
     )
     _unique(draft, "policies", [scope for scope, _ in command.policies])
     _unique(draft, "nodes", [node.node_id for node in command.nodes])
     _unique(draft, "models", [facts.model_id for facts, _ in command.models])
-    _unique(draft, "dependencies", [_edge_text(edge) for edge in command.dependencies])
+    if len({edge.key for edge in command.dependencies}) < len(command.dependencies):
+        _unique(draft, "dependencies", [edge_text(edge) for edge in command.dependencies])
     _plan_models(state, command, draft)
     _plan_policies(state, command, draft)
-    _plan_nodes(state, command, draft)
-    _plan_dependencies(state, command, draft)
+    plan_nodes(state, command, draft)
+    if command.prune:
+        prune_dependencies(state, command, draft, now)
+    plan_dependencies(state, command, draft)
+    if command.prune:
+        prune_nodes(state, command, draft)
     named = {facts.model_id for facts, _ in command.models}
     unnamed = tuple(sorted(model_id for model_id in state.models if model_id not in named))
     if draft.violations:
@@ -133,6 +109,7 @@ def plan_fleet(state: State, command: ApplyFleet) -> FleetPlan:
         models_not_in_manifest=unnamed,
         events=(
             *draft.policy_events,
+            *draft.retract_events,
             *draft.node_events,
             *draft.model_events,
             *draft.model_policy_events,
@@ -142,7 +119,7 @@ def plan_fleet(state: State, command: ApplyFleet) -> FleetPlan:
     )
 
 
-def _unique(draft: _Draft, kind: str, names: Iterable[str]) -> None:
+def _unique(draft: Draft, kind: str, names: Iterable[str]) -> None:
     first: dict[str, int] = {}
     for index, name in enumerate(names):
         at = first.setdefault(name, index)
@@ -153,7 +130,7 @@ def _unique(draft: _Draft, kind: str, names: Iterable[str]) -> None:
 # Models
 
 
-def _plan_models(state: State, command: ApplyFleet, draft: _Draft) -> None:
+def _plan_models(state: State, command: ApplyFleet, draft: Draft) -> None:
     """Facts of models; what they say about policies is judged with the other scopes."""
     for index, (facts, own) in enumerate(command.models):
         where = f"models[{index}]"
@@ -174,36 +151,29 @@ def _plan_models(state: State, command: ApplyFleet, draft: _Draft) -> None:
             draft.changes.append(Change(Action.UPDATE, "models", f"model:{facts.model_id}", fields))
             draft.model_events.append(ModelUpdated(facts=facts))
         draft.facts[facts.model_id] = facts
-        _put_model(draft.graph, facts, record.facts if record is not None else None)
+        _put_model(draft, facts, record.facts if record is not None else None)
 
 
-def _put_model(graph: DependencyGraph, facts: ModelFacts, before: ModelFacts | None) -> None:
+def _put_model(draft: Draft, facts: ModelFacts, before: ModelFacts | None) -> None:
     """The model and its consumers in the scratch graph, as the events will put them into the real one."""
     node_id = model_node(facts.model_id)
-    if before is None:
-        graph.put_node(Node(node_id=node_id))
-    kept = set() if before is None else set(before.consumers)
+    if before is None and not draft.graph.has_node(node_id):
+        draft.graph.put_node(Node(node_id=node_id))
+    kept = () if before is None else before.consumers
     added = [implied(facts.model_id, name) for name in facts.consumers if name not in kept]
     for edge in added:
-        if not graph.has_node(edge.downstream):
-            graph.put_node(Node(node_id=edge.downstream))
-    graph.add_dependencies(added)
-    graph.remove_dependencies([implied(facts.model_id, name) for name in sorted(kept - set(facts.consumers))])
-
-
-def implied(model_id: ModelId, consumer: str) -> Dependency:
-    """The dependency of an application that a model names as its consumer."""
-    return Dependency(
-        upstream=model_node(model_id),
-        downstream=NodeId(f"consumer:{consumer}"),
-        edge_type=DependencyType.CONSUMES_OUTPUT,
-    )
+        if not draft.graph.has_node(edge.downstream):
+            draft.graph.put_node(Node(node_id=edge.downstream))
+    draft.graph.add_dependencies(added)
+    lost = [implied(facts.model_id, name) for name in kept if name not in facts.consumers]
+    draft.graph.remove_dependencies(lost)
+    draft.lost.update(edge.key for edge in lost)
 
 
 # Policies
 
 
-def _plan_policies(state: State, command: ApplyFleet, draft: _Draft) -> None:
+def _plan_policies(state: State, command: ApplyFleet, draft: Draft) -> None:
     """What scopes say, checked against all models as they will be."""
     from_models = dict(draft.scopes)
     for index, (scope, overrides) in enumerate(command.policies):
@@ -234,7 +204,7 @@ def _plan_policies(state: State, command: ApplyFleet, draft: _Draft) -> None:
         _set_policies(state, draft, scope)
 
 
-def _judge_policies(draft: _Draft, state: State, command: ApplyFleet) -> None:
+def _judge_policies(draft: Draft, state: State, command: ApplyFleet) -> None:
     """Rules on what is in force, for every model that hears something else, and for scopes that nobody hears yet."""
     spoken = {scope for scope in draft.scopes if not scope.startswith("model:")}
     at = {scope: f"policies[{index}]" for index, (scope, _) in enumerate(command.policies)}
@@ -272,7 +242,7 @@ def _blamed(found: Violation, at: dict[str, str]) -> str:
     return found.field
 
 
-def _set_policies(state: State, draft: _Draft, scope: str) -> None:
+def _set_policies(state: State, draft: Draft, scope: str) -> None:
     newest = state.policies.newest(scope)
     before, after = state.policies.overrides(scope), draft.scopes[scope]
     event = PoliciesSet(scope=scope, version=newest.version + 1 if newest is not None else 1, overrides=after)
@@ -286,7 +256,7 @@ def _scope_order(scope: str) -> tuple[int, str]:
     return ("fleet", "tier", "team", "model").index(scope.partition(":")[0]), scope
 
 
-def _policy_changes(state: State, draft: _Draft) -> Iterator[ValueChange]:
+def _policy_changes(state: State, draft: Draft) -> Iterator[ValueChange]:
     """What becomes of the policies of models that are there already."""
     said_before = {scope: state.policies.overrides(scope) for scope in draft.scopes}
     wide = {scope for scope in draft.scopes if not scope.startswith("model:")}
@@ -296,83 +266,3 @@ def _policy_changes(state: State, draft: _Draft) -> Iterator[ValueChange]:
         moved = (before.tier, before.team, before.task_type) != (after.tier, after.team, after.task_type)
         if moved or f"model:{model_id}" in draft.scopes or mine & wide:
             yield from facts_changes(state, before, after, said_before, draft.scopes)
-
-
-# Nodes and dependencies
-
-
-def _plan_nodes(state: State, command: ApplyFleet, draft: _Draft) -> None:
-    changed = []
-    for index, node in enumerate(command.nodes):
-        if node.kind is NodeKind.MODEL:
-            remedy = "put it under models"
-            draft.wrong(f"nodes[{index}].node_id", "kind", f"{node.node_id} is a model: {remedy}")
-            continue
-        before = state.graph.node(node.node_id) if state.graph.has_node(node.node_id) else None
-        if before != node:
-            changed.append(node)
-            known = before is not None and before.declared
-            fields = fleet_changes.differences(before, node) if known else ()
-            action = Action.UPDATE if known else Action.CREATE
-            draft.changes.append(Change(action, "nodes", node.node_id, fields))
-        draft.graph.put_node(node)
-    changed.sort(key=lambda node: node.node_id)
-    draft.node_events.extend(NodesDeclared(nodes=tuple(part)) for part in _parts(changed))
-
-
-def _plan_dependencies(state: State, command: ApplyFleet, draft: _Draft) -> None:
-    declared = {edge.key: edge for edge in declared_dependencies(state)}
-    wanted = {edge.key: edge for edge in command.dependencies}
-    consumed = {implied(facts.model_id, name).key for facts in draft.facts.values() for name in facts.consumers}
-    if command.prune:
-        gone = [edge for key, edge in sorted(declared.items()) if key not in wanted and key not in consumed]
-        draft.graph.remove_dependencies(gone)
-        draft.changes.extend(Change(Action.DELETE, "dependencies", _edge_text(edge)) for edge in gone)
-        draft.removal_events.extend(DependenciesRetracted(dependencies=tuple(part)) for part in _parts(gone))
-        _prune_nodes(state, command, draft)
-    problems = dependency_problems(draft.graph, command.dependencies)
-    for problem in problems:
-        draft.wrong(problem.field, problem.rule, _named_problem(problem.message, command.dependencies[problem.index]))
-    changed = [edge for key, edge in sorted(wanted.items()) if declared.get(key) != edge]
-    for edge in changed:
-        before = declared.get(edge.key)
-        if before is None and edge.key in consumed and not edge.pinned and not edge.note:
-            continue
-        fields = fleet_changes.differences(before, edge) if before is not None else ()
-        action = Action.UPDATE if before is not None else Action.CREATE
-        draft.changes.append(Change(action, "dependencies", _edge_text(edge), fields))
-    draft.edge_events.extend(DependenciesDeclared(dependencies=tuple(part)) for part in _parts(changed))
-
-
-def _prune_nodes(state: State, command: ApplyFleet, draft: _Draft) -> None:
-    named = {node.node_id for node in command.nodes}
-    kept = {NodeId(f"consumer:{name}") for facts in draft.facts.values() for name in facts.consumers}
-    ends = {end for edge in command.dependencies for end in (edge.upstream, edge.downstream)}
-    gone = []
-    for node in state.graph.nodes():
-        if node.kind is NodeKind.MODEL or not node.declared or node.node_id in named or node.node_id in kept:
-            continue
-        if node.node_id in ends:
-            continue  # that the manifest uses what it does not declare is told with the dependency
-        gone.append(node.node_id)
-    draft.changes.extend(Change(Action.DELETE, "nodes", node_id) for node_id in gone)
-    draft.removal_events.extend(NodesRemoved(node_ids=tuple(part)) for part in _parts(gone))
-
-
-def declared_dependencies(state: State) -> Iterable[Dependency]:
-    """Every dependency that somebody declared, also where an override keeps it from counting."""
-    return state.graph.dependencies()
-
-
-def _edge_text(edge: Dependency) -> str:
-    # Joined by hand: an enum in an f-string costs ten times as much, and here are 50,000.
-    return edge.upstream + " -> " + edge.downstream + " (" + edge.edge_type.value + ")"
-
-
-def _named_problem(message: str, edge: Dependency) -> str:
-    return message if edge.downstream in message else f"{edge.downstream}: {message}"
-
-
-def _parts(entries: list[T]) -> Iterator[list[T]]:
-    for start in range(0, len(entries), EVENT_ENTRIES_MAX):
-        yield entries[start : start + EVENT_ENTRIES_MAX]
