@@ -120,6 +120,8 @@ def model_spec(model: Model, upstream: tuple[str, ...]) -> dg.AssetSpec:
     fitting = {key: value for key, value in model.tags.items() if _fits(key, value)}
     lineage = f"/assets/{model.model_id}?view=lineage&lineageScope=neighbors"
     metadata: dict[str, Any] = {
+        # Lineage that is read from Dagster finds the node by this (`runway_lineage.dagster_assets`).
+        "node": f"model:{model.model_id}",
         "owner": model.owner or "nobody yet",
         "team": model.team,
         "tier": dg.MetadataValue.int(model.tier),
