@@ -83,6 +83,7 @@ def _node_from(message: lineage_pb2.LineageNode) -> LineageNode:
         title=message.title,
         description=message.description,
         version=message.version,
+        aliases=tuple(message.aliases),
     )
 
 

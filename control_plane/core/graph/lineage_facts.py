@@ -70,7 +70,10 @@ class JobKey(NamedTuple):
 
 
 class LineageNode(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A node as a source names it: by our id, or by a name of its own. `kind` None is not said (a dataset)."""
+    """A node as a source names it: by our id, or by a name of its own. `kind` None is not said (a dataset).
+
+    `aliases` are other names of the same thing, in the form of `external_id`.
+    """
 
     node_id: str = ""
     external_id: str = ""
@@ -78,6 +81,7 @@ class LineageNode(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     title: str = ""
     description: str = ""
     version: str = ""
+    aliases: tuple[str, ...] = ()
 
 
 class LineageRun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -191,6 +195,8 @@ def node_violations(node: LineageNode, where: str) -> list[Violation]:
         )
     found += _length(f"{where}.external_id", node.external_id, IDS_CHARS_MAX)
     found += _length(f"{where}.title", node.title, TITLE_CHARS_MAX)
+    for place, alias in enumerate(node.aliases):
+        found += _length(f"{where}.aliases[{place}]", alias, IDS_CHARS_MAX)
     return found
 
 

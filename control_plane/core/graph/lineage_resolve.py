@@ -49,6 +49,8 @@ class Resolver:
 
     def _named(self, told: LineageNode) -> LineageNode:
         node_id = self._by_id(told) if told.node_id else self._by_name(told)
+        for alias in sorted({normal_name(alias) for alias in told.aliases} - {""}):
+            self._also(node_id, alias)
         return LineageNode(node_id=node_id, version=told.version)
 
     def _by_id(self, told: LineageNode) -> NodeId:
@@ -78,6 +80,19 @@ class Resolver:
             self.moves[owner] = discovered_id(name, meant)
         self._say(owner, told, told.title)
         return owner
+
+    def _also(self, node_id: NodeId, alias: str) -> None:
+        """A node has another name: it claims it, unless somebody declared another node for it. If that is known only
+        from what sources say, the two become one.
+        """
+        owner = self._owner(alias)
+        if owner is None:
+            self._claim(node_id, alias)
+        elif owner != node_id and not (owner in self.moves or node_id in self.moves):
+            if not self._facts(owner).declared:
+                self.moves[owner] = node_id
+            elif not self._facts(node_id).declared:
+                self.moves[node_id] = owner
 
     def _owner(self, name: str) -> NodeId | None:
         owner = self._claims.get(name) or self._ledger.claims.get(name)

@@ -149,6 +149,7 @@ class LineageNode(_message.Message):
     TITLE_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    ALIASES_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """`model:air_time`. Empty: look `external_id` up among the nodes' external ids, else make a node for it."""
     external_id: _builtins.str
@@ -159,6 +160,10 @@ class LineageNode(_message.Message):
     description: _builtins.str
     version: _builtins.str
     """Version of it that was read or written."""
+    @_builtins.property
+    def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Other names of the same thing: a table's place and its name in a catalog."""
+
     def __init__(
         self,
         *,
@@ -168,10 +173,11 @@ class LineageNode(_message.Message):
         title: _builtins.str = ...,
         description: _builtins.str = ...,
         version: _builtins.str = ...,
+        aliases: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "external_id", b"external_id", "kind", b"kind", "node_id", b"node_id", "title", b"title", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "description", b"description", "external_id", b"external_id", "kind", b"kind", "node_id", b"node_id", "title", b"title", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
