@@ -19,6 +19,7 @@ from runway.v1 import (
     graph_pb2_grpc,
     ground_truth_pb2,
     ground_truth_pb2_grpc,
+    lineage_pb2,
     lineage_pb2_grpc,
     operations_pb2,
     operations_pb2_grpc,

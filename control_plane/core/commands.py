@@ -126,7 +126,7 @@ class ReportLineage(_Command, frozen=True, kw_only=True):
 
 
 class SetOverride(_Command, frozen=True, kw_only=True):
-    """Have the last word on an edge. `replace_revision` names the override of somebody else that is replaced, or is 0."""
+    """Have the last word on an edge. `replace_revision`: the override of somebody else that is replaced, or 0."""
 
     dependency: Dependency
     present: bool

@@ -180,7 +180,7 @@ def _consumes(model: NodeId, consumer: str) -> Dependency:
     )
 
 
-def _graph(
+def _graph(  # noqa: PLR0912 - one branch per event
     state: State,
     envelope: Envelope,
     event: NodesDeclared
