@@ -16,6 +16,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+import msgspec
+
 from control_plane.core.commands import (
     ApplyFleet,
     Result,
@@ -36,7 +38,7 @@ from control_plane.core.events import (
 )
 from control_plane.core.graph.facts import Node
 from control_plane.core.ids import ModelId, TeamId, model_node
-from control_plane.core.policies import is_scope, normal, overrides_violations
+from control_plane.core.policies import RELATED, is_scope, normal, overrides_violations
 from control_plane.core.registry.rules import facts_violations
 from control_plane.core.registry.types import ModelFacts, TaskType
 from control_plane.core.state import State
@@ -55,7 +57,7 @@ class FleetPlan:
     @property
     def etag(self) -> str:
         """Changes with what would happen."""
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(msgspec.json.encode(self.changes))
         for event in self.events:
             digest.update(encode_event(event))
         return digest.hexdigest()[:32]
@@ -217,9 +219,15 @@ def _judge_policies(draft: Draft, state: State, command: ApplyFleet) -> None:
         if moved or f"model:{model_id}" in draft.scopes or mine & spoken:
             heard.append(facts)
             spoken -= mine
-    heard.extend(_listener(scope) for scope in sorted(spoken))
-    for found in scope_violations(state, heard, draft.scopes, "policies"):
-        draft.violations.append(replace(found, field=_blamed(found, at)))
+    for found in scope_violations(state, heard, draft.scopes):
+        named = found.message.partition(":")[0].partition(",")[0].partition(" and ")[0]
+        facts = draft.facts.get(ModelId(named)) or heard[0]
+        scopes = (f"model:{facts.model_id}", f"team:{facts.team}", f"tier:{facts.tier}", "fleet")
+        draft.violations.append(replace(found, field=_blamed(found, [one for one in scopes if one in at], draft, at)))
+    for scope in sorted(spoken):
+        for found in scope_violations(state, [_listener(scope)], {scope: draft.scopes[scope]}):
+            message = f"{scope}: {found.message.partition(': ')[2]}"
+            draft.violations.append(replace(found, field=_blamed(found, [scope], draft, at), message=message))
 
 
 def _listener(scope: str) -> ModelFacts:
@@ -233,13 +241,15 @@ def _listener(scope: str) -> ModelFacts:
     )
 
 
-def _blamed(found: Violation, at: dict[str, str]) -> str:
-    """The entry whose words collide: the one that the message gives as the source, or the first model it names."""
-    model = found.message.partition(":")[0].partition(",")[0].partition(" and ")[0]
-    for scope in (f"model:{model}", *at):
-        if scope in at and (scope in found.message or scope == f"model:{model}"):
-            return f"{at[scope]}.{found.field}"
-    return found.field
+def _blamed(found: Violation, scopes: list[str], draft: Draft, at: dict[str, str]) -> str:
+    """The entry whose words collide: the narrowest scope that says the field, or one that the rule looks at too."""
+    path = found.field.removeprefix("policies.")
+    for wanted in ((path,), RELATED.get(path, ())):
+        for scope in scopes:
+            said = draft.scopes.get(scope, {})
+            if scope in at and any(one in said for one in wanted):
+                return f"{at[scope]}.{found.field}"
+    return f"{at[scopes[0]]}.{found.field}" if scopes and scopes[0] in at else found.field
 
 
 def _set_policies(state: State, draft: Draft, scope: str) -> None:
