@@ -147,6 +147,7 @@ class OverrideSet(_Event, frozen=True, kw_only=True):
     dependency: Dependency
     present: bool
     owner: str
+    reason: str
     expires_at: datetime | None = None
 
 

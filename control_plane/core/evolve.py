@@ -221,7 +221,7 @@ def _graph(  # noqa: PLR0912 - one branch per event
             said = Override(
                 present=event.present,
                 owner=event.owner,
-                reason=envelope.reason,
+                reason=event.reason,
                 set_at=envelope.at,
                 expires_at=event.expires_at,
                 revision=envelope.seq,

@@ -201,7 +201,7 @@ def _lineage(
             until = f" until {event.expires_at:%Y-%m-%d %H:%M}" if event.expires_at else ""
             verb = "does not depend" if not event.present else "depends"
             dependency = event.dependency
-            return f"{event.owner} says that {dependency.downstream} {verb} on {dependency.upstream}{until}"
+            return f"{event.owner} says that {dependency.downstream} {verb} on {dependency.upstream}{until}: {event.reason}"
         case OverrideCleared():
             return _override_cleared(envelope.actor, event)
         case LineagePolicySet():

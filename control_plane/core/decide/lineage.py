@@ -200,7 +200,11 @@ def set_override(state: State, command: SetOverride, now: datetime) -> Decision:
     if command.present and not (before is not None and before.counts):
         _refuse_cycle(state, dependency, "Override another edge of it as not there first")
     event = OverrideSet(
-        dependency=dependency, present=command.present, owner=command.owner, expires_at=command.expires_at
+        dependency=dependency,
+        present=command.present,
+        owner=command.owner,
+        reason=command.reason,
+        expires_at=command.expires_at,
     )
     return Decision(events=(event,), result=result)
 
