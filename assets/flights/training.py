@@ -6,11 +6,12 @@ with what is in production, flight by flight. Labels that are not known by then 
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import numpy as np
 import numpy.typing as npt
 from runway_client import Runway, connect, messages
+from runway_client.times import from_duration, from_timestamp
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
 from assets.flights import comparison, estimators
@@ -51,9 +52,43 @@ class Trained:
     rows: int
 
 
-def window(data_until: datetime) -> tuple[datetime, datetime, datetime]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingData:
+    """What of the past may train, as the registry has it."""
+
+    history: timedelta = HISTORY
+    """How far back it reaches."""
+    tainted: tuple[tuple[datetime, datetime], ...] = ()
+    """Ranges [from, until) whose flights must not train."""
+
+
+ALL_DATA = TrainingData()
+
+
+def training_data_of(model: messages.Model) -> TrainingData:
+    """What the model's owner says about its training data."""
+    return TrainingData(
+        history=from_duration(model.training_window) if model.HasField("training_window") else HISTORY,
+        tainted=tuple(
+            # `from` is a word of Python.
+            (from_timestamp(getattr(one, "from")), from_timestamp(one.until))
+            for one in model.tainted_windows
+        ),
+    )
+
+
+def window(data_until: datetime, history: timedelta = HISTORY) -> tuple[datetime, datetime, datetime]:
     """(from, cut, until): train on [from, cut), hold out [cut, until)."""
-    return data_until - HISTORY, data_until - HOLDOUT, data_until
+    return data_until - history, data_until - HOLDOUT, data_until
+
+
+def untainted(rows: Rows, tainted: Iterable[tuple[datetime, datetime]]) -> Rows:
+    """The rows whose flights were scheduled in none of these ranges."""
+    scheduled = column(flights(), "scheduled", rows)
+    kept = np.ones(len(rows), np.bool_)
+    for start, end in tainted:
+        kept &= (scheduled < instant(start)) | (scheduled >= instant(end))
+    return rows[kept]
 
 
 def rows_between(start: datetime, end: datetime, origin: str = "") -> Rows:
@@ -65,16 +100,24 @@ def rows_between(start: datetime, end: datetime, origin: str = "") -> Rows:
     return rows[column(table, "origin", rows) == origin] if origin else rows
 
 
-def train(model: FlightModel, data_until: datetime, upstream: Mapping[str, Artifact]) -> Trained:
+def train(
+    model: FlightModel, data_until: datetime, upstream: Mapping[str, Artifact], data: TrainingData = ALL_DATA
+) -> Trained:
     """Fit a model on what is known at `data_until`.
 
     Args:
         upstream: artifacts of everything the model stands on, by id.
+        data: how far back to look, and what to leave out. The holdout is never left out.
     Raises:
-        TrainingError: too few labelled flights.
+        TrainingError: too few labelled flights, or a training window within the holdout.
     """
-    start, cut, until = window(data_until)
-    rows = rows_between(start, cut, model.origin)
+    start, cut, until = window(data_until, data.history)
+    if start >= cut:
+        raise TrainingError(
+            f"{model.model_id} has a training window of {data.history}, and the newest {HOLDOUT} of it are held out: "
+            "make it longer"
+        )
+    rows = untainted(rows_between(start, cut, model.origin), data.tainted)
     holdout = rows_between(cut, until, model.origin)
     if model.task == "embedding":
         return _train_embedding(model, rows, holdout, start, cut)
@@ -191,8 +234,11 @@ class FlightsTrainer:
         model = BY_ID[order.model_id]
         with connect(actor="flights trainer") as runway:
             serving = Serving(runway)
+            data = training_data_of(runway.registry.get_model(model.model_id))
         upstream = serving.artifacts(one.model_id for one in with_upstream(model.model_id)[:-1])
-        trained = train(model, order.data_until, upstream)
+        trained = train(model, order.data_until, upstream, data)
+        if data.tainted:
+            say(f"left out {len(data.tainted)} tainted windows")
         say(
             f"trained on {trained.rows} flights, {trained.trained_from:%Y-%m-%d} to {trained.trained_until:%Y-%m-%d}: "
             + ", ".join(f"{metric.name} {metric.value:.4f}" for metric in trained.metrics)

@@ -1,6 +1,6 @@
 """Training, artifacts and the comparison of candidate and production."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -8,14 +8,26 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
+from runway_client import messages
+from runway_client.times import to_duration, to_timestamp
 from sklearn.metrics import roc_auc_score
 
 from assets.flights import comparison
 from assets.flights.artifacts import Artifact, ArtifactError, load, store
 from assets.flights.comparison import Holdout, compare
+from assets.flights.data import column, flights, instant
 from assets.flights.fleet import BY_ID, FIRST_DAY, FLEET, HOLDOUT
 from assets.flights.scoring import Outputs
-from assets.flights.training import rows_between, train, validate, window
+from assets.flights.training import (
+    TrainingData,
+    TrainingError,
+    rows_between,
+    train,
+    training_data_of,
+    untainted,
+    validate,
+    window,
+)
 
 HOLDOUT_SPAN = Holdout(start=datetime(2013, 2, 1, tzinfo=UTC), end=datetime(2013, 2, 10, tzinfo=UTC))
 DELAY = BY_ID["departure_delay_jfk"]
@@ -46,6 +58,36 @@ def test_models_stand_on_the_outputs_of_others(year_features: pa.Table) -> None:
     outputs = Outputs(rows, {"route_embedding": route, "air_time": air.artifact})
     assert outputs.output("route_embedding").shape == (50, 4)
     assert np.isfinite(outputs.score("air_time")).all()
+
+
+def test_tainted_windows_do_not_train_and_the_window_says_how_far_back(year_features: pa.Table) -> None:
+    start, cut, _ = window(FIRST_DAY)
+    day = timedelta(days=1)
+    message = messages.Model(
+        training_window=to_duration(20 * day),
+        tainted_windows=[_tainted(cut - 5 * day, cut - 3 * day), _tainted(cut - 4 * day, cut - 2 * day)],
+    )
+    data = training_data_of(message)
+    assert data.history == 20 * day
+    assert data.tainted == ((cut - 5 * day, cut - 3 * day), (cut - 4 * day, cut - 2 * day))
+    rows = rows_between(start, cut)
+    clean = untainted(rows, data.tainted)
+    scheduled = column(flights(), "scheduled", clean)
+    assert not ((scheduled >= instant(cut - 5 * day)) & (scheduled < instant(cut - 2 * day))).any()
+    assert len(rows) - len(clean) == len(rows_between(cut - 5 * day, cut - 2 * day)) > 0
+    whole = train(BY_ID["plane_reliability"], FIRST_DAY, {}, TrainingData(history=20 * day))
+    less = train(BY_ID["plane_reliability"], FIRST_DAY, {}, data)
+    assert less.trained_from == FIRST_DAY - 20 * day
+    assert less.rows < whole.rows
+    assert training_data_of(messages.Model()) == TrainingData()
+    with pytest.raises(TrainingError, match="make it longer"):
+        train(BY_ID["plane_reliability"], FIRST_DAY, {}, TrainingData(history=HOLDOUT))
+
+
+def _tainted(start: datetime, until: datetime) -> messages.TaintedWindow:
+    window = messages.TaintedWindow(until=to_timestamp(until), reason="the scanner was broken")
+    getattr(window, "from").CopyFrom(to_timestamp(start))
+    return window
 
 
 def test_a_model_of_one_airport_says_nothing_about_the_others(weather_model: Artifact) -> None:
