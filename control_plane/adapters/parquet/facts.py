@@ -44,6 +44,8 @@ class Facts:
     """Segment -> batch key -> rows."""
     late: dict[tuple[str, str, int], dict[int, int]] = field(default_factory=dict)
     """(model id, label type, hour) -> segment -> late rows that no batch join has seen."""
+    newest_hours: dict[str, int] = field(default_factory=dict)
+    """Model id -> hour of its newest prediction, of what was read or written since the start; files know the rest."""
     rows_appended: int = 0
     batches_appended: int = 0
     duplicate_batches: int = 0
@@ -129,6 +131,8 @@ class Facts:
             self._apply_outcomes(segment, head, batch)
 
     def _apply_predictions(self, segment: int, head: BatchHead, batch: PredictionBatch) -> None:
+        newest = hour_of(int(batch.predicted_us.max()))
+        self.newest_hours[head.model_id] = max(newest, self.newest_hours.get(head.model_id, newest))
         profile = self.profile_of(head.model_id, head.version)
         new = self.speed.add_predictions(
             head.model_id,

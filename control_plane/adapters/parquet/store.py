@@ -171,10 +171,8 @@ class ParquetFactStore:
                     "SELECT model_id, max(hour) FROM file_hours WHERE kind = 'predictions' GROUP BY model_id"
                 )
             }
-            for model_id in facts.speed.models():
-                live = [*facts.speed.hours(model_id)[-1:], *facts.speed.shed_hours(model_id)[-1:]]
-                if live:
-                    hours[model_id] = max(hours.get(model_id, 0), *live)
+            for model_id, hour in facts.newest_hours.items():
+                hours[model_id] = max(hour, hours.get(model_id, hour))
         start = datetime(1970, 1, 1, tzinfo=UTC)
         return {model_id: start + timedelta(hours=hour + 1) for model_id, hour in hours.items()}
 
