@@ -98,6 +98,23 @@ MODELS = _group(
     list=Lazy("models:list_models", "The fleet, with what is in production and how fresh it is."),
     show=Lazy("models:show_model", "One model: facts, aliases, policies, standing."),
     history=Lazy("models:show_history", "What an alias pointed at, and when, and who moved it."),
+    activate=Lazy("lifecycle:activate", "Bring a deprecated or retired model back."),
+    deprecate=Lazy("lifecycle:deprecate", "Still serves; new consumers should look elsewhere."),
+    retire=Lazy("lifecycle:retire", "End a model: not evaluated, not retrained, no alias moves."),
+    load_check=Lazy("lifecycle:report_load_check", "Say whether a version could be loaded."),
+)
+ALIASES = _group(
+    "What runs as what: `production`, and aliases of your own.",
+    list=Lazy("aliases:list_aliases", "Where aliases point, for the whole fleet, now or then."),
+    move=Lazy("aliases:move_alias", "Point an alias of your own at a version."),
+    remove=Lazy("aliases:remove_alias", "Remove an alias of your own; its history is kept."),
+)
+POLICIES = _group(
+    "When a model counts as stale, and what follows: by fleet, tier, team and model.",
+    list=Lazy("policies:list_policies", "Every scope that says anything."),
+    show=Lazy("policies:show_policies", "What a scope says; or of a model each value with its source."),
+    set=Lazy("policies:set_policies", "Say something else in a scope; --plan shows what changes for whom."),
+    history=Lazy("policies:show_history", "Every version of a scope, who set it and why."),
 )
 VERSIONS = _group(
     "Trained versions of a model.",
@@ -136,9 +153,31 @@ NODES = _group(
     remove=Lazy("what_if:remove_nodes", "Remove nodes that have no dependencies left."),
 )
 
+EDGES = _group(
+    "What is known of each edge, and who has the last word on it.",
+    list=Lazy("lineage:list_edges", "Edges with their state, origin and sources."),
+    show=Lazy("lineage:show_edge", "All evidence for and against one edge, in sentences."),
+    override=Lazy("lineage:override_edge", "Say that an edge is there, or is not, whatever sources say."),
+    clear_override=Lazy("lineage:clear_override", "Let sources and declarations decide again."),
+)
+LINEAGE = _group(
+    "How long an edge stands that its source no longer shows.",
+    policy=Lazy("lineage:lineage_policy", "When edges become suspect, and when they are retired."),
+)
+DISCOVER = _group(
+    "Read lineage from a source that cannot tell it by itself.",
+    metaflow=Lazy("discover:discover_metaflow", "Metaflow's finished runs."),
+    dagster=Lazy("discover:discover_dagster", "A Dagster deployment's assets and materializations."),
+)
+
 COMMANDS: dict[str, Lazy | click.Command] = {
     "status": Lazy("operations:show_status", "Is the control plane well, and what is it doing."),
+    "apply": Lazy("fleet:apply_files", "Make the fleet what the YAML files in a directory say."),
+    "export": Lazy("fleet:export_files", "Write everything that is declared as YAML files."),
+    "schema": Lazy("fleet:print_schema", "The JSON Schema of those files, for editors."),
     "models": MODELS,
+    "policies": POLICIES,
+    "aliases": ALIASES,
     "versions": VERSIONS,
     "staleness": STALENESS,
     "impact": Lazy("graph:show_impact", "What is reached if this node changes, by wave."),
@@ -147,6 +186,10 @@ COMMANDS: dict[str, Lazy | click.Command] = {
     "paths": Lazy("graph:list_paths", "How a change of one node gets to another: every path."),
     "graph": GRAPH,
     "nodes": NODES,
+    "edges": EDGES,
+    "disagreements": Lazy("lineage:list_disagreements", "Where declarations and discovery contradict each other."),
+    "lineage": LINEAGE,
+    "discover": DISCOVER,
     "retrains": RETRAINS,
     "rollouts": ROLLOUTS,
     "coverage": Lazy("truth:show_coverage", "How much of the truth about a model has arrived."),
