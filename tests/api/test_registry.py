@@ -8,7 +8,7 @@ import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from runway.v1 import common_pb2, policies_pb2, registry_pb2
 
-from tests.api.worlds import SHA, START, Api, Host, a_model, a_version, by, instant, refused, span
+from tests.api.worlds import START, Api, Host, a_model, a_version, by, instant, refused, span
 
 
 async def test_a_model_is_registered_with_the_policies_in_force(api: Api) -> None:
@@ -338,114 +338,54 @@ async def test_a_page_that_cannot_be(api: Api, page: common_pb2.PageRequest, fie
     assert (refusal.reason, set(refusal.violations)) == ("INVALID_ARGUMENT", {field})
 
 
-# Versions
+# What owners and trainers say
 
 
-async def test_versions_are_numbered_and_found_by_number_and_alias(api: Api) -> None:
-    await api.model("up")
-    await api.version("up")
-    await api.model("delay")
-    metric = registry_pb2.Metric(name="auc", value=0.8, standard_error=0.01, sample_size=1000)
-    assert await api.version("delay", metrics=[metric], upstream_versions={"up": 1}, run="r", code_revision="c") == 1
-    assert await api.version("delay") == 2
-    await api.promote("delay", 1)
-    by_number = await api.registry.GetVersion(registry_pb2.GetVersionRequest(model_id="delay", version=1))
-    by_alias = await api.registry.GetVersion(registry_pb2.GetVersionRequest(model_id="delay", alias="production"))
-    assert by_number.version == by_alias.version
-    assert by_number.version.metrics == [metric]
-    assert by_number.version.upstream_versions == {"up": 1}
-    page = common_pb2.PageRequest(page_size=1)
-    first = await api.registry.ListVersions(registry_pb2.ListVersionsRequest(model_id="delay", page=page))
-    await api.version("delay")
-    page.page_token = first.next_page_token
-    second = await api.registry.ListVersions(registry_pb2.ListVersionsRequest(model_id="delay", page=page))
-    assert [v.version for v in (*first.versions, *second.versions)] == [2, 1]
-
-
-async def test_a_version_must_say_what_it_is(api: Api) -> None:
-    await api.model("delay")
-    broken = registry_pb2.ModelVersion(
-        model_id="delay",
-        artifact_sha256="ABC",
-        metrics=[registry_pb2.Metric(name="auc", value=float("nan"), standard_error=-1)],
+async def test_every_fact_of_a_model_is_kept(host: Host) -> None:
+    tainted = registry_pb2.TaintedWindow(until=instant(START), reason="a broken sensor")
+    getattr(tainted, "from").CopyFrom(instant(START - timedelta(days=1)))
+    said = a_model(
+        "delay",
+        owner="",
+        links=[registry_pb2.Link(kind=registry_pb2.LINK_KIND_RUNBOOK, title="At night", url="https://x/y")],
+        training_window=span(timedelta(days=90)),
+        tainted_windows=[tainted],
+        expected_inputs=[
+            registry_pb2.Field(name="temp", type=registry_pb2.VALUE_TYPE_NUMBER),
+            registry_pb2.Field(name="note", optional=True),
+        ],
+        retrain_gpu_hours=1.5,
     )
-    refusal = await refused(api.registry.RegisterVersion(registry_pb2.RegisterVersionRequest(version=broken)))
-    assert set(refusal.violations) == {
-        "version.artifact_uri",
-        "version.artifact_sha256",
-        "version.trained_until",
-        "version.metrics[0].value",
-        "version.metrics[0].standard_error",
-    }
-    twice = [registry_pb2.Metric(name="auc", value=0.5)] * 2
-    refusal = await refused(api.version("delay", trained_from=instant(START + timedelta(days=1)), metrics=twice))
-    assert set(refusal.violations) == {"version.trained_from", "version.metrics"}
-    assert (await refused(api.version("delay", upstream_versions={"nope": 1}))).reason == "MODEL_NOT_FOUND"
-    assert (await refused(api.version("nope"))).reason == "MODEL_NOT_FOUND"
-    assert (await refused(api.version("delay", upstream_versions={"delay": 3}))).reason == "VERSION_NOT_FOUND"
+    async with host.life() as api:
+        await api.registry.RegisterModel(registry_pb2.RegisterModelRequest(model=said))
+        first = (await api.registry.GetModel(registry_pb2.GetModelRequest(model_id="delay"))).model
+        assert first.lifecycle == registry_pb2.LIFECYCLE_STATE_REGISTERED
+    async with host.life() as api:
+        assert (await api.registry.GetModel(registry_pb2.GetModelRequest(model_id="delay"))).model == first
+    for field, value in said.ListFields():
+        assert getattr(first, field.name) == value
 
 
-async def test_a_profile_is_kept_by_its_content_and_a_broken_one_is_refused(api: Api) -> None:
-    await api.model("delay")
-    profile = b'{"features": {}, "prediction": {"edges": [0.5], "counts": [500, 500]}}'
-    assert await api.version("delay", reference_profile=profile) == 1
-    found = await api.registry.GetVersion(registry_pb2.GetVersionRequest(model_id="delay", version=1))
-    assert len(found.version.profile_sha256) == len(SHA)
-    for broken in (b"not json", b"[]", b'{"features": {"x": {"kind": "numeric", "edges": [2, 1], "counts": [1]}}}'):
-        refusal = await refused(api.version("delay", reference_profile=broken))
-        assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
-        assert refusal.violations
+# Lifecycle
 
 
-# Aliases
-
-
-async def move(api: Api, alias: str, version: int, expected: int | None = None) -> registry_pb2.AliasMove:
-    request = registry_pb2.MoveAliasRequest(
-        mutation=by(reason=f"to {version}"), model_id="delay", alias=alias, version=version, expected_version=expected
-    )
-    return (await api.registry.MoveAlias(request)).move
-
-
-async def test_a_team_moves_its_own_aliases_and_the_history_is_kept(api: Api) -> None:
-    await api.model("delay")
-    for _ in range(3):
-        await api.version("delay")
-    for version in (1, 2, 3):
-        api.clock.at = START + timedelta(days=version)
-        moved = await move(api, "shadow", version, expected=version - 1)
-        assert (moved.from_version, moved.to_version, moved.actor) == (version - 1, version, "tester")
-    ask = registry_pb2.ListAliasMovesRequest(model_id="delay")
-    history = (await api.registry.ListAliasMoves(ask)).moves
-    assert [found.to_version for found in history] == [3, 2, 1]
-    assert history[0].reason == "to 3"
-
-    async def as_of(at: float) -> list[int]:
-        ask = registry_pb2.ListAliasMovesRequest(
-            model_id="delay", alias="shadow", as_of=instant(START + timedelta(days=at))
-        )
-        return [found.to_version for found in (await api.registry.ListAliasMoves(ask)).moves]
-
-    assert [await as_of(at) for at in (0.5, 1, 1.5, 2.5, 100)] == [[], [1], [1], [2], [3]]
-    api.clock.at = START + timedelta(days=10)
-    within = registry_pb2.ListAliasMovesRequest(model_id="delay", within=span(timedelta(days=8, hours=1)))
-    assert [found.to_version for found in (await api.registry.ListAliasMoves(within)).moves] == [3, 2]
-
-
-async def test_an_alias_that_is_elsewhere_is_aborted(api: Api) -> None:
-    await api.model("delay")
-    await api.version("delay")
-    await move(api, "shadow", 1)
-    refusal = await refused(move(api, "shadow", 1, expected=2))
-    assert (refusal.code, refusal.reason) == (grpc.StatusCode.ABORTED, "ETAG_MISMATCH")
-    assert refusal.metadata == {"alias": "shadow", "current": "1"}
-    assert (await refused(move(api, "shadow", 2))).reason == "VERSION_NOT_FOUND"
-    assert (await refused(move(api, "UPPER", 1))).violations == {"alias": "STRING.PATTERN"}
-
-
-@pytest.mark.parametrize("alias", ["production", "candidate", "previous"])
-async def test_managed_aliases_move_by_rollout_only(api: Api, alias: str) -> None:
-    await api.model("delay")
-    await api.version("delay")
-    refusal = await refused(move(api, alias, 1))
-    assert (refusal.code, refusal.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "VALIDATION_REQUIRED")
+async def test_a_model_that_is_used_is_retired_by_force_and_with_a_reason_only(api: Api) -> None:
+    await api.serving("delay", consumers=["desk"])
+    await api.model("down")
+    await api.edge("model:delay", "model:down")
+    request = registry_pb2.SetLifecycleRequest(model_id="delay", lifecycle=registry_pb2.LIFECYCLE_STATE_RETIRED)
+    refusal = await refused(api.registry.SetLifecycle(request))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "MODEL_HAS_CONSUMERS")
+    assert refusal.metadata["consumers"] == "consumer:desk,model:down"
+    request.force = True
+    assert (await refused(api.registry.SetLifecycle(request))).violations == {"mutation.reason": "REQUIRED"}
+    request.mutation.reason = "replaced by another"
+    retired = (await api.registry.SetLifecycle(request)).model
+    assert retired.lifecycle == registry_pb2.LIFECYCLE_STATE_RETIRED
+    assert (await refused(api.retrain("delay"))).reason == "MODEL_RETIRED"
+    assert (await refused(move(api, "shadow", 1))).reason == "MODEL_RETIRED"
+    request.lifecycle = registry_pb2.LIFECYCLE_STATE_ACTIVE
+    assert (await api.registry.SetLifecycle(request)).model.lifecycle == registry_pb2.LIFECYCLE_STATE_ACTIVE
+    await api.retrain("delay")
+    request.lifecycle = registry_pb2.LIFECYCLE_STATE_REGISTERED
+    assert (await refused(api.registry.SetLifecycle(request))).violations == {"lifecycle": "ENUM.IN"}
