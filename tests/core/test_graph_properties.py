@@ -1,5 +1,6 @@
 """The real graph against its dumb twin, after every change, in any order of changes."""
 
+from collections import Counter
 from itertools import pairwise
 
 from hypothesis import HealthCheck, settings
@@ -7,18 +8,27 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from control_plane.core.errors import NotFound, Reason
+from control_plane.core.graph.causes import common_causes
 from control_plane.core.graph.dependency_graph import DependencyGraph
 from control_plane.core.graph.facts import Dependency, DependencyType, Node, NodeKind
-from control_plane.core.graph.impact import ImpactFilter, PathsWanted, impact, upstream
+from control_plane.core.graph.impact import Impact, ImpactFilter, PathsWanted, impact, upstream
 from control_plane.core.graph.order import nearest_upstream_models, topological_waves
 from control_plane.core.graph.paths import all_paths
+from control_plane.core.graph.preview import Change, Preview, preview
 from control_plane.core.graph.rules import dependency_problems
+from control_plane.core.graph.summary import summarise
 from control_plane.core.ids import NodeId, node_kind
 from tests.reference.graph_twin import GraphTwin
 
 IDS = [NodeId(f"{kind}:n{i}") for i in range(3) for kind in ("dataset", "feature", "model", "consumer")]
 node_ids = st.sampled_from(IDS)
-nodes = st.builds(Node, node_id=node_ids, owner=st.sampled_from(["", "ana"]))
+nodes = st.builds(
+    Node,
+    node_id=node_ids,
+    owner=st.sampled_from(["", "ana"]),
+    team=st.sampled_from(["", "ops", "data"]),
+    tier=st.sampled_from([None, 1, 2]),
+)
 # Any ends, whatever their kinds: the graph itself must hold for all of them; kinds are a rule of their own.
 edges = st.builds(
     Dependency,
@@ -27,6 +37,25 @@ edges = st.builds(
     edge_type=st.sampled_from(list(DependencyType)),
     note=st.sampled_from(["", "note"]),
 )
+filters = st.builds(
+    ImpactFilter,
+    depth_max=st.none() | st.integers(1, 4),
+    kinds=st.frozensets(st.sampled_from(NodeKind), max_size=2),
+    tiers=st.frozensets(st.integers(1, 2), max_size=1),
+    teams=st.frozensets(st.sampled_from(["ops", "data", "nobody"]), max_size=1),
+    types=st.frozensets(st.sampled_from(DependencyType), max_size=3),
+    paths=st.sampled_from([PathsWanted.SHORTEST, PathsWanted.ALL]),
+    paths_max=st.integers(1, 12),
+)
+
+
+def chosen(node: Node, wanted: ImpactFilter) -> bool:
+    """Whether a filter wants a node in its answer."""
+    return (
+        (not wanted.kinds or node.kind in wanted.kinds)
+        and (not wanted.tiers or node.tier in wanted.tiers)
+        and (not wanted.teams or node.team in wanted.teams)
+    )
 
 
 class GraphMachine(RuleBasedStateMachine):
@@ -36,8 +65,9 @@ class GraphMachine(RuleBasedStateMachine):
         super().__init__()
         self.graph = DependencyGraph()
         self.twin = GraphTwin()
+        self.costs: dict[NodeId, float] = {}
 
-    @initialize(start=st.lists(edges, max_size=40))
+    @initialize(start=st.lists(edges, max_size=25))
     def begin(self, start: list[Dependency]) -> None:
         for node_id in IDS:
             self.put(Node(node_id=node_id))
@@ -56,6 +86,7 @@ class GraphMachine(RuleBasedStateMachine):
         gone = self.graph.remove_node(node_id)
         assert list(gone) == [self.twin.edges[key] for key in sorted(self.twin.edges) if node_id in key[:2]]
         self.twin.remove_node(node_id)
+        self.costs.pop(node_id, None)
 
     @rule(dependency=edges)
     def declare(self, dependency: Dependency) -> None:
@@ -97,32 +128,132 @@ class GraphMachine(RuleBasedStateMachine):
         assert [p.index for p in problems if p.reason == Reason.DEPENDENCY_CYCLE] == blamed
 
     @precondition(lambda self: self.twin.nodes)
-    @rule(
-        data=st.data(),
-        max_depth=st.none() | st.integers(1, 4),
-        kinds=st.frozensets(st.sampled_from(list(NodeKind)), max_size=2),
-    )
-    def ask(self, data: st.DataObject, max_depth: int | None, kinds: frozenset[NodeKind]) -> None:
+    @rule(data=st.data(), wanted=filters)
+    def ask(self, data: st.DataObject, wanted: ImpactFilter) -> None:
         node_id = data.draw(st.sampled_from(sorted(self.twin.nodes)))
-        wanted = ImpactFilter(depth_max=max_depth, kinds=kinds, paths=PathsWanted.SHORTEST)
+        along = self.twin.along(wanted.types)
         for answer, twin in (
-            (impact(self.graph, node_id, wanted), self.twin),
-            (upstream(self.graph, node_id, wanted), self.twin.turned_round()),
+            (impact(self.graph, node_id, wanted), along),
+            (upstream(self.graph, node_id, wanted), along.turned_round()),
         ):
-            expected = twin.impact_waves(node_id, max_depth=max_depth, kinds=frozenset(k.value for k in kinds))
+            expected = twin.impact_waves(node_id, max_depth=wanted.depth_max, chosen=lambda n: chosen(n, wanted))
             assert list(zip(answer.node_ids, answer.waves.tolist(), strict=True)) == sorted(
                 expected.items(), key=lambda item: (item[1], item[0])
             )
             assert sum(len(wave) for wave in answer.by_wave()) == len(answer)
+            near = {
+                n
+                for n in twin.reached(node_id)
+                if not wanted.depth_max or twin.distance(node_id, n) <= wanted.depth_max
+            }
+            ways = {n: [p for p in twin.paths(node_id, n) if near.issuperset(p[1:])] for n in expected}
             for row in answer.reached():
-                paths = twin.paths(node_id, row.node_id)
-                assert row.distance == min(len(p) - 1 for p in paths) == len(row.path) - 1
-                assert row.path in paths
-                if max_depth is None:
-                    assert row.path_count == len(paths)
-            all_reached = twin.reached(node_id)
-            deeper = [n for n in all_reached if max_depth and twin.distance(node_id, n) > max_depth]
-            assert answer.complete == (not deeper)
+                assert row.distance == twin.distance(node_id, row.node_id) == len(row.path) - 1
+                assert row.path == min(ways[row.node_id], key=lambda path: (len(path), path[::-1]))
+                assert row.path_count == len(ways[row.node_id])
+            listed = sorted((p for paths in ways.values() for p in paths), key=lambda path: (len(path), path))
+            cut = listed[: wanted.paths_max]
+            if wanted.paths is PathsWanted.ALL:
+                assert [list(row.all_paths) for row in answer.reached()] == [
+                    [path for path in cut if path[-1] == row.node_id] for row in answer.reached()
+                ]
+            deeper = len(twin.reached(node_id)) - len(near)
+            dropped = len(listed) - len(cut) if wanted.paths is PathsWanted.ALL else 0
+            assert answer.complete == (not deeper and not dropped)
+            assert any(f"{dropped} of {len(listed)} paths" in why for why in answer.reasons) == bool(dropped)
+            self.sum_up(answer, near)
+
+    def sum_up(self, answer: Impact, reached: set[NodeId]) -> None:
+        """The summary counts what was reached, whatever was chosen from it."""
+        found = summarise(self.graph, answer.layout.numbering, answer.others)
+        nodes = [self.twin.nodes[n] for n in sorted(reached)]
+        models = [n for n in nodes if n.kind is NodeKind.MODEL]
+        assert found.by_kind == Counter(n.kind for n in nodes)
+        assert found.models_by_tier == Counter(n.tier for n in models if n.tier)
+        assert found.tier_1_models == tuple(n.node_id for n in models if n.tier == 1)
+        assert found.owners == tuple(sorted({n.owner for n in nodes} - {""}))
+        assert found.teams == tuple(sorted({n.team for n in nodes} - {""}))
+        assert found.consumers == tuple(n.node_id for n in nodes if n.kind is NodeKind.CONSUMER)
+        costs = [self.costs.get(n.node_id, 0.0) for n in models]
+        assert found.retrain_gpu_hours == sum(costs)
+        assert found.retrain_cost_unknown == costs.count(0.0)
+
+    @rule(node_id=node_ids, hours=st.integers(0, 9))
+    def say_what_a_retrain_costs(self, node_id: NodeId, hours: int) -> None:
+        if node_id in self.twin.nodes:
+            self.graph.put_retrain_cost(node_id, float(hours))
+            self.costs[node_id] = float(hours)
+
+    @rule(asked=st.sets(node_ids, min_size=2, max_size=4), kinds=st.frozensets(st.sampled_from(NodeKind), max_size=2))
+    def find_causes(self, asked: set[NodeId], kinds: frozenset[NodeKind]) -> None:
+        known = asked & self.twin.nodes.keys()
+        if len(known) < 2:
+            return
+        expected = self.twin.common_causes(known)
+        found = common_causes(self.graph, known, kinds)
+        assert {c.node_id: (c.distance, c.root) for c in found} == {
+            n: (distance, root)
+            for n, (distance, _, root) in expected.items()
+            if not kinds or self.twin.nodes[n].kind in kinds
+        }
+        if not kinds:
+            assert {c.node_id for c in found if c.nearest} == {n for n, (_, nearest, _) in expected.items() if nearest}
+        assert [(c.distance, c.node_id) for c in found] == sorted((c.distance, c.node_id) for c in found)
+
+    @precondition(lambda self: self.twin.nodes)
+    @rule(
+        data=st.data(),
+        add=st.lists(edges, max_size=4),
+        types=st.frozensets(st.sampled_from(DependencyType), max_size=2),
+    )
+    def look_before(self, data: st.DataObject, add: list[Dependency], types: frozenset[DependencyType]) -> None:
+        retire = data.draw(st.sets(st.sampled_from(sorted(self.twin.nodes)), max_size=2))
+        remove = data.draw(st.lists(st.sampled_from(sorted(self.twin.edges)), max_size=3)) if self.twin.edges else []
+        unchanged = self.graph.to_snapshot()
+        wanted = ImpactFilter(types=types, paths=PathsWanted.SHORTEST)
+        change = Change(retire=sorted(retire), add=add, remove=[self.twin.edges[key] for key in remove])
+        found = preview(self.graph, change, wanted)
+        assert self.graph.to_snapshot() == unchanged
+        after = self.twin.copy()
+        for key in remove:
+            after.edges.pop(key, None)
+        for node_id in retire:
+            after.remove_node(node_id)
+        problems = dependency_problems(DependencyGraph.from_snapshot(after.snapshot()), add)
+        for place, dependency in enumerate(add):
+            if place not in {problem.index for problem in problems}:
+                after.edges.setdefault(dependency.key, dependency)
+        assert {problem.message for problem in problems} <= set(found.refusals)
+        self.check_preview(found, after, retire, types)
+
+    def check_preview(
+        self, found: Preview, after: GraphTwin, retire: set[NodeId], types: frozenset[DependencyType]
+    ) -> None:
+        once, then = self.twin.along(types), after.along(types)
+        affected = {n for n in once.nodes if n in retire or once.above(n) != then.above(n)}
+        layers, layers_before = then.layers(affected), once.layers(affected)
+        rows = list(found.affected.reached())
+        assert {row.node_id for row in rows} == affected
+        gone, new = set(self.twin.edges) - set(after.edges), set(after.edges) - set(self.twin.edges)
+        for row in rows:
+            assert row.wave == (layers_before if row.node_id in retire else layers)[row.node_id]
+            if row.node_id in retire:
+                assert (row.distance, row.path) == (0, ())
+                continue
+            ends = sorted({key[1] for key in gone | new if not types or key[2] in types} - retire)
+            hops = [
+                0 if end == row.node_id else twin.distance(end, row.node_id)
+                for twin in (once, then)
+                for end in ends
+                if end == row.node_id or row.node_id in twin.reached(end)
+            ]
+            assert row.distance == min(hops) + 1 == len(row.path) - 1
+            assert row.path[-1] == row.node_id
+            assert any(key[:2] == row.path[:2] for key in gone | new)
+        fed = {key[1] for key in self.twin.edges} - {key[1] for key in after.edges} - retire
+        assert found.orphaned == tuple(sorted(fed))
+        hit = {key[1] for key in gone} - retire
+        assert found.directly_hit == tuple(sorted(n for n in hit if node_kind(n) in ("model", "consumer")))
 
     @precondition(lambda self: len(self.twin.nodes) > 1)
     @rule(data=st.data(), paths_max=st.integers(1, 8))
@@ -170,6 +301,8 @@ class GraphMachine(RuleBasedStateMachine):
     def start_again(self) -> None:
         """Go on with a graph rebuilt from its snapshot: nothing may depend on how it came to be."""
         self.graph = DependencyGraph.from_snapshot(self.graph.to_snapshot())
+        for node_id, hours in self.costs.items():
+            self.graph.put_retrain_cost(node_id, hours)
 
     @invariant()
     def same_content(self) -> None:
@@ -179,8 +312,8 @@ class GraphMachine(RuleBasedStateMachine):
 
 TestGraphMachine = GraphMachine.TestCase
 TestGraphMachine.settings = settings(
-    max_examples=60,
-    stateful_step_count=25,
+    max_examples=40,
+    stateful_step_count=20,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )

@@ -55,6 +55,7 @@ def preview(graph: DependencyGraph, change: Change, wanted: ImpactFilter) -> Pre
     missing = sorted({node_id for node_id in change.retire if not graph.has_node(node_id)})
     if missing:
         raise NotFound(Reason.NODE_NOT_FOUND, f"there is no node {', '.join(missing)}", node_id=missing[0])
+    graph.place((*change.retire, *(end for d in change.add for end in d.key[:2] if graph.has_node(end))))
     after = graph.scratch(layouts=True)
     gone, refusals = _take_away(after, change)
     problems = dependency_problems(after, change.add)
@@ -62,7 +63,6 @@ def preview(graph: DependencyGraph, change: Change, wanted: ImpactFilter) -> Pre
     unsound = {problem.index for problem in problems}
     sound = {d.key: d for place, d in enumerate(change.add) if place not in unsound}
     added = [d for key, d in sorted(sound.items()) if key not in {e.key for e in after.between(*key[:2])}]
-    graph.place(node_id for d in added for node_id in (d.upstream, d.downstream))
     after.add_dependencies(added)
     retired = frozenset(change.retire)
     touched = sorted({d.downstream for d in (*gone, *added)} - retired)
@@ -134,7 +134,7 @@ def _affected(
     if wanted.paths is PathsWanted.ALL:
         reasons.append("a preview shows one path to each node: ask for the impact of the node to see all")
     if wanted.paths is not PathsWanted.NONE:
-        paths = _ways((layout, layout_after), order, (once, then), walked)
+        paths = _ways((layout, layout_after), order, (once, then), walked, retired)
     return Impact(
         node_id=NodeId(""),
         layout=layout,
@@ -170,18 +170,23 @@ def _moved(source: Layout, target: Layout, values: Counts, fill: np.int32) -> Co
 
 
 def _ways(
-    layouts: tuple[Layout, Layout], order: Ints, hops: tuple[Counts, Counts], walked: Sequence[Dependency]
+    layouts: tuple[Layout, Layout],
+    order: Ints,
+    hops: tuple[Counts, Counts],
+    walked: Sequence[Dependency],
+    retired: frozenset[NodeId],
 ) -> tuple[tuple[NodeId, ...], ...]:
-    """One shortest path to each position from a changed edge, in the graph where it is shorter; none to a retired one."""
+    """One shortest path to each position from a changed edge, where it is shorter; none to a retired one."""
     begun: dict[NodeId, tuple[NodeId, ...]] = {}
     for dependency in sorted(walked, key=lambda d: d.key, reverse=True):
-        begun[dependency.downstream] = (dependency.upstream, dependency.downstream)
+        if dependency.downstream not in retired:
+            begun[dependency.downstream] = (dependency.upstream, dependency.downstream)
     ids = layouts[0].numbering.node_ids[order].tolist()
     found: dict[NodeId, tuple[NodeId, ...]] = {}
     for layout, distance in zip(layouts, hops, strict=True):
         position = layout.numbering.position
         known = {position[end]: way for end, way in begun.items() if end in position}
-        reached = [n for n in ids if n in position and distance[position[n]] >= 0]
+        reached = [n for n in ids if n not in retired and n in position and distance[position[n]] >= 0]
         ways, _ = shortest_paths(layout, known, np.array([position[n] for n in reached], np.int64), distance)
         for node_id, way in zip(reached, ways, strict=True):
             if way and (node_id not in found or len(way) <= len(found[node_id])):

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 from runway_client import messages
 
+from runway_cli.as_of import as_of_option, parse_as_of
 from runway_cli.impact_text import PathWords, bare, kinds_sentence, some, summary_sentences, trust_sentences
 from runway_cli.page import Column, Page
 from runway_cli.session import Session, json_option
@@ -86,20 +87,21 @@ def wanted_filter(options: dict[str, Any]) -> messages.ImpactFilter:
 @click.argument("node")
 @click.option("--upstream", is_flag=True, help="What the node depends on, instead of what depends on it.")
 @filter_options
+@as_of_option
 @json_option
 @click.pass_obj
-def show_impact(session: Session, /, node: str, upstream: bool, **options: Any) -> None:
+def show_impact(session: Session, /, node: str, upstream: bool, as_of: str | None, **options: Any) -> None:
     """What is reached if NODE changes, by wave.
 
     NODE is kind:name (dataset:weather, model:air_time), or the name alone if only one node is called so. A wave can be
     retrained at once, after all waves before it.
     """
     runway = session.runway
-    wanted = wanted_filter(options)
+    wanted, moment = wanted_filter(options), parse_as_of(as_of)
     node_id = find_node(runway, node)
     ask = runway.graph.get_upstream if upstream else runway.graph.get_impact
     with node_suggestions(runway, node_id):
-        answer: Answer = ask(node_id, wanted)
+        answer: Answer = ask(node_id, wanted, as_of=moment)
     if session.as_json:
         session.emit(answer)
         return
@@ -108,7 +110,7 @@ def show_impact(session: Session, /, node: str, upstream: bool, **options: Any) 
     model_waves = 0
     if answer.summary.by_kind.get("model") and not upstream:
         models = messages.ImpactFilter(depth_max=wanted.depth_max, types=wanted.types, kinds=[messages.NODE_KIND_MODEL])
-        model_waves = ask(node_id, models).waves
+        model_waves = ask(node_id, models, as_of=moment).waves
     for sentence in summary_sentences(answer.summary, model_waves, upstream=upstream):
         page.prose(sentence)
     if answer.summary.by_kind or not answer.completeness.complete:
@@ -211,16 +213,17 @@ def _first_model(answer: Answer) -> str:
 @click.command()
 @click.argument("nodes", nargs=-1, required=True)
 @kind_option
+@as_of_option
 @json_option
 @click.pass_obj
-def show_causes(session: Session, nodes: tuple[str, ...], kinds: tuple[str, ...]) -> None:
+def show_causes(session: Session, nodes: tuple[str, ...], kinds: tuple[str, ...], as_of: str | None) -> None:
     """What several NODES all stand on: where to look when they went bad together."""
     if len(set(nodes)) < 2:
         raise click.UsageError("name at least two nodes: `runway causes air_time crew_overtime`")
     runway = session.runway
     asked = [find_node(runway, node) for node in nodes]
     with node_suggestions(runway, asked[0]):
-        answer = runway.graph.get_common_causes(asked, kinds=kinds_of(kinds))
+        answer = runway.graph.get_common_causes(asked, kinds=kinds_of(kinds), as_of=parse_as_of(as_of))
     if session.as_json:
         session.emit(answer)
         return
@@ -263,14 +266,15 @@ def show_causes(session: Session, nodes: tuple[str, ...], kinds: tuple[str, ...]
 @click.argument("from_node", metavar="FROM")
 @click.argument("to_node", metavar="TO")
 @click.option("--paths-max", type=click.IntRange(1, 100_000), help="List so many at most; default 1,000.")
+@as_of_option
 @json_option
 @click.pass_obj
-def list_paths(session: Session, from_node: str, to_node: str, paths_max: int | None) -> None:
+def list_paths(session: Session, from_node: str, to_node: str, paths_max: int | None, as_of: str | None) -> None:
     """How a change of FROM gets to TO downstream: every path, shortest first, and how many there are."""
     runway = session.runway
     source, target = find_node(runway, from_node), find_node(runway, to_node)
     with node_suggestions(runway, source):
-        answer = runway.graph.list_paths(source, target, paths_max=paths_max or 0)
+        answer = runway.graph.list_paths(source, target, paths_max=paths_max or 0, as_of=parse_as_of(as_of))
     if session.as_json:
         session.emit(answer)
         return
@@ -298,11 +302,12 @@ def list_paths(session: Session, from_node: str, to_node: str, paths_max: int | 
 @click.command()
 @kind_option
 @click.option("--dot", is_flag=True, help="As Graphviz input: `runway graph --dot | dot -Tsvg`.")
+@as_of_option
 @json_option
 @click.pass_obj
-def show_graph(session: Session, kinds: tuple[str, ...], dot: bool) -> None:
+def show_graph(session: Session, kinds: tuple[str, ...], dot: bool, as_of: str | None) -> None:
     """The whole dependency graph: every edge, upstream first."""
-    answer = session.runway.graph.get_graph(kinds=kinds_of(kinds))
+    answer = session.runway.graph.get_graph(kinds=kinds_of(kinds), as_of=parse_as_of(as_of))
     if session.as_json:
         session.emit(answer)
         return

@@ -6,6 +6,7 @@ from typing import Any
 import click
 from runway_client import Why, messages
 
+from runway_cli.as_of import as_of_option, parse_as_of
 from runway_cli.commands.graph import WithPaths, filter_options, show_trust, show_waves, type_word, wanted_filter
 from runway_cli.impact_text import bare, cost_sentence, kinds_sentence, some
 from runway_cli.page import Column
@@ -19,6 +20,7 @@ from runway_cli.words import count
 @click.option("--add", multiple=True, metavar="UP DOWN", nargs=2, help="Add an edge from UP to DOWN.")
 @click.option("--remove", multiple=True, metavar="UP DOWN", nargs=2, help="Take the edges from UP to DOWN away.")
 @filter_options
+@as_of_option
 @json_option
 @click.pass_obj
 def show_what_if(
@@ -27,6 +29,7 @@ def show_what_if(
     retire: Sequence[str],
     add: Sequence[tuple[str, str]],
     remove: Sequence[tuple[str, str]],
+    as_of: str | None,
     **options: Any,
 ) -> None:
     """What a change would reach that is not made yet; nothing is changed.
@@ -44,6 +47,7 @@ def show_what_if(
             add=[_edge(find_node(runway, up), find_node(runway, down)) for up, down in add],
             remove=[edge for up, down in remove for edge in _edges(session, up, down)],
             wanted=wanted,
+            as_of=parse_as_of(as_of),
         )
     if session.as_json:
         session.emit(answer)
@@ -113,8 +117,6 @@ def _edges(session: Session, up: str, down: str) -> list[messages.Dependency]:
 @click.pass_obj
 def show_diff(session: Session, before: str, after: str | None) -> None:
     """What changed in the graph between two moments."""
-    from runway_cli.as_of import parse_as_of  # noqa: PLC0415
-
     answer = session.runway.graph.diff_graph(parse_as_of(before), parse_as_of(after) if after else None)
     if session.as_json:
         session.emit(answer)
