@@ -71,6 +71,7 @@ class Plane:
             "RUNWAY_HOME": str(self.home / "state"),
             "RUNWAY_DATABASE_URL": self.postgres.url(),
             "RUNWAY_ADDRESS": "127.0.0.1:0",
+            "RUNWAY_LINEAGE_ADDRESS": "",
         }
         begun = time.perf_counter()
         with log_path.open("wb") as log:

@@ -21,6 +21,7 @@ from control_plane.api.fleet import FleetServicer
 from control_plane.api.graph import GraphServicer
 from control_plane.api.ground_truth import GroundTruthServicer
 from control_plane.api.lineage import LineageServicer
+from control_plane.api.openlineage.server import LineageServer
 from control_plane.api.operations import OperationsServicer
 from control_plane.api.plane import Plane
 from control_plane.api.policies import PolicyServicer
@@ -114,15 +115,20 @@ class ControlPlane:
             serve_reflection=config.reflection,
             drain_s=config.drain_s,
         )
+        self.lineage = LineageServer(
+            plane=plane, metrics=self.metrics, address=config.lineage_address, drain_s=config.drain_s
+        )
 
     async def start(self) -> None:
         """Lead, then listen, then evaluate."""
         await self.node.start()
         await self.server.start()
+        await self.lineage.start()
         await self.evaluator.start()
 
     async def stop(self) -> None:
         """In the opposite order, each part to its end."""
+        await self.lineage.stop()
         await self.server.stop()
         log.info("calls.served", **self.metrics.summary())
         await self.evaluator.stop()

@@ -40,6 +40,8 @@ class Config:
     """Folder for facts (predictions, outcomes, histograms)."""
     address: str = "127.0.0.1:7433"
     """host:port to listen on; loopback unless you say otherwise. Port 0 takes a free one."""
+    lineage_address: str = "127.0.0.1:7434"
+    """host:port to take OpenLineage events on, over HTTP; empty takes none."""
     clock: str = "wall"
     """`wall`, or `driven`: time moves only by AdvanceClock (demo, backtests)."""
     reflection: bool = True
@@ -115,11 +117,14 @@ def _checked(config: Config) -> Config:
         )
     if config.clock not in {"wall", "driven"}:
         raise ConfigError(f"clock={config.clock!r}: use wall or driven")
-    host, colon, port = config.address.rpartition(":")
-    if not colon or not host or not port.isdecimal() or int(port) > PORT_MAX:
+    if not _is_address(config.address):
         raise ConfigError(f"address={config.address!r}: write host:port, for example 127.0.0.1:7433")
     if not 1024 <= config.message_bytes_max <= MESSAGE_BYTES_MOST:
         raise ConfigError(f"message_bytes_max must be at least 1024 and at most {MESSAGE_BYTES_MOST}")
+    if config.lineage_address and not _is_address(config.lineage_address):
+        raise ConfigError(
+            f"lineage_address={config.lineage_address!r}: write host:port, for example 127.0.0.1:7434, or nothing"
+        )
     if config.snapshot_every < 1:
         raise ConfigError("snapshot_every must be at least 1")
     if not 0 <= config.drain_s <= DRAIN_S_MAX:
@@ -127,3 +132,8 @@ def _checked(config: Config) -> Config:
     if config.log_level.lower() not in LOG_LEVELS:
         raise ConfigError(f"log_level={config.log_level!r}: use one of {', '.join(LOG_LEVELS)}")
     return config
+
+
+def _is_address(text: str) -> bool:
+    host, colon, port = text.rpartition(":")
+    return bool(colon and host) and port.isdecimal() and port.isascii() and len(port) <= 5 and int(port) <= PORT_MAX

@@ -59,6 +59,7 @@ class ServedPlane:
             database_url="memory://",
             home=self._home,
             address=self.address,
+            lineage_address="",
             clock="driven",
             drain_s=0.2,
             log_level="error",

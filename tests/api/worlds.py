@@ -285,6 +285,7 @@ class Host:
                 "database_url": "memory:",
                 "home": self.home,
                 "address": "127.0.0.1:0",
+                "lineage_address": "127.0.0.1:0",
                 "drain_s": 5.0,
                 "message_bytes_max": MESSAGE_BYTES_MAX,
                 **self.settings,

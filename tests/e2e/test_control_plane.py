@@ -68,6 +68,7 @@ class Served:
             "RUNWAY_DATABASE_URL": url,
             "RUNWAY_HOME": str(home / "home"),
             "RUNWAY_ADDRESS": "127.0.0.1:0",
+            "RUNWAY_LINEAGE_ADDRESS": "127.0.0.1:0",
             "RUNWAY_SNAPSHOT_EVERY": "100",
             "RUNWAY_DRAIN_S": "5",
         }

@@ -37,8 +37,8 @@ VIOLATIONS_SHOWN_MAX = 200
 times as large as what was sent."""
 
 IN_HAND_BYTES_MAX = 64 * 1024 * 1024
-"""Of bodies that are read, decoded or waiting to be stored at one time; four times what a single sender can have. Beyond,
-senders are asked to come again."""
+"""Of bodies that are read, decoded or waiting to be stored at one time; four times what one sender can have.
+Beyond, senders are asked to come again."""
 
 IN_HAND_MAX = 512
 """Requests at one time. Answers wait for the log, which takes batches: more at once would only wait longer."""
@@ -51,6 +51,12 @@ RETRY_AFTER_S = 2
 
 PARSED_AT_ONCE_BYTES_MAX = 64 * 1024
 """Smaller bodies are decoded where they are, in a millisecond or so; larger ones in a thread."""
+
+DISCARDED_BYTES_MAX = 64 * 1024 * 1024
+"""Read of a refused body and thrown away, so that its sender sees the answer. Beyond, the connection is closed."""
+
+DISCARDED_S_MAX = 5.0
+"""For the same; a sender that is slower than that is not waiting for an answer."""
 
 IDLE_S_MAX = 30
 """After which a connection that asks for nothing is closed."""

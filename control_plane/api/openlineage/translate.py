@@ -8,7 +8,7 @@
 |              |                                               | facet names inputs                                   |
 
 An event type that we do not know, or none, is OTHER in OpenLineage: it adds to what is known of the run and confirms
-nothing. What says nothing about edges or nodes becomes nothing: a START without inputs and outputs, a job's description.
+nothing. What says nothing about edges or nodes becomes nothing: a START without inputs and outputs, a job's own words.
 
 Datasets in the namespace `runway` are named by our ids. All others are named `namespace/name`, and the core looks up
 which node that is. Facets that decide what a dataset *is* (`datasetType`, `symlinks`, `runway`) must be well formed;
@@ -17,6 +17,7 @@ those that only describe are read if they can be read; unknown ones are passed o
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import TypeGuard
 
 from control_plane.api.openlineage import limits
 from control_plane.api.openlineage.datasets import dataset_node, merged
@@ -211,11 +212,14 @@ def _evidence(run: Event, job: Event) -> str:
         _plain(job_facets.get("sourceCodeLocation")).get("url"),
         _parent(_plain(parent.get("job")), _plain(parent.get("run"))),
     )
-    for told in candidates:
-        if isinstance(told, str) and told.startswith(("http://", "https://", "openlineage:")) and told.isprintable():
-            if len(told) <= limits.EVIDENCE_CHARS_MAX:
-                return told
-    return ""
+    return next((told for told in candidates if _is_evidence(told)), "")
+
+
+def _is_evidence(told: object) -> TypeGuard[str]:
+    """Whether it is an address that a page may link to."""
+    if not isinstance(told, str) or not told.isprintable() or len(told) > limits.EVIDENCE_CHARS_MAX:
+        return False
+    return told.startswith(("http://", "https://", "openlineage:"))
 
 
 def _parent(job: Event, run: Event) -> str:
