@@ -196,8 +196,8 @@ def declare_dependencies(state: State, command: DeclareDependencies) -> Decision
     if problems and state.lineage.records and all(p.reason is Reason.DEPENDENCY_CYCLE for p in problems):
         problems, displaced = _without_discovered(state, command.dependencies)
     refuse(problems)
-    last = {d.key: d for d in command.dependencies}
-    changed = tuple(d for key, d in sorted(last.items()) if _changes(state, key, d))
+    last = {(d.upstream, d.downstream, d.edge_type): d for d in command.dependencies}
+    changed = tuple(last[key] for key in sorted(last) if _changes(state, key, last[key]))
     events: list[Event] = [EdgesSettled(changes=displaced)] if displaced else []
     if changed:
         events.append(DependenciesDeclared(dependencies=changed))

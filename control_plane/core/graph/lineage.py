@@ -196,9 +196,10 @@ class Ledger:
 
     # -- writing, for the fold -----------------------------------------------------------------------------------
 
-    def put(self, record: EdgeRecord) -> None:
-        """Write a record and what is derived from it."""
-        key = record.key
+    def put(self, record: EdgeRecord) -> EdgeKey:
+        """Write a record and what is derived from it; returns the edge."""
+        edge = record.dependency
+        key = edge.upstream, edge.downstream, edge.edge_type
         self.records[key] = record
         self.touching.setdefault(key[0], {})[key] = None
         self.touching.setdefault(key[1], {})[key] = None
@@ -211,6 +212,7 @@ class Ledger:
         else:
             self.quarantined.pop(key, None)
         self.due.put(key, due_at(record, key in self.declared, self.policy))
+        return key
 
     def drop(self, key: EdgeKey) -> None:
         """Forget a record."""
@@ -234,7 +236,8 @@ class Ledger:
 
     def to_snapshot(self, dependencies: Iterable[Dependency]) -> LedgerSnapshot:
         """Everything that is not derived. `dependencies` are the graph's, in its snapshot's order."""
-        declared_at = [self.declared.get(d.key, 0) for d in dependencies]
+        known = self.declared
+        declared_at = [known.get((d.upstream, d.downstream, d.edge_type), 0) for d in dependencies]
         apart = [key for key, record in self.records.items() if not record.state.counts and key in self.declared]
         return LedgerSnapshot(
             policy=self.policy,
@@ -254,7 +257,9 @@ class Ledger:
         ledger = cls()
         ledger.policy = snapshot.policy
         ledger.declared = {
-            d.key: revision for d, revision in zip(dependencies, snapshot.declared_at, strict=True) if revision
+            (d.upstream, d.downstream, d.edge_type): revision
+            for d, revision in zip(dependencies, snapshot.declared_at, strict=True)
+            if revision
         }
         for upstream, downstream, edge_type, revision in snapshot.declared_apart:
             ledger.declared[upstream, downstream, edge_type] = revision

@@ -145,7 +145,7 @@ def declare(parts: Parts, dependencies: Sequence[Dependency], revision: int, by:
     if not dependencies:
         return
     ledger.provenance[revision] = Provenance(by=by, at=at)
-    ledger.declared.update(zip((d.key for d in dependencies), repeat(revision)))
+    ledger.declared.update(zip([(d.upstream, d.downstream, d.edge_type) for d in dependencies], repeat(revision)))
     if not ledger.records:
         graph.add_dependencies(dependencies)
         return
@@ -215,8 +215,7 @@ def report(parts: Parts, runs: Iterable[LineageRun], at: datetime) -> None:
     for job_key, job in absorbed.jobs.changed.items():
         ledger.put_job(job_key, job)
     for record in absorbed.records.changed.values():
-        ledger.put(record)
-        _put_time(ledger, times, record)
+        _put_time(ledger, times, ledger.put(record), record)
     for told in absorbed.new:
         known = ledger.jobs[JobKey(told.source, told.job)].runs.get(told.run_id)
         place = (told.source, told.job, told.run_id)
@@ -238,10 +237,15 @@ def settle(parts: Parts, changes: Iterable[EdgeChange]) -> None:
     reflect(
         parts,
         [
-            replace(_known(ledger, change.key), state=change.after, reason=change.reason, cycle=change.cycle)
+            replace(_known(ledger, change.key), state=change.after, reason=_kept(change), cycle=change.cycle)
             for change in changes
         ],
     )
+
+
+def _kept(change: EdgeChange) -> str:
+    """The reason to remember; why an edge is there follows from its newest sighting and is told anew."""
+    return "" if change.after is EdgeState.ACTIVE else change.reason
 
 
 def _known(ledger: Ledger, key: EdgeKey) -> EdgeRecord:
@@ -331,24 +335,23 @@ def reflect(parts: Parts, records: Sequence[EdgeRecord]) -> None:
     """Write records, and make the graph and the times show them."""
     graph, ledger, times = parts
     for record in records:
-        ledger.put(record)
-        _put_time(ledger, times, record)
+        _put_time(ledger, times, ledger.put(record), record)
     graph.remove_dependencies([r.dependency for r in records if not r.state.counts])
     graph.add_dependencies([r.dependency for r in records if r.state.counts])
 
 
-def _put_time(ledger: Ledger, times: EdgeTimes, record: EdgeRecord) -> None:
-    if record.state.counts and record.sightings and ledger.discovered_only(record.key):
+def _put_time(ledger: Ledger, times: EdgeTimes, key: EdgeKey, record: EdgeRecord) -> None:
+    if record.state.counts and record.sightings and key not in ledger.declared and record.override is None:
         last = max(sighting.last_seen_at for sighting in record.sightings)
-        times.put(record.key, last, record.state is EdgeState.SUSPECT)
+        times.put(key, last, record.state is EdgeState.SUSPECT)
     else:
-        times.remove(record.key)
+        times.remove(key)
 
 
 def rebuild_times(ledger: Ledger, times: EdgeTimes) -> None:
     """After a snapshot was read."""
-    for record in ledger.records.values():
-        _put_time(ledger, times, record)
+    for key, record in ledger.records.items():
+        _put_time(ledger, times, key, record)
 
 
 def rebuild_claims(graph: DependencyGraph, ledger: Ledger) -> None:
