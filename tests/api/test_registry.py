@@ -383,7 +383,8 @@ async def test_a_model_that_is_used_is_retired_by_force_and_with_a_reason_only(a
     retired = (await api.registry.SetLifecycle(request)).model
     assert retired.lifecycle == registry_pb2.LIFECYCLE_STATE_RETIRED
     assert (await refused(api.retrain("delay"))).reason == "MODEL_RETIRED"
-    assert (await refused(move(api, "shadow", 1))).reason == "MODEL_RETIRED"
+    own = registry_pb2.MoveAliasRequest(model_id="delay", alias="shadow", version=1)
+    assert (await refused(api.registry.MoveAlias(own))).reason == "MODEL_RETIRED"
     request.lifecycle = registry_pb2.LIFECYCLE_STATE_ACTIVE
     assert (await api.registry.SetLifecycle(request)).model.lifecycle == registry_pb2.LIFECYCLE_STATE_ACTIVE
     await api.retrain("delay")
