@@ -76,7 +76,8 @@ WATCH_PROGRESS_S = 5.0
 stream."""
 
 WATCH_PROGRESS_EVENTS = 5_000
-"""A watcher that wants none of this many events hears how far the log is: to resume there costs nothing."""
+"""A watcher that wants none of this many events hears how far the log is: to resume there costs nothing. Fewer than the
+ring holds, see `app/watch.py`."""
 
 WATCHERS_MAX = 1_000
 """Each costs a task and a cursor; a console opens one."""

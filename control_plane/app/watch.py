@@ -225,13 +225,11 @@ class Changes:
         self._round = None
         before, self._told = self._told, self.revision
         kinds, models, teams = self._sum(before)
-        torn = before + 1 < self._first  # more came at once than the ring holds: the sum is not whole
         due = []
         for watcher in self._waiting:
             interest = watcher.interest
             if (
                 interest.everything
-                or torn
                 or self._told - watcher.given >= limits.WATCH_PROGRESS_EVENTS
                 or interest.wants_any(kinds, models, teams)
             ):
@@ -254,7 +252,11 @@ class Changes:
         asyncio.get_running_loop().call_soon(self._wake_some, due)
 
     def _sum(self, after: int) -> tuple[set[str], set[ModelId], set[TeamId]]:
-        """All kinds, models and teams of the events after `after`; nothing if nobody who waits chooses."""
+        """All kinds, models and teams of the events after `after`; nothing if nobody who waits chooses.
+
+        Of more events than the ring holds it is not whole; but those are more than `WATCH_PROGRESS_EVENTS`, and all are
+        woken.
+        """
         kinds: set[str] = set()
         models: set[ModelId] = set()
         teams: set[TeamId] = set()

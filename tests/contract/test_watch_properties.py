@@ -41,10 +41,11 @@ interests = st.builds(
 steps = st.lists(
     st.one_of(
         st.lists(subjects, min_size=1, max_size=2 * RING),
-        st.tuples(st.sampled_from(["read", "break"]), st.integers(0, WATCHERS - 1)),
+        st.tuples(st.sampled_from(["read", "break", "turn"]), st.integers(0, WATCHERS - 1)),
     ),
     max_size=25,
 )
+"""Appends; a watcher asks for more, and waits while other things happen; it goes away; the loop turns."""
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +71,7 @@ class World:
         self.since = [begin] * len(interests)
         self.got: list[list[int]] = [[] for _ in interests]
         self.streams: list[AsyncGenerator[WatchBatch, None] | None] = [None] * len(interests)
+        self.asked: list[asyncio.Future[WatchBatch] | None] = [None] * len(interests)
 
     async def page(self, after_seq: int, limit: int) -> list[Envelope]:
         """As the log reads."""
@@ -94,13 +96,23 @@ class World:
         self.changes.publish(fresh)
 
     async def read(self, number: int) -> None:
+        """Take what the last request for more brought, if it has; else ask for more."""
+        asked = self.asked[number]
+        if asked is None:
+            stream = self.streams[number]
+            if stream is None:
+                stream = self.changes.follow(self.since[number], self.interests[number], progress_s=0.001)
+                self.streams[number] = stream
+            self.asked[number] = asyncio.ensure_future(anext(stream))
+            await self.turn()
+        elif asked.done():
+            self.asked[number] = None
+            self.take(number, asked)
+
+    def take(self, number: int, asked: "asyncio.Future[WatchBatch]") -> None:
         """One batch; a watcher that was let go comes again where it was."""
-        stream = self.streams[number]
-        if stream is None:
-            stream = self.changes.follow(self.since[number], self.interests[number], progress_s=0.001)
-            self.streams[number] = stream
         try:
-            batch = await anext(stream)
+            batch = asked.result()
         except Refused as refusal:
             assert refusal.reason is Reason.WATCH_TOO_OLD
             assert int(refusal.details["oldest_revision"]) <= self.since[number]
@@ -110,9 +122,18 @@ class World:
         assert batch.revision >= self.since[number]
         self.since[number] = batch.revision
 
+    async def turn(self) -> None:
+        """Let rounds happen and watchers wake."""
+        for _ in range(4):
+            await asyncio.sleep(0)
+
     async def interrupt(self, number: int) -> None:
-        """The connection breaks."""
+        """The connection breaks; what was asked for and not taken is lost."""
         stream, self.streams[number] = self.streams[number], None
+        asked, self.asked[number] = self.asked[number], None
+        if asked is not None:
+            asked.cancel()
+            await asyncio.gather(asked, return_exceptions=True)
         if stream is not None:
             await stream.aclose()
 
@@ -121,6 +142,9 @@ class World:
         for number in range(len(self.since)):
             while self.since[number] < len(self.log):
                 await self.read(number)
+                asked = self.asked[number]
+                if asked is not None:
+                    await asyncio.wait([asked])
             await self.interrupt(number)
 
 
@@ -137,6 +161,8 @@ def test_a_watcher_gets_the_filtered_log(before: list[Subject], chosen: list[Int
                     world.append(step)
                 case ("read", int(number)):
                     await world.read(number)
+                case ("turn", _):
+                    await world.turn()
                 case (_, int(number)):
                     await world.interrupt(number)
         await world.finish()
@@ -147,3 +173,24 @@ def test_a_watcher_gets_the_filtered_log(before: list[Subject], chosen: list[Int
         kinds, models, teams = set(interest.kinds), set[str](interest.models), set[str](interest.teams)
         assert got == filtered(world.log, kinds, models, teams)
     assert world.changes.watchers == 0
+
+
+async def test_more_at_once_than_the_ring_holds_loses_nothing() -> None:
+    """Who waits when a whole import becomes durable in one transaction is not slow, and gets what he wants of it."""
+    only_a = Interest(models=frozenset({MODELS[0]}))
+    world = World([only_a, Interest()], begin=0)
+    reads = []
+    for interest in world.interests:
+        stream = world.changes.follow(0, interest, progress_s=60)
+        reads.append((stream, asyncio.ensure_future(anext(stream))))
+    await world.turn()
+    about = [frozenset({MODELS[0]}), *([frozenset({MODELS[1]})] * (3 * RING))]
+    world.append([Subject(kind="Added", models=models) for models in about])
+    (some, first), (everything, page) = reads
+    assert [envelope.seq for envelope in (await first).envelopes] == [1]
+    heard = [envelope.seq for envelope in (await page).envelopes]
+    while heard[-1] < len(about):
+        heard += [envelope.seq for envelope in (await anext(everything)).envelopes]
+    assert heard == list(range(1, len(about) + 1))
+    await some.aclose()
+    await everything.aclose()

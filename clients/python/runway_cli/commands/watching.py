@@ -2,7 +2,7 @@
 
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import click
@@ -19,6 +19,9 @@ towards a verdict. People see them on request."""
 
 LOOK_BACK = 20
 """How many times `--limit` to look back for the last events when some of them are not shown."""
+
+LOOK_FURTHER = 8
+"""How many times as far to look back when that was too few: all looks together cost little more than the last."""
 
 EVENT_STYLES = (("Failed", "red"), ("Refused", "yellow"), ("Promoted", "green"), ("VerdictChanged", "bold"))
 
@@ -100,21 +103,14 @@ def list_events(
     """What happened: the audit log, oldest first."""
     runway = session.runway
     model_id = _known_model(runway, model) if model else ""
-    if since is not None:
-        begin = since
-    elif model_id or kinds:
-        begin = 0
-    else:
-        # Revisions are gap-free, so the last so many of all events begin so far back; some must be looked for.
-        begin = max(0, runway.operations.get_status().revision - limit * LOOK_BACK)
-    found: Iterable[messages.Event] = (
-        event
-        for event in runway.operations.list_events(begin, model_id=model_id, kinds=kinds)
-        if everything or session.as_json or kinds or event.kind not in ROUTINE
-    )
+
+    def shown(begin: int) -> Iterator[messages.Event]:
+        for event in runway.operations.list_events(begin, model_id=model_id, kinds=kinds):
+            if everything or session.as_json or kinds or event.kind not in ROUTINE:
+                yield event
+
     with _kind_suggestions():
-        if since is None:
-            found = deque(found, maxlen=limit)
+        found = _newest(shown, limit, runway.operations.get_status().revision) if since is None else shown(since)
         if session.as_json:
             listed = messages.ListEventsResponse(events=found)
             listed.revision = listed.scanned_revision = runway.revision
@@ -126,6 +122,18 @@ def list_events(
             event_line(session.page, event)
     if nothing:
         session.page.line("no events" + (f" about {model_id}" if model_id else ""))
+
+
+def _newest(shown: Callable[[int], Iterable[messages.Event]], limit: int, newest: int) -> Iterable[messages.Event]:
+    """The last so many events. Revisions have no gaps, so a look begins so many back; it goes further back while too
+    few of those are shown."""
+    back = limit * LOOK_BACK
+    while True:
+        begin = max(0, newest - back)
+        found = deque(shown(begin), maxlen=limit)
+        if len(found) == limit or not begin:
+            return found
+        back *= LOOK_FURTHER
 
 
 def event_line(page: Page, event: messages.Event) -> None:
