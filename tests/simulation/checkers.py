@@ -12,7 +12,10 @@ from control_plane.core.events import (
     CascadeCooldownStarted,
     Envelope,
     LeaseRenewed,
+    LifecycleChanged,
+    LoadChecked,
     ModelRegistered,
+    PoliciesSet,
     RetrainEnded,
     RetrainingHeld,
     RetrainingReleased,
@@ -20,9 +23,12 @@ from control_plane.core.events import (
     RetrainLeased,
     RetrainRequested,
     RolloutStarted,
+    VerdictChanged,
     VersionRegistered,
 )
 from control_plane.core.graph.facts import Dependency
+from control_plane.core.policies import Overrides
+from control_plane.core.registry.types import Lifecycle
 from control_plane.core.retraining.types import AttemptState, RetrainingLimits, RetrainingPolicy, RetrainState
 from control_plane.core.rollout.types import Validation
 from control_plane.core.state import State
@@ -57,6 +63,10 @@ class Checkers:
         self.candidates: set[tuple[str, int]] = set()
         self.answers: dict[str, tuple[Result, int]] = {}
         self.promotions = 0
+        self.tier: dict[str, int] = {}
+        self.retired: set[str] = set()
+        self.said: dict[str, Overrides] = {}
+        self.loads: dict[tuple[str, int], bool] = {}
 
     # What the world tells
 
@@ -85,8 +95,10 @@ class Checkers:
         match event:
             case ModelRegistered():
                 self.team[event.facts.model_id] = event.facts.team
+                self.tier[event.facts.model_id] = event.facts.tier
             case RetrainRequested():
                 self._hold(event.model_id not in self.live, f"{event.model_id} has two live retrains")
+                self._hold(event.model_id not in self.retired, f"{event.model_id} is retired and retrains")
                 self._hold(event.retrain_id not in self.ended, f"{event.retrain_id} was used before")
                 self.live[event.model_id] = event.retrain_id
                 self.not_before[event.retrain_id] = event.not_before
@@ -119,12 +131,10 @@ class Checkers:
                 self.versions[event.model_id] = event.version
             case RolloutStarted():
                 self.candidates.add((event.model_id, event.version))
-            case AliasMoved() if event.alias == "production":
-                self._hold(
-                    (event.model_id, event.to_version) in self.passed,
-                    f"{event.model_id} version {event.to_version} serves without a passed validation",
-                )
-                self.promotions += 1
+            case AliasMoved():
+                self._alias_moved(event)
+            case LifecycleChanged() | PoliciesSet() | LoadChecked() | VerdictChanged():
+                self._governed(event)
             case CascadeCooldownStarted():
                 self.cooling |= {str(model_id): until for model_id, until in event.until.items()}
             case RetrainingHeld():
@@ -133,6 +143,43 @@ class Checkers:
                 self.held = False
             case _:
                 pass
+
+    def _alias_moved(self, event: AliasMoved) -> None:
+        self._hold(event.model_id not in self.retired, f"an alias of {event.model_id}, which is retired, was moved")
+        # What `previous` points at has served: that it loads was seen in production.
+        if event.to_version and event.alias != "previous" and self._must_load(event.model_id):
+            self._hold(
+                self.loads.get((event.model_id, event.to_version), False),
+                f"{event.alias} of {event.model_id} points at version {event.to_version}, which nobody showed to load",
+            )
+        if event.alias == "production":
+            self._hold(
+                (event.model_id, event.to_version) in self.passed,
+                f"{event.model_id} version {event.to_version} serves without a passed validation",
+            )
+            self.promotions += 1
+
+    def _must_load(self, model_id: str) -> bool:
+        """What the nearest scope says."""
+        for scope in (f"model:{model_id}", f"team:{self.team[model_id]}", f"tier:{self.tier[model_id]}", "fleet"):
+            said = self.said.get(scope, {}).get("rollout.require_load_check")
+            if said is not None:
+                return bool(said)
+        return False
+
+    def _governed(self, event: LifecycleChanged | PoliciesSet | LoadChecked | VerdictChanged) -> None:
+        match event:
+            case LifecycleChanged():
+                self.retired.discard(event.model_id)
+                if event.after is Lifecycle.RETIRED:
+                    self._hold(event.model_id not in self.live, f"{event.model_id} was retired with a live retrain")
+                    self.retired.add(event.model_id)
+            case PoliciesSet():
+                self.said[event.scope] = event.overrides
+            case LoadChecked():
+                self.loads[(event.model_id, event.version)] = event.passed
+            case VerdictChanged():
+                self._hold(event.model_id not in self.retired, f"{event.model_id} is retired and was judged")
 
     def _leased(self, event: RetrainLeased, at: datetime) -> None:
         model_id, retrain_id = event.model_id, event.retrain_id

@@ -26,18 +26,21 @@ from control_plane.core.commands import (
     ReleaseRetraining,
     RenewLease,
     ReportFailure,
+    ReportLoadCheck,
     ReportSuccess,
     ReportValidation,
     RequestRetrain,
     Result,
+    SetLifecycle,
     SetLimits,
+    SetPolicies,
 )
 from control_plane.core.errors import RunwayError
 from control_plane.core.graph.facts import Dependency, DependencyType
 from control_plane.core.ids import AttemptId, LeaseToken, ModelId, NodeId, TeamId
 from control_plane.core.plan import plan
-from control_plane.core.policies import overrides_of
-from control_plane.core.registry.types import ModelFacts, TaskType, VersionFacts
+from control_plane.core.policies import Overrides, overrides_of
+from control_plane.core.registry.types import Lifecycle, ModelFacts, TaskType, VersionFacts
 from control_plane.core.retraining.types import RetrainCause, RetrainingLimits, RetrainingPolicy
 from control_plane.core.rollout.types import Validation, ValidationPolicy
 from control_plane.core.staleness.verdict import Action, Confidence, Evaluation, Level
@@ -263,8 +266,33 @@ class World:
         if self._chance(0.02) and self.state.live_retrains:
             live = list(self.state.live_retrains)
             self.submit(CancelRetrain(retrain_id=live[int(self.rng.integers(len(live)))]))
+        self._govern()
         if self._chance(0.01):
             self.submit(ReleaseRetraining() if self.state.held else HoldRetraining())
+
+    def _govern(self) -> None:
+        """Somebody sets a policy, ends or revives a model, or tries to load a version."""
+        if self._chance(0.03):
+            scopes = ["fleet", "tier:1", "tier:3", "team:team0", "team:team2", f"model:{self._model()}"]
+            scope = scopes[int(self.rng.integers(len(scopes)))]
+            said: Overrides = dict(OWN) if scope.startswith("model:") else {}
+            if self._chance(0.6):
+                said["rollout.require_load_check"] = self._chance(0.6)
+            if self._chance(0.3):
+                said["staleness.window_days"] = float(self.rng.integers(1, 30))
+            self.submit(SetPolicies(scope=scope, overrides=said))
+        if self._chance(0.02):
+            life = (Lifecycle.RETIRED, Lifecycle.ACTIVE, Lifecycle.ACTIVE, Lifecycle.DEPRECATED)
+            chosen = life[int(self.rng.integers(len(life)))]
+            self.submit(SetLifecycle(model_id=self._model(), lifecycle=chosen, force=self._chance(0.5)))
+        if self._chance(0.05):
+            model_id = self._model()
+            versions = len(self.state.models[model_id].versions)
+            if versions:
+                self._load(model_id, int(self.rng.integers(1, versions + 1)))
+
+    def _load(self, model_id: ModelId, version: int) -> None:
+        self.submit(ReportLoadCheck(model_id=model_id, version=version, passed=self._chance(0.8)))
 
     def _evaluate(self, model_id: ModelId) -> None:
         production = self.state.models[model_id].production
@@ -340,6 +368,8 @@ class World:
         if not isinstance(registered, Answer) or registered.result.version is None:
             return
         version = registered.result.version
+        if self._chance(0.6):
+            self._load(training.model_id, version)
         reported = self.submit(
             ReportSuccess(attempt_id=training.attempt_id, lease_token=training.token, version=version)
         )
