@@ -5,8 +5,8 @@ import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import metaflow
 import pytest
+from metaflow.client import core
 from runway.v1 import lineage_pb2
 from runway_cli.main import run
 from runway_client import connect, messages
@@ -85,9 +85,9 @@ def test_what_is_left_out_is_said(ran: Ran) -> None:
 
 def test_the_next_look_begins_where_something_was_not_finished(ran: Ran) -> None:
     first = read_metaflow(metadata=ran.store.metadata)
-    metaflow.namespace(None)
-    metaflow.metadata(ran.store.metadata)
-    unfinished = metaflow.Run(f"Arrivals/{ran.failed}").created_at.astimezone(UTC)
+    core.namespace(None)
+    core.metadata(ran.store.metadata)
+    unfinished = core.Run(f"Arrivals/{ran.failed}").created_at.astimezone(UTC)
     assert first.next_since is not None
     assert first.next_since == unfinished - metaflow_runs.OVERLAP
     again = read_metaflow(metadata=ran.store.metadata, since=first.next_since)
@@ -138,9 +138,9 @@ def test_a_wrong_place_is_refused_with_the_remedy(tmp_path: Path) -> None:
 
 
 def test_the_callers_namespace_is_put_back(ran: Ran) -> None:
-    metaflow.namespace("user:somebody")
+    core.namespace("user:somebody")
     read_metaflow(metadata=ran.store.metadata)
-    assert metaflow.get_namespace() == "user:somebody"
+    assert core.get_namespace() == "user:somebody"
 
 
 def test_discover_tells_the_control_plane_once(
