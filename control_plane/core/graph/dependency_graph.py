@@ -55,6 +55,7 @@ class DependencyGraph:
         index = self._index.get(node.node_id)
         if index is None:
             index = self._index[node.node_id] = self._graph.add_node(node)
+            self._layouts.add_node()
             self.topology_version += 1
         elif self._graph[index] == node:
             return False

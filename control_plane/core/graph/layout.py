@@ -38,6 +38,9 @@ UNREACHED = -(1 << 30)
 NOWHERE = -1
 """Source of a node that has none: the last place of an array of values, one beyond the last position."""
 
+LAYERS_MAX = 1_000
+"""Layers that are found a pass each, about 50 us; beyond that the library walks node by node."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
 class Numbering:
@@ -276,19 +279,21 @@ class Layout:
         return value
 
 
-def build_numbering(graph: "rx.PyDiGraph[Node, Dependency]", sorted_ids: Sequence[NodeId], index: Ints) -> Numbering:
+def build_numbering(
+    graph: "rx.PyDiGraph[Node, Dependency]", pairs: Ints, sorted_ids: Sequence[NodeId], index: Ints
+) -> Numbering:
     """Number the nodes of an acyclic graph.
 
     Args:
         graph: the graph.
+        pairs: index of both ends of each edge, shape (E, 2).
         sorted_ids: ids of all nodes in text order.
         index: index in the graph of each of them.
     """
     size = len(sorted_ids)
-    level_by_index = np.zeros(int(index.max(initial=-1)) + 1, np.int32)
-    generations = rx.topological_generations(graph)
-    for number, generation in enumerate(generations):
-        level_by_index[np.asarray(generation, dtype=np.int64)] = number
+    level_by_index = _levels(pairs, int(index.max(initial=-1)) + 1)
+    if level_by_index is None:
+        level_by_index = _levels_of_deep(graph, int(index.max(initial=-1)) + 1)
     level_by_rank = level_by_index[index]
     by_rank = np.empty(size, np.int64)
     ranks = np.argsort(level_by_rank, kind="stable")  # position -> rank: by level, then by id
@@ -299,13 +304,44 @@ def build_numbering(graph: "rx.PyDiGraph[Node, Dependency]", sorted_ids: Sequenc
     ordered_ids = ids[ranks]
     return Numbering(
         node_ids=ordered_ids,
-        position={node_id: place for place, node_id in enumerate(ordered_ids.tolist())},
+        position=dict(zip(ordered_ids.tolist(), range(size), strict=True)),
         rank=ranks.astype(np.int32),
         by_rank=by_rank,
         index=index[ranks],
         level_of=level_of,
-        bounds=tuple(np.searchsorted(level_of, np.arange(len(generations) + 1)).tolist()),
+        bounds=tuple(np.searchsorted(level_of, np.arange(int(level_of.max(initial=-1)) + 2)).tolist()),
     )
+
+
+def _levels(pairs: Ints, size: int) -> Counts | None:
+    """Length of the longest path that ends in each node: all that have no upstream left, layer by layer. None if there
+    are so many layers that a pass for each is too slow.
+    """
+    # One number per edge sorts in a tenth of the time that an index of the edges takes.
+    sources, targets = np.divmod(np.sort(pairs[:, 0] * max(size, 1) + pairs[:, 1]), max(size, 1))
+    starts = np.searchsorted(sources, np.arange(size + 1))
+    waiting = np.bincount(targets, minlength=size)
+    level_of = np.zeros(size, np.int32)
+    frontier = np.flatnonzero(waiting == 0)
+    for level in range(1, LAYERS_MAX):
+        counts = starts[frontier + 1] - starts[frontier]
+        ends = np.cumsum(counts)
+        if not len(ends) or not ends[-1]:
+            return level_of
+        reached = targets[np.arange(ends[-1]) + np.repeat(starts[frontier] - ends + counts, counts)]
+        np.subtract.at(waiting, reached, 1)
+        frontier = np.sort(reached[waiting[reached] == 0])
+        frontier = frontier[np.diff(frontier, prepend=-1) > 0]
+        level_of[frontier] = level
+    return None
+
+
+def _levels_of_deep(graph: "rx.PyDiGraph[Node, Dependency]", size: int) -> Counts:
+    """The same by the library: five times as long on a wide graph, but one step per node on a deep one."""
+    level_of = np.zeros(size, np.int32)
+    for number, generation in enumerate(rx.topological_generations(graph)):
+        level_of[np.asarray(generation, dtype=np.int64)] = number
+    return level_of
 
 
 def build_layout(

@@ -30,8 +30,8 @@ class Layouts:
     def __init__(self) -> None:
         self._numbering: Numbering | None = None
         self._kept: dict[Key, Layout] = {}
-        self._sorted: list[NodeId] = []
-        """Ids of the last numbering in text order: a list that is nearly sorted sorts in no time."""
+        self._order: tuple[list[NodeId], Ints] | None = None
+        """Ids of all nodes in text order with their indices, until a node comes or goes."""
         self._borrowed = False
         """Whether the numbering is another's, so that nothing may be written to it."""
 
@@ -40,7 +40,7 @@ class Layouts:
         copy = Layouts()
         copy._kept = dict(self._kept)
         copy._numbering = self._numbering
-        copy._sorted = self._sorted
+        copy._order = self._order
         copy._borrowed = True
         return copy
 
@@ -101,8 +101,13 @@ class Layouts:
                 layout = _without(layout, upstream, downstream)
             self._kept[key] = layout
 
+    def add_node(self) -> None:
+        """A node came. It gets a position with the next numbering, which its first edge asks for."""
+        self._order = None
+
     def remove_node(self, node_id: NodeId) -> None:
         """A node went, after its edges. Its place stays empty; it must not be found there if it comes again."""
+        self._order = None
         if self._numbering is None or node_id not in self._numbering.position:
             return
         if self._borrowed:
@@ -114,23 +119,29 @@ class Layouts:
     def _build(
         self, graph: "rx.PyDiGraph[Node, Dependency]", index: dict[NodeId, int], types: Types, *, reverse: bool
     ) -> Layout:
-        numbering = self._numbering
+        numbering, pairs = self._numbering, None
         if numbering is None:
-            self._sorted = [*(node_id for node_id in self._sorted if node_id in index)]
-            known = set(self._sorted)
-            self._sorted += [node_id for node_id in index if node_id not in known]
-            self._sorted.sort()
-            places = np.fromiter(map(index.__getitem__, self._sorted), np.int64, len(self._sorted))
-            numbering = self._numbering = build_numbering(graph, self._sorted, places)
+            pairs = _pairs(graph)
+            if self._order is None:
+                ids = sorted(index)
+                self._order = ids, np.fromiter(map(index.__getitem__, ids), np.int64, len(ids))
+            numbering = self._numbering = build_numbering(graph, pairs, *self._order)
             self._borrowed = False
         other = self._kept.get((types, not reverse))
-        edges = edges_of(other) if other is not None else _edges(graph, numbering, types)
+        if other is not None:
+            edges = edges_of(other)
+        else:
+            edges = _placed(graph, numbering, _pairs(graph) if pairs is None else pairs, types)
         return build_layout(numbering, edges, reverse=reverse, types=types)
 
 
-def _edges(graph: "rx.PyDiGraph[Node, Dependency]", numbering: Numbering, types: Types) -> Ints:
+def _pairs(graph: "rx.PyDiGraph[Node, Dependency]") -> Ints:
+    """Index of both ends of each edge, shape (E, 2)."""
+    return np.asarray(graph.edge_list(), dtype=np.int64).reshape(-1, 2)
+
+
+def _placed(graph: "rx.PyDiGraph[Node, Dependency]", numbering: Numbering, pairs: Ints, types: Types) -> Ints:
     """Positions of the ends of all edges of some types, shape (E, 2)."""
-    pairs = np.asarray(graph.edge_list(), dtype=np.int64).reshape(-1, 2)
     if types:
         pairs = pairs[np.fromiter((edge.edge_type in types for edge in graph.edges()), np.bool_, len(pairs))]
     position = np.zeros(int(numbering.index.max(initial=-1)) + 1, np.int64)
