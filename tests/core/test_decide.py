@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from control_plane.core.commands import AdvanceClock, Command, HoldRetraining, RegisterVersion, ReleaseRetraining
+from control_plane.core.commands import (
+    AdvanceClock,
+    ApplyFleet,
+    Command,
+    HoldRetraining,
+    RegisterVersion,
+    ReleaseRetraining,
+)
 from control_plane.core.decide import decide
 from control_plane.core.decide.operations import CLOCK_MAX
 from control_plane.core.errors import Invalid, Reason, RunwayError
@@ -64,6 +71,8 @@ def _commands(kind: type, state: State) -> st.SearchStrategy[Command]:
     """Commands that name what is there as often as what is not."""
     attempts = [attempt for retrain in state.retrains.values() for attempt in retrain.attempts]
     model_ids = st.sampled_from(sorted(state.models)) | TIDY
+    named = st.sampled_from(["fleet", "tier:2", "team:team1", "team:none", "tier:9", ""])
+    scopes = named | model_ids.map("model:{}".format)
     known: dict[str, st.SearchStrategy[object]] = {
         "model_id": model_ids,
         "retrain_id": st.sampled_from(sorted(state.retrains)) | TIDY,
@@ -84,10 +93,11 @@ def _commands(kind: type, state: State) -> st.SearchStrategy[Command]:
             tier=st.integers(0, 5),
             task_type=st.sampled_from(TaskType),
         ),
-        "policies": overrides(),
+        "policies": st.lists(st.tuples(scopes, overrides()), max_size=3).map(tuple)
+        if kind is ApplyFleet
+        else overrides(),
         "overrides": overrides() | st.just({"staleness.nonsense": 1}),
-        "scope": st.sampled_from(["fleet", "tier:2", "team:team1", "team:none", "tier:9", ""])
-        | model_ids.map("model:{}".format),
+        "scope": scopes,
         "alias": st.sampled_from(["production", "shadow"]),
         "lifecycle": st.sampled_from(Lifecycle),
         "force": st.booleans(),
