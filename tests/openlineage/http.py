@@ -31,11 +31,14 @@ class KeptPlane:
     refuse: list[Exception] = field(default_factory=list)
     gate: asyncio.Event | None = None
     releases: int = 0
+    waiting: int = 0
 
     async def submit(self, command: ReportLineage, mutation: common_pb2.Mutation) -> Outcome:
         """Keep it."""
+        self.waiting += 1
         if self.gate is not None:
             await self.gate.wait()
+        self.waiting -= 1
         if self.refuse:
             raise self.refuse.pop(0)
         self.runs.extend(command.runs)
