@@ -207,8 +207,8 @@ def _clients(way: str, where: str) -> Iterator[Callable[[], NDArray[np.int64]]]:
 
 
 def _lags(stamps: Stamps, arrivals: NDArray[np.int64], before: int, last: int, *, whole: bool) -> tuple[float, float]:
-    """p50 and p99 over all events after `before` and all clients, in ms. Unless `whole` is asked for, what never arrived
-    counts as arrived when the run ended: its lag was at least that.
+    """p50 and p99 over all events after `before` and all clients, in ms. Unless `whole` is asked for, what never
+    arrived counts as arrived when the run ended: its lag was at least that.
 
     Args:
         stamps: (last revision of a batch, ns), ascending.

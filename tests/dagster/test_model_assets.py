@@ -7,11 +7,11 @@ import pytest
 from dagster._core.definitions.freshness import TimeWindowFreshnessPolicy
 from runway_client import Unreachable
 
-from assets.fleet import Fleet, last_good_path, make_fleet, read_last_good
+from assets.fleet import Dependency, Fleet, Node, last_good_path, make_fleet, read_last_good
 from assets.location import build_definitions, build_worker_definitions, definitions_of, load_fleet, load_for_worker
 from assets.model_assets import model_spec
 from assets.plane import ControlPlane
-from assets.tags import TIER_TAG
+from assets.tags import LIFECYCLE_TAG, TIER_TAG
 from assets.trainer import NoTrainerError, trainer_of
 from tests.dagster.fake_plane import FakePlane, model, small_fleet
 from tests.dagster.worlds import FakeTrainer, World
@@ -58,6 +58,26 @@ def test_what_dagster_would_refuse_becomes_metadata() -> None:
     assert spec.metadata["tag who asked"] == "the board, 2013"
     assert spec.metadata["owner"] == "nobody in particular"
     build_definitions(make_fleet([odd], [], []), lambda: FakePlane(Fleet())).resolve_asset_graph()
+
+
+def test_a_model_without_an_owner_and_a_deprecated_one_are_drawn() -> None:
+    orphan = model_spec(model("orphan", owner=""), ())
+    assert (list(orphan.owners), orphan.metadata["owner"]) == (["team:ops"], "nobody yet")
+    assert LIFECYCLE_TAG not in orphan.tags
+    assert model_spec(model("old", deprecated=True), ()).tags[LIFECYCLE_TAG] == "deprecated"
+
+
+def test_a_model_that_nobody_registered_is_drawn_but_not_run() -> None:
+    found = make_fleet(
+        [model("air_time")],
+        [Node(kind="model", slug="seen_in_airflow")],
+        [Dependency(upstream="model:seen_in_airflow", downstream="model:air_time")],
+    )
+    graph = build_definitions(found, lambda: FakePlane(found)).resolve_asset_graph()
+    seen = dg.AssetKey(["seen_in_airflow"])
+    assert graph.executable_asset_keys == {AIR_TIME}
+    assert graph.get(AIR_TIME).parent_keys == {seen}
+    assert graph.get(seen).group_name == "discovered_models"
 
 
 def test_an_empty_fleet_loads() -> None:
