@@ -69,6 +69,7 @@ def run_attempt(lease: Lease, plane: ControlPlane, find_trainer: Callable[[], Tr
             version = plane.register_version(lease, trained, run)
         say(f"trained in {training_s:.1f} s and registered as version {version}")
         plane.report_success(lease, version, run, training_s)
+        _tell_lineage(plane, lease, version, trained, run, say)
     except LeaseLostError:
         raise
     except BaseException as error:
@@ -101,6 +102,16 @@ def _validated(
     except Exception as error:
         why = f"the validation crashed: {sentence_of(error)}"
         return Validation(passed=False, metric="none", candidate=0.0, explanation=why), error
+
+
+def _tell_lineage(plane: ControlPlane, lease: Lease, version: int, trained: TrainedVersion, run: str, say: Say) -> None:
+    """Say what was read. A version is good without it, and the next training says it again."""
+    if not trained.reads:
+        return
+    try:
+        plane.report_lineage(lease.model_id, version, trained.reads, run)
+    except RunwayRpcError as error:
+        say(f"what was read could not be reported: {error.message}")
 
 
 def _report_crash(plane: ControlPlane, lease: Lease, run: str, error: BaseException, say: Say) -> None:

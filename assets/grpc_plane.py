@@ -9,8 +9,8 @@ from runway_client import Why, connect, from_timestamp, messages, to_timestamp
 from runway_client.connection import RETRY_FOR_S
 
 from assets.fleet import Dependency, Fleet, Kind, Model, Node, make_fleet
-from assets.plane import Change, Lease, Limits, Metric, Status, TrainedVersion, Validation, Verdict
-from assets.tags import SCHEDULER
+from assets.plane import Change, Lease, Limits, Metric, Read, Status, TrainedVersion, Validation, Verdict
+from assets.tags import SCHEDULER, TRAINER_SOURCE, op_name
 
 KINDS: dict[str, Kind] = {f"NODE_KIND_{kind.upper()}": kind for kind in get_args(Kind)}
 
@@ -126,6 +126,10 @@ class GrpcPlane:
             lease.attempt_id, lease.lease_token, version, run=run, duration=timedelta(seconds=duration_s)
         )
 
+    def report_lineage(self, model_id: str, version: int, reads: Sequence[Read], run: str) -> None:
+        """What the training of a version really read."""
+        self._runway.lineage.report_lineage([training_lineage(model_id, version, reads, run)])
+
     def report_failure(self, attempt_id: str, lease_token: str, failure: str, run: str, *, permanent: bool) -> None:
         """The attempt failed, in a sentence."""
         self._runway.retraining.report_failure(attempt_id, lease_token, failure, permanent=permanent, run=run)
@@ -198,6 +202,18 @@ class GrpcPlane:
             model_id, ignore_cooldown=True, why=Why(reason=reason, request_id=request_id)
         )
         return str(reply.retrain.retrain_id)
+
+
+def training_lineage(model_id: str, version: int, reads: Sequence[Read], run: str) -> messages.LineageRun:
+    """A training as lineage. The source is the trainer: it knows what it loaded, Dagster only what it was told."""
+    return messages.LineageRun(
+        source=TRAINER_SOURCE,
+        job=op_name(model_id),
+        run_id=run,
+        state=messages.RUN_STATE_COMPLETE,
+        inputs=[messages.LineageNode(node_id=read.node_id, version=read.version) for read in reads],
+        outputs=[messages.LineageNode(node_id=f"model:{model_id}", version=f"v{version}")],
+    )
 
 
 def _name(value: str, prefix: str) -> str:

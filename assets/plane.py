@@ -57,6 +57,13 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
     sample_size: int = 0
 
 
+class Read(msgspec.Struct, frozen=True, kw_only=True):
+    """A node that a training loaded from, and which version of it if it is a model (`v3`)."""
+
+    node_id: str
+    version: str = ""
+
+
 class TrainedVersion(msgspec.Struct, frozen=True, kw_only=True):
     """What a trainer made."""
 
@@ -70,6 +77,8 @@ class TrainedVersion(msgspec.Struct, frozen=True, kw_only=True):
     reference_profile: bytes = b""
     code_revision: str = ""
     rows: int = 0
+    reads: tuple[Read, ...] = ()
+    """What was really loaded, if the trainer knows; reported as lineage."""
 
 
 class Validation(msgspec.Struct, frozen=True, kw_only=True):
@@ -148,6 +157,10 @@ class ControlPlane(Protocol):
 
     def report_success(self, lease: Lease, version: int, run: str, duration_s: float) -> None:
         """The attempt made `version`."""
+        ...
+
+    def report_lineage(self, model_id: str, version: int, reads: Sequence[Read], run: str) -> None:
+        """What the training of a version really read; idempotent."""
         ...
 
     def report_failure(self, attempt_id: str, lease_token: str, failure: str, run: str, *, permanent: bool) -> None:

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 SCHEDULER = "dagster"
 """Our name in leases and in the audit log."""
 
+TRAINER_SOURCE = "trainer"
+"""The source of the lineage that trainers tell."""
+
 ATTEMPT_TAG = "runway/attempt"
 RETRAIN_TAG = "runway/retrain"
 LEASE_TAG = "runway/lease"

@@ -15,8 +15,11 @@ from runway_client.times import to_timestamp
 
 from assets.flights.artifacts import ArtifactError
 from assets.flights.data import FlightsError
+from assets.flights.features import CACHE_NAME, sources_of_features
 from assets.flights.fleet import BY_ID, FIRST_DAY, FLEET, FlightModel
 from assets.flights.training import Serving, Trained, TrainingError, described, train
+from assets.grpc_plane import training_lineage
+from assets.tags import TRAINER_SOURCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,7 +105,30 @@ def _promote_first(runway: Runway, model: FlightModel, trained: Trained, numbers
         force=True,
         why=Why(request_id=f"flights/promote/{model.model_id}/{version.version}", reason="the first version"),
     )
+    runway.lineage.report_lineage(
+        [training_lineage(model.model_id, version.version, what.reads, f"first-{what.artifact_sha256[:16]}")]
+    )
     return version.version
+
+
+def report_features(runway: Runway) -> None:
+    """Tell which datasets the features were really made from: one job for each set of datasets."""
+    made: dict[tuple[str, ...], list[str]] = {}
+    for name, datasets in sources_of_features().items():
+        made.setdefault(datasets, []).append(f"feature:{name}")
+    runway.lineage.report_lineage(
+        [
+            messages.LineageRun(
+                source=TRAINER_SOURCE,
+                job=f"features_of_{'_'.join(one.partition(':')[2] for one in datasets)}",
+                run_id=CACHE_NAME,
+                state=messages.RUN_STATE_COMPLETE,
+                inputs=[messages.LineageNode(node_id=one) for one in datasets],
+                outputs=[messages.LineageNode(node_id=one) for one in sorted(features)],
+            )
+            for datasets, features in sorted(made.items())
+        ]
+    )
 
 
 def _measured(trained: Trained) -> str:
@@ -119,6 +145,7 @@ def main() -> int:
                 runway.operations.advance_clock(FIRST_DAY, why=Why(reason="the replay begins here"))
             register(runway)
             made = bring_into_production(runway)
+            report_features(runway)
     except (RunwayRpcError, ArtifactError, FlightsError, FleetFilesError, TrainingError) as error:
         print(f"flights: {error}", file=sys.stderr)
         return 1

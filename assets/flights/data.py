@@ -25,6 +25,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from assets.flights.home import home, write_atomically
+from assets.flights.reading import FEATURES, note
 
 NEW_YORK = ZoneInfo("America/New_York")
 ORIGINS = ("EWR", "JFK", "LGA")
@@ -62,6 +63,7 @@ def read_source(name: str) -> pa.Table:
     if name == "flights":
         with zipfile.ZipFile(folder / "flights.csv.zip") as archive:
             return pyarrow.csv.read_csv(io.BytesIO(archive.read("flights.csv")))
+    note(f"dataset:{name}", FEATURES)
     return pyarrow.csv.read_csv(folder / f"{name}.csv")
 
 

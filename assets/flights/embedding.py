@@ -8,6 +8,7 @@ from sklearn.decomposition import PCA
 
 from assets.flights.data import column, flights
 from assets.flights.fleet import EMBEDDING_SIZE
+from assets.flights.reading import note
 
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
@@ -85,6 +86,7 @@ def _r2(design: Floats, target: Floats, design_new: Floats, target_new: Floats) 
 def _profiles(rows: Rows) -> tuple[Floats, list[str]]:
     """One row per route: mean departure delay by part of the day, mean time in the air, spread of delays."""
     table = flights()
+    note("dataset:operations")
     delay, air = column(table, "dep_delay", rows), column(table, "air_time", rows)
     part = (column(table, "hour", rows) // (24 / DAY_PARTS)).astype(int)
     known = ~np.isnan(delay) & ~np.isnan(air)

@@ -4,6 +4,7 @@ Nothing here looks ahead: weather is the reading at the start of the scheduled h
 once they have really left or landed (`tests/dagster/flights` changes the future and compares).
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -14,10 +15,14 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from assets.flights.data import ORIGINS, Instants, cached, column, flights, read_source
+from assets.flights.reading import FEATURES as FEATURES_READER
+from assets.flights.reading import note, read_by, recording
 
 Floats = npt.NDArray[np.float64]
 
-CACHE_NAME = "features-2013-v2.parquet"
+CACHE_NAME = "features-2013-v3.parquet"
+READS_METADATA = b"runway.reads"
+"""Of the table's schema: which datasets each feature was made from, as JSON; it stays with the table in the cache."""
 
 DATASETS: Mapping[str, str] = {
     "weather": "Hourly readings at the three airports",
@@ -85,12 +90,20 @@ def features() -> pa.Table:
 def compute(table: pa.Table) -> pa.Table:
     """Features of these flights, which are ordered by scheduled departure. Pure."""
     found: dict[str, Any] = {}
-    found |= _weather(table)
-    found |= _schedule(table)
-    found |= _planes(table)
-    found |= _airports(table)
-    found |= _operations(table)
-    return pa.table({feature.name: pa.array(found[feature.name], from_pandas=True) for feature in FEATURES})
+    sources: dict[str, tuple[str, ...]] = {}
+    for make in (_weather, _schedule, _planes, _airports, _operations):
+        with recording() as reads:
+            made = make(table)
+        found |= made
+        sources |= dict.fromkeys(made, read_by(reads, FEATURES_READER))
+    computed = pa.table({feature.name: pa.array(found[feature.name], from_pandas=True) for feature in FEATURES})
+    return computed.replace_schema_metadata({READS_METADATA: json.dumps(sources)})
+
+
+def sources_of_features() -> dict[str, tuple[str, ...]]:
+    """Node ids of the datasets each feature was really made from."""
+    kept = (features().schema.metadata or {}).get(READS_METADATA, b"{}")
+    return {name: tuple(datasets) for name, datasets in json.loads(kept).items()}
 
 
 def _weather(table: pa.Table) -> dict[str, Floats]:
@@ -112,6 +125,7 @@ def _airport_hour(origin: npt.NDArray[Any], when: Instants) -> npt.NDArray[np.in
 
 
 def _schedule(table: pa.Table) -> dict[str, Any]:
+    note("dataset:schedule", FEATURES_READER)
     keys = _airport_hour(column(table, "origin"), column(table, "scheduled"))
     _, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)
     return {
@@ -154,6 +168,7 @@ def _airports(table: pa.Table) -> dict[str, Floats]:
 
 
 def _operations(table: pa.Table) -> dict[str, Floats]:
+    note("dataset:operations", FEATURES_READER)
     scheduled, departed = column(table, "scheduled"), column(table, "departed")
     dep_delay = column(table, "dep_delay")
     delay, age = _incoming(table)

@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from assets.flights.data import Instants, column, flights
 from assets.flights.fleet import FlightModel
+from assets.flights.reading import note
 
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
@@ -25,6 +26,7 @@ def outcomes(model: FlightModel, rows: Rows) -> tuple[Floats, Instants]:
     table = flights()
 
     def of(name: str) -> Floats:
+        note("dataset:operations", model.model_id)
         values: Floats = column(table, name, rows)
         return values
 

@@ -11,6 +11,7 @@ from assets.flights.data import column, flights
 from assets.flights.embedding import embedding_columns
 from assets.flights.features import FEATURE, features
 from assets.flights.fleet import BY_ID, FlightModel
+from assets.flights.reading import note
 
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
@@ -63,10 +64,14 @@ class Outputs:
 def inputs_of(model: FlightModel, outputs: Outputs) -> dict[str, npt.NDArray[Any]]:
     """A model's input columns for the rows of `outputs`: its features, then what it consumes."""
     table = features()
-    columns: dict[str, npt.NDArray[Any]] = {name: column(table, name, outputs.rows) for name in model.features}
+    columns: dict[str, npt.NDArray[Any]] = {}
+    for name in model.features:
+        columns[name] = column(table, name, outputs.rows)
+        note(f"feature:{name}", model.model_id)
     for upstream_id in model.upstream:
         upstream = BY_ID[upstream_id]
         found = outputs.output(upstream_id)
+        note(f"model:{upstream_id}", model.model_id)
         if upstream.task == "embedding":
             columns |= embedding_columns(found)
         else:

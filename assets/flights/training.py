@@ -5,7 +5,7 @@ with what is in production, flight by flight. Labels that are not known by then 
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -21,8 +21,9 @@ from assets.flights.embedding import fit_routes, reconstruction_r2
 from assets.flights.fleet import BY_ID, HISTORY, HOLDOUT, FlightModel, with_upstream
 from assets.flights.labels import outcomes
 from assets.flights.profile import reference_profile
+from assets.flights.reading import read_by, recording
 from assets.flights.scoring import Outputs, encode, inputs_of, is_categorical
-from assets.plane import Metric, TrainedVersion, Validation
+from assets.plane import Metric, Read, TrainedVersion, Validation
 from assets.trainer import Trainer, TrainingOrder
 
 Floats = npt.NDArray[np.float64]
@@ -50,6 +51,8 @@ class Trained:
     metrics: tuple[Metric, ...]
     profile: bytes
     rows: int
+    reads: tuple[str, ...] = ()
+    """Nodes that the training loaded from, as it went."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +114,12 @@ def train(
     Raises:
         TrainingError: too few labelled flights, or a training window within the holdout.
     """
+    with recording() as reads:
+        trained = _train(model, data_until, upstream, data)
+    return replace(trained, reads=read_by(reads, "", model.model_id))
+
+
+def _train(model: FlightModel, data_until: datetime, upstream: Mapping[str, Artifact], data: TrainingData) -> Trained:
     start, cut, until = window(data_until, data.history)
     if start >= cut:
         raise TrainingError(
@@ -292,6 +301,7 @@ class Serving:
 def described(trained: Trained, upstream_versions: Mapping[str, int]) -> TrainedVersion:
     """Store the artifact and say what it is."""
     stored = store(trained.artifact)
+    versions = {f"model:{model_id}": number for model_id, number in upstream_versions.items()}
     return TrainedVersion(
         artifact_uri=stored.uri,
         artifact_sha256=stored.sha256,
@@ -302,6 +312,10 @@ def described(trained: Trained, upstream_versions: Mapping[str, int]) -> Trained
         upstream_versions=dict(upstream_versions),
         reference_profile=trained.profile,
         rows=trained.rows,
+        reads=tuple(
+            Read(node_id=node_id, version=f"v{number}" if (number := versions.get(node_id)) else "")
+            for node_id in trained.reads
+        ),
     )
 
 

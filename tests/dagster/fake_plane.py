@@ -16,7 +16,7 @@ import msgspec
 from runway_client import InvalidRequest, Refused, Unreachable
 
 from assets.fleet import Dependency, Fleet, Model, Node, make_fleet
-from assets.plane import Change, Lease, Limits, Status, TrainedVersion, Validation, Verdict
+from assets.plane import Change, Lease, Limits, Read, Status, TrainedVersion, Validation, Verdict
 
 LEASE_TTL = timedelta(minutes=10)
 ATTEMPTS_MAX = 3
@@ -60,6 +60,8 @@ class FakePlane:
         self._standing: dict[str, Verdict] = {}
         self.validations: list[tuple[str, int, Validation]] = []
         self.requests: dict[str, str] = {}
+        self.lineage: list[tuple[str, int, tuple[Read, ...], str]] = []
+        self.no_lineage = False
         self.lose_replies = 0
         self.revision = 1
         self.calls: Counter[str] = Counter()
@@ -232,6 +234,12 @@ class FakePlane:
         retrain = self._find(lease.attempt_id)[0]
         attempt.state, attempt.run, retrain.state = "SUCCEEDED", run, "VALIDATING"
         self._changed()
+
+    def report_lineage(self, model_id: str, version: int, reads: Sequence[Read], run: str) -> None:
+        self._here("report_lineage")
+        if self.no_lineage:
+            raise Unreachable("UNREACHABLE", "cannot reach the control plane", code=grpc.StatusCode.UNAVAILABLE)
+        self.lineage.append((model_id, version, tuple(reads), run))
 
     def report_failure(self, attempt_id: str, lease_token: str, failure: str, run: str, *, permanent: bool) -> None:
         self._here("report_failure")

@@ -41,6 +41,20 @@ def test_a_better_candidate_is_materialized_with_numbers_that_plot(world: World)
     assert order.causes == ("operator",)
 
 
+def test_what_the_training_read_is_reported(world: World) -> None:
+    world.plane.ask("air_time")
+    result = world.execute(world.leases()[0])
+    assert world.plane.lineage == [("air_time", 1, world.trainer.reads, result.run_id)]
+
+
+def test_a_version_is_good_though_what_it_read_could_not_be_reported(world: World) -> None:
+    world.plane.no_lineage = True
+    world.plane.ask("air_time")
+    assert world.execute(world.leases()[0]).success
+    assert world.plane.retrain_of("air_time").state == "PROMOTED"
+    assert world.plane.calls["report_lineage"] == 1
+
+
 def test_a_refused_candidate_materializes_nothing(world: World) -> None:
     world.trainer.candidate = 0.5
     world.plane.ask("air_time")

@@ -8,7 +8,7 @@ import dagster as dg
 
 from assets.following import Following
 from assets.location import build_definitions
-from assets.plane import Lease, Metric, TrainedVersion, Validation
+from assets.plane import Lease, Metric, Read, TrainedVersion, Validation
 from assets.sensors.lease import run_request
 from assets.trainer import Trainer, TrainingOrder
 from tests.dagster.fake_plane import FakePlane, small_fleet
@@ -22,6 +22,7 @@ class FakeTrainer:
     before_validation: Callable[[TrainingOrder], None] = lambda order: None
     candidate: float = 0.8
     production: float | None = 0.7
+    reads: tuple[Read, ...] = (Read(node_id="feature:temp"),)
     orders: list[TrainingOrder] = field(default_factory=list)
 
     def train(self, order: TrainingOrder, say: Callable[[str], None]) -> TrainedVersion:
@@ -35,6 +36,7 @@ class FakeTrainer:
             trained_until=order.data_until,
             metrics=(Metric(name="auc", value=0.9),),
             rows=1000,
+            reads=self.reads,
         )
 
     def validate(self, order: TrainingOrder, version: int, say: Callable[[str], None]) -> Validation:

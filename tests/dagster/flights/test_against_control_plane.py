@@ -42,6 +42,16 @@ def test_every_flight_is_sent_once_and_every_outcome_that_came(
     assert f"{len(FLEET)} of them new" in capsys.readouterr().out
     assert bootstrap.main() == 0
     assert "0 of them new" in capsys.readouterr().out
+    with connect(served.address) as runway:
+        every = list(runway.lineage.list_edges())
+        assert len(every) > 150
+        for edge in every:
+            name = f"{edge.dependency.upstream_id} -> {edge.dependency.downstream_id}"
+            # Consumers read outside of anything that could tell.
+            seen = [one.source for one in edge.sightings]
+            assert seen == ([] if edge.dependency.downstream_id.startswith("consumer:") else ["trainer"]), name
+            assert edge.HasField("declaration"), name
+        assert list(runway.lineage.list_disagreements()) == []
 
     with connect(served.address) as runway:
         # Killed between sending and moving the clock, twice: everything goes out again.
