@@ -97,7 +97,7 @@ def fleets(draw: Any) -> messages.Manifest:
             model.policies.CopyFrom(draw(_policies()))
         if model.HasField("training_window"):
             model.training_window.CopyFrom(_whole(model.training_window))
-        tags = {key: value for key, value in model.tags.items() if key.isidentifier()}
+        tags = {key: value for key, value in model.tags.items() if key.isidentifier() and len(key) <= 100}
         model.ClearField("tags")
         model.tags.update(tags)
         del model.tainted_windows[:]

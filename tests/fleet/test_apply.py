@@ -11,7 +11,7 @@ from control_plane.core.errors import Invalid, Refused
 from control_plane.core.state import State
 from tests.fleet.fleets import NOW, SMALL, applied, fleets, planned, reading, small, wrong
 
-SLOW = settings(max_examples=50, deadline=None, suppress_health_check=[*HealthCheck])
+SLOW = settings(max_examples=30, deadline=None, suppress_health_check=[*HealthCheck])
 
 
 def _bytes(manifest: messages.Manifest) -> bytes:
@@ -76,6 +76,10 @@ def test_a_plan_tells_each_thing_and_each_field() -> None:
         ("UPDATE", "model:air_time", [("tier", "1", "2")]),
         ("CREATE", "model:fresh", []),
         ("UPDATE", "model:route -> model:air_time (embeds)", [("note", "four numbers", "five")]),
+    ]
+    own = planned(state, small(SMALL.replace("cooldown: 2d", "cooldown: 3d")))
+    assert [(change.subject, [tuple(one) for one in change.fields]) for change in own.changes] == [
+        ("model:air_time", [("policies.retraining.cooldown", "172800s", "259200s")])
     ]
     cadence = [change for change in plan.policy_changes if change.field == "staleness.cadence"]
     assert [(one.model_id, one.before, one.source_before, one.source_after) for one in cadence] == [

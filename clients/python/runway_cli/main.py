@@ -96,7 +96,7 @@ def _group(about: str, **commands: Lazy) -> LazyGroup:
 MODELS = _group(
     "What exists, who owns it, what runs in production.",
     list=Lazy("models:list_models", "The fleet, with what is in production and how fresh it is."),
-    show=Lazy("models:show_model", "One model: facts, aliases, policies, standing."),
+    show=Lazy("model_page:show_model", "One model: facts, aliases, policies, standing."),
     history=Lazy("models:show_history", "What an alias pointed at, and when, and who moved it."),
     activate=Lazy("lifecycle:activate", "Bring a deprecated or retired model back."),
     deprecate=Lazy("lifecycle:deprecate", "Still serves; new consumers should look elsewhere."),

@@ -106,7 +106,7 @@ def plan_fleet(state: State, command: ApplyFleet, now: datetime) -> FleetPlan:
     if draft.violations:
         return FleetPlan(violations=tuple(draft.violations), models_not_in_manifest=unnamed)
     return FleetPlan(
-        changes=tuple(sorted(draft.changes, key=lambda change: change.order)),
+        changes=tuple(sorted((*draft.changes, *draft.models.values()), key=lambda change: change.order)),
         policy_changes=tuple(_policy_changes(state, draft)),
         models_not_in_manifest=unnamed,
         events=(
@@ -146,11 +146,11 @@ def _plan_models(state: State, command: ApplyFleet, draft: Draft) -> None:
             draft.scopes[f"model:{facts.model_id}"] = normal(own)
         record = state.models.get(facts.model_id)
         if record is None:
-            draft.changes.append(Change(Action.CREATE, "models", f"model:{facts.model_id}"))
+            draft.models[facts.model_id] = Change(Action.CREATE, "models", f"model:{facts.model_id}")
             draft.model_events.append(ModelRegistered(facts=facts))
         elif record.facts != facts:
             fields = fleet_changes.differences(record.facts, facts)
-            draft.changes.append(Change(Action.UPDATE, "models", f"model:{facts.model_id}", fields))
+            draft.models[facts.model_id] = Change(Action.UPDATE, "models", f"model:{facts.model_id}", fields)
             draft.model_events.append(ModelUpdated(facts=facts))
         draft.facts[facts.model_id] = facts
         _put_model(draft, facts, record.facts if record is not None else None)
@@ -202,8 +202,9 @@ def _plan_policies(state: State, command: ApplyFleet, draft: Draft) -> None:
     }
     if not draft.violations:
         _judge_policies(draft, state, command)
+    named = {f"model:{facts.model_id}" for facts, _ in command.models}
     for scope in sorted(draft.scopes, key=_scope_order):
-        _set_policies(state, draft, scope)
+        _set_policies(state, draft, scope, of_model=scope in named)
 
 
 def _judge_policies(draft: Draft, state: State, command: ApplyFleet) -> None:
@@ -252,12 +253,19 @@ def _blamed(found: Violation, scopes: list[str], draft: Draft, at: dict[str, str
     return f"{at[scopes[0]]}.{found.field}" if scopes and scopes[0] in at else found.field
 
 
-def _set_policies(state: State, draft: Draft, scope: str) -> None:
+def _set_policies(state: State, draft: Draft, scope: str, *, of_model: bool) -> None:
+    """`of_model`: the manifest has the model; what it says itself is told as fields of the model."""
     newest = state.policies.newest(scope)
     before, after = state.policies.overrides(scope), draft.scopes[scope]
     event = PoliciesSet(scope=scope, version=newest.version + 1 if newest is not None else 1, overrides=after)
     (draft.model_policy_events if scope.startswith("model:") else draft.policy_events).append(event)
     fields = fleet_changes.override_differences(before, after)
+    if of_model:
+        change = draft.models.setdefault(ModelId(scope.partition(":")[2]), Change(Action.UPDATE, "models", scope))
+        if change.action is Action.UPDATE:
+            told = (one._replace(field=f"policies.{one.field}") for one in fields)
+            draft.models[ModelId(scope.partition(":")[2])] = change._replace(fields=(*change.fields, *told))
+        return
     action = Action.UPDATE if before and after else Action.CREATE if after else Action.DELETE
     draft.changes.append(Change(action, "policies", f"policy:{scope}", fields if action is Action.UPDATE else ()))
 

@@ -31,6 +31,8 @@ class Draft:
     scopes: dict[str, Overrides] = field(default_factory=dict)
     """Scopes that say something else after it."""
     changes: list[Change] = field(default_factory=list)
+    models: dict[ModelId, Change] = field(default_factory=dict)
+    """Changes of models of the manifest, which gather facts and policies."""
     violations: list[Violation] = field(default_factory=list)
     policy_events: list[Event] = field(default_factory=list)
     model_policy_events: list[Event] = field(default_factory=list)

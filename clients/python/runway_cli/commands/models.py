@@ -1,52 +1,94 @@
-"""`runway models` and `runway versions`."""
+"""`runway models` (one model's page is in `model_page`) and `runway versions`."""
 
+import itertools
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import Any
 
 import click
 from runway_client import messages
 
+from runway_cli.as_of import as_of_option, parse_as_of
 from runway_cli.page import Column
 from runway_cli.session import Session, json_option
 from runway_cli.suggestions import model_suggestions
 from runway_cli.words import (
+    EnumNames,
     bare_model,
     clock,
-    count,
+    enum_choices,
+    enum_value,
     enum_word,
     instant_of,
     joined,
     number,
-    span_of,
     tier_word,
     version_word,
     when,
 )
 
 
+def _words(names: EnumNames) -> click.Choice[str]:
+    return click.Choice([word.replace("_", "-") for word in enum_choices(names)], case_sensitive=False)
+
+
+def _values(names: EnumNames, words: Iterable[str]) -> list[Any]:
+    return [enum_value(names, word.replace("-", "_")) for word in words]
+
+
 @click.command()
-@click.option("--team", default="", help="Only models of this team.")
-@click.option("--tier", type=click.IntRange(1, 4), help="Only models of this tier.")
-@click.option("--tag", default="", metavar="KEY[=VALUE]", help="Only models with this tag.")
+@click.option("--query", default="", metavar="WORDS", help="Words; each begins a word of its facts.")
+@click.option("--team", "teams", multiple=True, help="Only models of this team.")
+@click.option("--tier", "tiers", multiple=True, type=click.IntRange(1, 4), help="Only models of this tier.")
+@click.option("--owner", "owners", multiple=True, help="Only models of this owner.")
+@click.option("--tag", "tags", multiple=True, metavar="KEY[=VALUE]", help="Only models with this tag.")
+@click.option("--feature", default="", help="Only models that read this feature directly.")
+@click.option("--consumer", default="", help="Only models that this application or model uses directly.")
+@click.option("--state", "states", multiple=True, type=_words(messages.LifecycleState), help="Only this place in life.")
+@click.option("--verdict", "verdicts", multiple=True, type=_words(messages.Verdict), help="Only this verdict.")
+@click.option("--task", "tasks", multiple=True, type=_words(messages.TaskType), help="Only this kind of prediction.")
+@click.option("--view", type=_words(messages.ModelView), help="A ready-made question.")
+@click.option("--sort", default="", metavar="KEYS", help="`tier,score desc`; default by id.")
+@click.option("--limit", type=click.IntRange(1), help="At most so many.")
+@as_of_option
 @json_option
 @click.pass_obj
-def list_models(session: Session, team: str, tier: int | None, tag: str) -> None:
-    """The fleet, with what is in production and how fresh it is."""
+def list_models(session: Session, /, as_of: str | None, limit: int | None, view: str | None, **wanted: Any) -> None:
+    """The fleet, with what is in production and how fresh it is.
+
+    Filters are combined; of one that is given several times any value fits (of tags all must).
+    """
     runway = session.runway
-    models = list(
-        runway.registry.list_models(
-            teams=[team] if team else [],
-            tiers=[messages.Tier.ValueType(tier)] if tier else [],
-            tags=[tag] if tag else [],
-        )
-    )
+    filters = {
+        "query": wanted["query"],
+        "teams": wanted["teams"],
+        "tiers": wanted["tiers"],
+        "owners": wanted["owners"],
+        "tags": wanted["tags"],
+        "feature": wanted["feature"],
+        "consumer": wanted["consumer"],
+        "lifecycles": _values(messages.LifecycleState, wanted["states"]),
+        "verdicts": _values(messages.Verdict, wanted["verdicts"]),
+        "task_types": _values(messages.TaskType, wanted["tasks"]),
+        "view": _values(messages.ModelView, [view])[0] if view else messages.MODEL_VIEW_UNSPECIFIED,
+    }
+    moment = parse_as_of(as_of)
+    found = runway.registry.list_models(**filters, order_by=wanted["sort"], as_of=moment)
+    models = list(itertools.islice(found, limit))
     if session.as_json:
-        session.emit(messages.ListModelsResponse(models=models, revision=runway.revision))
+        session.emit(messages.ListModelsResponse(models=models, revision=runway.revision, total_size=len(models)))
         return
     if not models:
-        session.page.line("no model matches" if team or tier or tag else "no models yet")
+        asked = any(filters.values())
+        session.page.line("no model matches" if asked else "no models yet" if moment is None else "no models then")
         return
-    verdicts = {s.model_id: enum_word(messages.Verdict, s.verdict) for s in runway.staleness.list_staleness(team=team)}
+    verdicts = {
+        one.model_id: enum_word(messages.Verdict, one.verdict) for one in runway.staleness.list_staleness(as_of=moment)
+    }
+    _show_models(session, models, verdicts)
+
+
+def _show_models(session: Session, models: list[messages.Model], verdicts: dict[str, str]) -> None:
     session.page.table(
         [
             Column(title="MODEL"),
@@ -56,6 +98,7 @@ def list_models(session: Session, team: str, tier: int | None, tag: str) -> None
             Column(title="LATEST", right=True, spare=3),
             Column(title="TEAM", spare=1),
             Column(title="TASK", spare=2),
+            Column(title="STATE", spare=5),
             Column(title="OWNER", spare=4),
         ],
         [
@@ -67,57 +110,11 @@ def list_models(session: Session, team: str, tier: int | None, tag: str) -> None
                 version_word(model.latest_version),
                 model.team,
                 enum_word(messages.TaskType, model.task_type).lower(),
-                model.owner,
+                enum_word(messages.LifecycleState, model.lifecycle).lower(),
+                model.owner or "-",
             ]
             for model in models
         ],
-    )
-
-
-@click.command()
-@click.argument("model")
-@json_option
-@click.pass_obj
-def show_model(session: Session, model: str) -> None:
-    """One model: facts, aliases, policies, standing."""
-    runway, page = session.runway, session.page
-    model_id = bare_model(model)
-    with model_suggestions(runway, model_id):
-        found = runway.registry.get_model(model_id)
-        if session.as_json:
-            session.emit(messages.GetModelResponse(model=found, revision=runway.revision))
-            return
-        standing = runway.staleness.get_staleness(model_id)
-    task = enum_word(messages.TaskType, found.task_type).lower()
-    page.prose(
-        f"{found.model_id}: {task} model on tier {tier_word(found.tier)}, team {found.team}, owner {found.owner}.",
-        style="bold",
-    )
-    if found.description:
-        page.prose(found.description)
-    verdict = enum_word(messages.Verdict, standing.verdict)
-    since = instant_of(standing, "verdict_since")
-    page.line()
-    page.facts(
-        [
-            ("verdict", verdict if since is None else f"{verdict} since {clock(since)} ({when(since, session.now)})"),
-            ("aliases", joined(f"{alias} {version_word(v)}" for alias, v in sorted(found.aliases.items()))),
-            ("latest version", version_word(found.latest_version)),
-            ("consumers", joined(found.consumers)),
-            ("tags", joined(f"{key}={value}" for key, value in sorted(found.tags.items()))),
-            ("registered", _moment(instant_of(found, "registered_at"), session)),
-            ("updated", _moment(instant_of(found, "updated_at"), session)),
-            ("stale when", _staleness_policy(found.effective_policies.staleness)),
-            ("retraining", _retraining_policy(found.effective_policies.retraining)),
-            ("promotion", _validation_policy(found.effective_policies.validation)),
-            ("label", _label(found.effective_policies.label)),
-            ("etag", found.etag),
-        ]
-    )
-    page.line()
-    page.line(
-        f"`runway staleness explain {found.model_id}` says why; `runway impact {found.model_id}` what it reaches.",
-        "dim",
     )
 
 
@@ -169,18 +166,20 @@ def show_history(session: Session, model: str, alias: str, as_of: str | None) ->
 
 @click.command()
 @click.argument("model")
+@as_of_option
 @json_option
 @click.pass_obj
-def list_versions(session: Session, model: str) -> None:
+def list_versions(session: Session, model: str, as_of: str | None) -> None:
     """All versions of a model, newest first."""
     runway = session.runway
     model_id = bare_model(model)
     with model_suggestions(runway, model_id):
-        versions = list(runway.registry.list_versions(model_id))
+        moment = parse_as_of(as_of)
+        versions = list(runway.registry.list_versions(model_id, as_of=moment))
         if session.as_json:
             session.emit(messages.ListVersionsResponse(versions=versions, revision=runway.revision))
             return
-        aliases = runway.registry.get_model(model_id).aliases
+        aliases = runway.registry.get_model(model_id, as_of=moment).aliases
     if not versions:
         session.page.line(f"{model_id} has no version yet: `runway retrains request {model_id}` asks for one")
         return
@@ -191,6 +190,7 @@ def list_versions(session: Session, model: str) -> None:
             Column(title="TRAINED UNTIL"),
             Column(title="REGISTERED", spare=1),
             Column(title="METRICS ON HOLDOUT", prose=True),
+            Column(title="LOADS", spare=5),
             Column(title="ATTEMPT", spare=2),
             Column(title="RUN", spare=3),
             Column(title="ARTIFACT SHA256", spare=4),
@@ -202,6 +202,7 @@ def list_versions(session: Session, model: str) -> None:
                 clock(instant_of(version, "trained_until")),
                 when(instant_of(version, "registered_at"), session.now),
                 metrics_words(version.metrics),
+                loads_word(version),
                 version.attempt_id or "-",
                 version.run or "-",
                 version.artifact_sha256,
@@ -211,10 +212,17 @@ def list_versions(session: Session, model: str) -> None:
     )
 
 
+def loads_word(version: messages.ModelVersion) -> str:
+    """Whether the version loads, by its newest check."""
+    if not version.load_checks:
+        return "-"
+    return "yes" if version.load_checks[0].passed else "no"
+
+
 def metrics_words(metrics: Iterable[messages.Metric]) -> str:
     """Metrics with their uncertainty."""
     return joined(
-        f"{metric.name} {number(metric.value)}"
+        f"{metric.name}{f' of {metric.slice}' if metric.slice else ''} {number(metric.value)}"
         + (f" ± {number(metric.standard_error, 2)}" if metric.standard_error else "")
         for metric in metrics
     )
@@ -231,55 +239,3 @@ def parse_instant(text: str | None, option: str) -> datetime | None:
             f"{text!r} is not a time: write 2013-03-01 or 2013-03-01T12:00 (UTC)", param_hint=option
         ) from None
     return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
-
-
-def _moment(instant: datetime | None, session: Session) -> str:
-    return "-" if instant is None else f"{clock(instant)} ({when(instant, session.now)})"
-
-
-def _staleness_policy(policy: messages.StalenessPolicy) -> str:
-    parts = []
-    if policy.HasField("stale_threshold"):
-        parts.append(f"score at least {number(policy.stale_threshold)}")
-    if policy.HasField("age_backstop_days"):
-        parts.append(f"older than {number(policy.age_backstop_days)} d")
-    if policy.HasField("performance_floor"):
-        parts.append(f"metric worse than {number(policy.performance_floor)}")
-    text = " or ".join(parts)
-    if policy.HasField("cadence"):
-        text += f"; evaluated every {span_of(policy, 'cadence')}"
-    if policy.HasField("hysteresis_k"):
-        text += f"; a verdict needs {policy.hysteresis_k} of the last {policy.hysteresis_n} evaluations"
-    return text.removeprefix("; ")
-
-
-def _retraining_policy(policy: messages.RetrainingPolicy) -> str:
-    parts = []
-    if policy.HasField("automatic"):
-        parts.append("when it becomes STALE" if policy.automatic else "only when somebody asks")
-    if policy.HasField("cooldown"):
-        parts.append(f"{span_of(policy, 'cooldown')} cooldown")
-    if policy.HasField("cascade_cooldown"):
-        parts.append(f"{span_of(policy, 'cascade_cooldown')} after an upstream promotion")
-    if policy.HasField("attempts_max"):
-        parts.append(f"at most {count(policy.attempts_max, 'attempt')}")
-    return "; ".join(parts)
-
-
-def _validation_policy(policy: messages.ValidationPolicy) -> str:
-    if policy.skip:
-        return "without validation"
-    if policy.HasField("margin"):
-        return f"if not worse than production by more than {number(policy.margin)} on a holdout"
-    return "after validation on a holdout"
-
-
-def _label(label: messages.LabelSpec) -> str:
-    parts = [label.label_type] if label.label_type else []
-    if label.HasField("window"):
-        parts.append(f"counts for {span_of(label, 'window')}")
-    if label.metric:
-        parts.append(f"judged by {label.metric}")
-    if label.absence_means_negative:
-        parts.append("none means 0")
-    return ", ".join(parts)
