@@ -1,0 +1,1 @@
+"""A real Airflow that tells Runway what its tasks read and write: install, run, record."""
