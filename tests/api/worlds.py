@@ -17,6 +17,7 @@ from runway.v1 import (
     graph_pb2,
     graph_pb2_grpc,
     ground_truth_pb2_grpc,
+    lineage_pb2_grpc,
     operations_pb2_grpc,
     policies_pb2_grpc,
     registry_pb2,
@@ -121,6 +122,7 @@ class Api:
     rollout: "rollout_pb2_grpc.RolloutServiceAsyncStub" = field(init=False)
     operations: "operations_pb2_grpc.OperationsServiceAsyncStub" = field(init=False)
     policies: "policies_pb2_grpc.PolicyServiceAsyncStub" = field(init=False)
+    lineage: "lineage_pb2_grpc.LineageServiceAsyncStub" = field(init=False)
     numbers: "count[int]" = field(default_factory=lambda: count(1))
 
     def __post_init__(self) -> None:
@@ -132,6 +134,7 @@ class Api:
         self.rollout = rollout_pb2_grpc.RolloutServiceStub(self.channel)
         self.operations = operations_pb2_grpc.OperationsServiceStub(self.channel)
         self.policies = policies_pb2_grpc.PolicyServiceStub(self.channel)
+        self.lineage = lineage_pb2_grpc.LineageServiceStub(self.channel)
 
     async def pass_time(self, span: timedelta) -> None:
         """Let time pass, and what is due happen."""
