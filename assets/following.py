@@ -7,6 +7,7 @@ asks only when there is something to fetch. The watch resumes by itself after a 
 everything counts as changed.
 """
 
+import atexit
 import threading
 from collections.abc import Mapping
 from enum import Enum
@@ -99,6 +100,7 @@ class Following:
 
     def close(self) -> None:
         """Stop following."""
+        atexit.unregister(self.close)
         self._closed.set()
         if self._plane is not None:
             self._plane.close()
@@ -111,6 +113,7 @@ class Following:
                 return
             self._thread = threading.Thread(target=self._follow, name="follow runway", daemon=True)
             self._thread.start()
+            atexit.register(self.close)  # before the interpreter takes apart what the thread stands on
             self._heard.wait_for(lambda: self.connected, CATCH_UP_S_MAX)
 
     def _follow(self) -> None:

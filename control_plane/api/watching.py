@@ -6,6 +6,7 @@ what its watcher wants, which the wire format promises to be the encoding of the
 the same stretch, which is most, get the very same bytes. Watch therefore yields bytes, not messages.
 """
 
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import datetime
 from typing import TypeVar
@@ -93,8 +94,9 @@ class EncodedEvents:
     """Events as they go out, each encoded once."""
 
     def __init__(self) -> None:
-        self._events: dict[bytes, bytes] = {}
-        """By the hash that an event has in the log."""
+        self._events: OrderedDict[bytes, bytes] = OrderedDict()
+        """By the hash that an event has in the log. Ordered, because to find the first key of a dict is to walk over all
+        that were deleted before it."""
         self._bytes = 0
         self._batches: dict[tuple[bytes, bytes], Sequence[bytes]] = {}
         """By the hashes of first and last event, of those batches that have all events between."""
@@ -133,7 +135,7 @@ class EncodedEvents:
             self._events[envelope.hash] = known
             self._bytes += len(known)
             while self._bytes > KEPT_BYTES_MAX and len(self._events) > 1:
-                self._bytes -= len(self._events.pop(next(iter(self._events))))
+                self._bytes -= len(self._events.popitem(last=False)[1])
         return known
 
 
