@@ -39,8 +39,8 @@ async def recover(
         page = await event_log.read(replica.durable, limits.PAGE_RECORDS)
         if not page:
             break
-        seen(replica.replay(page))
-        await asyncio.sleep(0)  # a long tail must not hold up the heartbeat
+        # A page of large events takes seconds; the heartbeat goes on meanwhile.
+        seen(await asyncio.to_thread(replica.replay, page))
     if replica.durable < head:
         raise CorruptLog(replica.durable + 1, f"the log ended at {head} and now ends at {replica.durable}")
     replica.epoch = epoch
@@ -66,7 +66,8 @@ async def _from_snapshot(
             raise CorruptLog(snapshot.seq, "its hash is not the one that the snapshot taken there remembers")
         replica = Replica(machine)
         try:
-            replica.restore(snapshot)
+            # Seconds for a large state; the heartbeat goes on meanwhile.
+            await asyncio.to_thread(replica.restore, snapshot)
         except ValueError as error:
             log.warning("snapshot.passed_over", seq=snapshot.seq, error=str(error))
             snapshot = await snapshots.newest(before_seq=snapshot.seq)
