@@ -9,7 +9,7 @@ asked of `rules.check_dependencies` first; declaring a cycle here breaks the lay
 question is answered from (`impact.py`, `order.py`).
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import numpy as np
 import rustworkx as rx
@@ -20,6 +20,8 @@ from control_plane.core.graph.facts import Dependency, DependencyType, GraphSnap
 from control_plane.core.graph.layout import Bools, Layout
 from control_plane.core.graph.layouts import Layouts
 from control_plane.core.ids import NodeId, node_kind
+
+TYPE_NUMBERS = {edge_type: number for number, edge_type in enumerate(DependencyType)}
 
 
 class DependencyGraph:
@@ -301,6 +303,22 @@ class DependencyGraph:
 
     # -- snapshots -------------------------------------------------------------------------------------------
 
+    def captured(self) -> Callable[[], GraphSnapshot]:
+        """The same as `to_snapshot`, out of reach of later changes; putting it in order is left for later, on any
+        thread, since it takes a hundred times longer.
+        """
+        nodes, edges = list(self._graph.nodes()), list(self._graph.edges())
+
+        def ordered() -> GraphSnapshot:
+            # Small sorts instead of a large one: in one sort no other thread gets a turn.
+            leaving: dict[NodeId, list[Dependency]] = {}
+            for edge in edges:
+                leaving.setdefault(edge.upstream, []).append(edge)
+            dependencies = [edge for source in sorted(leaving) for edge in sorted(leaving[source], key=_key)]
+            return GraphSnapshot(nodes=sorted(nodes, key=lambda node: node.node_id), dependencies=dependencies)
+
+        return ordered
+
     def to_snapshot(self) -> GraphSnapshot:
         """Everything, as plain lists in a fixed order."""
         return GraphSnapshot(nodes=list(self.nodes()), dependencies=list(self.dependencies()))
@@ -317,13 +335,19 @@ class DependencyGraph:
         built._index = index = dict(zip(ids, built._graph.add_nodes_from(snapshot.nodes), strict=True))
         if len(index) != len(ids):
             raise _damaged("nodes", "a node appears twice")
+        edges = snapshot.dependencies
         try:
-            edges = [(index[e.upstream], index[e.downstream], e) for e in snapshot.dependencies]
+            upstream = [index[edge.upstream] for edge in edges]
+            downstream = [index[edge.downstream] for edge in edges]
         except KeyError as unknown:
             raise _damaged("dependencies", f"{unknown.args[0]} is not among the nodes") from None
-        if len({e.key for e in snapshot.dependencies}) != len(edges):
+        types = np.fromiter((TYPE_NUMBERS[edge.edge_type] for edge in edges), np.int64, len(edges))
+        keys = np.sort(
+            (np.array(upstream, np.int64) * len(ids) + np.array(downstream, np.int64)) * len(TYPE_NUMBERS) + types
+        )
+        if (np.diff(keys) == 0).any():
             raise _damaged("dependencies", "a dependency appears twice")
-        built._graph.add_edges_from(edges)
+        built._graph.add_edges_from(list(zip(upstream, downstream, edges, strict=True)))
         if not rx.is_directed_acyclic_graph(built._graph):
             raise _damaged("dependencies", "they contain a cycle")
         for place in index.values():
