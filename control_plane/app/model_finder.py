@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from control_plane.app.model_filters import ModelQuery, View, neighbours, tests_of
 from control_plane.app.model_order import KEYS, Facts, Order, behind, last_key, parse_order, sort_key, token_of
-from control_plane.app.model_words import normal_text, text_matches, text_of, used_by
+from control_plane.app.model_words import Needle, needles_of, text_matches, text_of, used_by
 from control_plane.core.graph.dependency_graph import DependencyGraph
 from control_plane.core.ids import ModelId
 from control_plane.core.registry.types import ModelFacts
@@ -115,10 +115,11 @@ class ModelFinder:
         tests = tests_of(state, query, facts)
         if tests:
             models = state.models
-            model_ids = [one for one in model_ids if all(test(models[one]) for test in tests)]
-        words = normal_text(query.text).split()
-        if words:
-            model_ids = [one for one in model_ids if text_matches(self._text(state, one), words)]
+            for test in tests:
+                model_ids = [one for one in model_ids if test(models[one])]
+        needles = needles_of(query.text)
+        if needles:
+            model_ids = self._with_words(state, model_ids, needles)
         return model_ids
 
     def _all(self, state: State) -> list[ModelId]:
@@ -127,16 +128,21 @@ class ModelFinder:
             self._ids = (state, len(state.models), sorted(state.models))
         return self._ids[2]
 
-    def _text(self, state: State, model_id: ModelId) -> str:
-        """The words of a model, made anew when its facts or the graph have changed."""
-        graph = state.graph
+    def _with_words(self, state: State, model_ids: list[ModelId], needles: list[Needle]) -> list[ModelId]:
+        """Those whose words match. Texts are made anew where the facts have changed, and all when an edge has."""
+        graph, models = state.graph, state.models
         known = self._texts.get(id(graph))
         if known is None or known[0] is not graph or known[1] != graph.topology_version:
             known = self._texts[id(graph)] = (graph, graph.topology_version, {})
             while len(self._texts) > TEXTS_KEPT_MAX:
                 self._texts.popitem(last=False)
-        facts = state.models[model_id].facts
-        text = known[2].get(model_id)
-        if text is None or text[0] is not facts:
-            text = known[2][model_id] = (facts, text_of(facts, used_by(graph, model_id)))
-        return text[1]
+        texts = known[2]
+        found = []
+        for model_id in model_ids:
+            facts = models[model_id].facts
+            text = texts.get(model_id)
+            if text is None or text[0] is not facts:
+                text = texts[model_id] = (facts, text_of(facts, used_by(graph, model_id)))
+            if text_matches(text[1], needles):
+                found.append(model_id)
+        return found

@@ -38,13 +38,28 @@ def text_of(facts: ModelFacts, used: Iterable[str]) -> str:
     return "\n" + "\n".join(sorted(words_of(" ".join(parts))))
 
 
-def text_matches(text: str, query_words: Sequence[str]) -> bool:
-    """Does each word of a query begin a word of the text? One with signs in it may match in its parts."""
-    for word in query_words:
-        if "\n" + word not in text:
-            parts = WORD.findall(word)
-            if not parts or parts == [word] or not all("\n" + part in text for part in parts):
-                return False
+Needle = tuple[str, tuple[str, ...]]
+"""A word of a query as it is looked for: whole, or else all its parts; no parts if it is one itself."""
+
+
+def needles_of(query: str) -> list[Needle]:
+    """The words of a query. One with signs in it may match in its parts.
+
+    >>> needles_of("JFK/late")
+    [('\\njfk/late', ('\\njfk', '\\nlate'))]
+    """
+    found = []
+    for word in normal_text(query).split():
+        parts = WORD.findall(word)
+        found.append(("\n" + word, tuple("\n" + part for part in parts) if parts != [word] else ()))
+    return found
+
+
+def text_matches(text: str, needles: Sequence[Needle]) -> bool:
+    """Does each word of a query begin a word of the text?"""
+    for whole, parts in needles:
+        if whole not in text and not (parts and all(part in text for part in parts)):
+            return False
     return True
 
 
