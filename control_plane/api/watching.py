@@ -95,8 +95,8 @@ class EncodedEvents:
 
     def __init__(self) -> None:
         self._events: OrderedDict[bytes, bytes] = OrderedDict()
-        """By the hash that an event has in the log. Ordered, because to find the first key of a plain dict is to walk over
-        all that were deleted before it."""
+        """By the hash that an event has in the log. Ordered, because to find the first key of a plain dict is to walk
+        over all that were deleted before it."""
         self._bytes = 0
         self._batches: dict[tuple[bytes, bytes], Sequence[bytes]] = {}
         """By the hashes of first and last event, of those batches that have all events between."""
