@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from control_plane.core.errors import Invalid, NotFound, Reason, Refused
+from control_plane.core.graph.causes import common_causes
 from control_plane.core.graph.dependency_graph import DependencyGraph
 from control_plane.core.graph.facts import Dependency, DependencyType, GraphSnapshot, Node, NodeKind
 from control_plane.core.graph.impact import ImpactFilter, PathsWanted, impact, upstream
@@ -15,6 +16,7 @@ from control_plane.core.graph.order import (
     topological_waves,
 )
 from control_plane.core.graph.paths import all_paths
+from control_plane.core.graph.preview import Change, preview
 from control_plane.core.graph.rules import (
     ENDS,
     PROBLEMS_IN_MESSAGE_MAX,
@@ -319,3 +321,68 @@ def test_a_damaged_snapshot_is_refused(nodes: list[NodeId], dependencies: list[D
     snapshot = GraphSnapshot(nodes=[Node(node_id=n) for n in nodes], dependencies=dependencies)
     with pytest.raises(Invalid, match=what):
         DependencyGraph.from_snapshot(snapshot)
+
+
+def test_ten_thousand_edges_on_one_node() -> None:
+    graph = DependencyGraph()
+    hub, count = NodeId("feature:hub"), 10_000
+    users = [NodeId(f"model:m{number:05d}") for number in range(count)]
+    for node_id in (hub, WEATHER, *users):
+        graph.put_node(Node(node_id=node_id))
+    batch = [edge(WEATHER, hub, "derived_from"), *(edge(hub, user, "reads_feature") for user in users)]
+    check_dependencies(graph, batch)
+    graph.add_dependencies(batch)
+    answer = impact(graph, WEATHER, SHORTEST)
+    assert answer.node_ids == (hub, *users)
+    assert answer.paths[-1] == (WEATHER, hub, users[-1])
+    assert [c.node_id for c in common_causes(graph, users[:1000])] == [hub, WEATHER]
+    retired = preview(graph, Change(retire=[hub]), ImpactFilter())
+    assert len(retired.affected) == count + 1
+    assert retired.orphaned == retired.directly_hit == tuple(users)
+    assert all_paths(graph, WEATHER, users[7]).paths == ((WEATHER, hub, users[7]),)
+
+
+def test_a_chain_as_deep_as_the_graph() -> None:
+    graph, length = DependencyGraph(), 3_000
+    chain = [NodeId(f"model:m{number:05d}") for number in range(length)]
+    for node_id in chain:
+        graph.put_node(Node(node_id=node_id))
+    graph.add_dependencies([edge(up, down) for up, down in pairwise(chain)])
+    answer = impact(graph, chain[0])
+    assert answer.node_ids == tuple(chain[1:])
+    assert answer.wave_count == length - 1
+    assert all_paths(graph, chain[0], chain[-1]).paths == (tuple(chain),)
+
+
+def test_a_change_that_fits_the_order_keeps_the_layout() -> None:
+    graph = flights()
+    numbering = graph.layout().numbering
+    graph.put_node(Node(node_id=NodeId("dataset:alone")))
+    graph.add_dependencies([edge(WEATHER, AIR, "trained_on"), edge(TEMP, DELAY, "reads_feature")])
+    graph.remove_dependencies([edge(SHARE, MISSED, "reads_feature")])
+    assert graph.layout().numbering is numbering
+    assert graph.layout(reverse=True).numbering is numbering
+    assert impact(graph, NodeId("dataset:alone")).node_ids == ()
+    assert impact(graph, WEATHER).distances.tolist() == [1, 1, 2, 2, 3, 3]
+    graph.remove_dependencies([edge(AIR, DELAY)])
+    graph.add_dependencies([edge(MISSED, DELAY)])  # against the order
+    assert graph.layout().numbering is not numbering
+    assert impact(graph, MISSED).node_ids == (DESK, DELAY, SHARE)
+
+
+def test_a_preview_of_what_would_be_refused() -> None:
+    graph = flights()
+    cycle = preview(graph, Change(add=[edge(MISSED, AIR)]), ImpactFilter())
+    assert len(cycle.affected) == 0
+    assert "closes the cycle model:missed -> model:air_time -> model:missed" in cycle.refusals[0]
+    consumed = preview(graph, Change(retire=[AIR], remove=[edge(DESK, AIR)]), ImpactFilter(paths=PathsWanted.ALL))
+    assert consumed.refusals == (
+        "model:air_time is consumed by model:delay, model:missed: move them off it first, or retire it with force",
+        "model:air_time does not depend on consumer:desk as consumes_output: there is nothing to remove",
+    )
+    assert consumed.affected.node_ids == (AIR, DELAY, SHARE, MISSED, DESK)
+    assert consumed.directly_hit == (DELAY, MISSED)
+    assert consumed.orphaned == (DELAY,)
+    assert not consumed.affected.complete
+    with pytest.raises(NotFound, match="there is no node feature:a, feature:b"):
+        preview(graph, Change(retire=[NodeId("feature:b"), NodeId("feature:a")]), ImpactFilter())
