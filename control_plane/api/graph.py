@@ -1,5 +1,6 @@
 """GraphService."""
 
+import asyncio
 from datetime import datetime
 from typing import TypeVar, cast
 
@@ -12,6 +13,7 @@ from control_plane.api.convert.graph import (
     dependency,
     dependency_from,
     filter_from,
+    graph_diff,
     kinds_from,
     node,
     node_from,
@@ -22,6 +24,7 @@ from control_plane.api.interceptors import Context
 from control_plane.api.plane import Plane
 from control_plane.core.commands import DeclareDependencies, DeclareNodes, RemoveNodes, RenameNode, RetractDependencies
 from control_plane.core.graph.causes import common_causes
+from control_plane.core.graph.diff import diff
 from control_plane.core.graph.impact import Impact, impact, upstream
 from control_plane.core.graph.paths import PATHS_MAX, all_paths
 from control_plane.core.graph.preview import preview
@@ -163,6 +166,18 @@ class GraphServicer(graph_pb2_grpc.GraphServiceServicer):
             revision=state.revision,
         )
 
+    async def DiffGraph(  # noqa: N802
+        self, request: graph_pb2.DiffGraphRequest, context: Context
+    ) -> graph_pb2.DiffGraphResponse:
+        """How the graph of one moment differs from that of another."""
+        before = await self._plane.read(getattr(request, "from"))
+        after = await self._plane.read(request.to)
+        # The present goes on changing while it is compared in another thread, so what is compared is held fast first.
+        graphs = [state.graph.captured() for state in (before, after)]
+        revisions = before.revision, after.revision
+        found = await asyncio.to_thread(lambda: diff(graphs[0](), graphs[1]()))
+        return graph_diff(found, *revisions)
+
     def _answer(self, response: type[T], state: State, answer: Impact, now: datetime) -> T:
         """An answer on the wire."""
         rest = response(
@@ -184,7 +199,7 @@ class GraphServicer(graph_pb2_grpc.GraphServiceServicer):
 
     def _moment(self, state: State, options: common_pb2.ReadOptions) -> datetime:
         """The moment an answer speaks of: now, or that of the past state."""
-        return state.at if options.WhichOneof("as_of") else self._plane.now()
+        return self._plane.moment(state, options)
 
 
 def _asked(text: str, field: str = "node_id") -> NodeId:

@@ -89,6 +89,7 @@ class GroundTruthServicer(ground_truth_pb2_grpc.GroundTruthServiceServicer):
         self, request: ground_truth_pb2.GetCoverageRequest, context: Context
     ) -> ground_truth_pb2.GetCoverageResponse:
         """How much of the truth has arrived."""
+        _check_now(request.read)
         state = await self._plane.read(request.read)
         record = state.model(model_id_from(request.model_id))
         if request.version:
@@ -112,6 +113,7 @@ class GroundTruthServicer(ground_truth_pb2_grpc.GroundTruthServiceServicer):
         self, request: ground_truth_pb2.GetPerformanceRequest, context: Context
     ) -> ground_truth_pb2.GetPerformanceResponse:
         """How good the model is on the truth that has arrived."""
+        _check_now(request.read)
         state = await self._plane.read(request.read)
         record = state.model(model_id_from(request.model_id))
         version = state.version(record.model_id, request.version) if request.version else record.production
@@ -124,6 +126,18 @@ class GroundTruthServicer(ground_truth_pb2_grpc.GroundTruthServiceServicer):
             total=performance(report.total, version),
             rows=[performance(row, version) for row in report.rows],
             revision=state.revision,
+        )
+
+
+def _check_now(options: common_pb2.ReadOptions) -> None:
+    """Refuse a moment of the past: what had arrived by then is not kept apart from what came later."""
+    asked = options.WhichOneof("as_of")
+    if asked is not None:
+        raise invalid(
+            f"read.{asked}",
+            "not_kept",
+            "predictions and outcomes are kept as they are now, not as they were known then: "
+            "ask for a range of predictions with start_time and end_time instead",
         )
 
 

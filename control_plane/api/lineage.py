@@ -59,7 +59,7 @@ class LineageServicer(lineage_pb2_grpc.LineageServiceServicer):
             if _wanted(state.lineage, key, states, origins, request.source)
         ]
         shown, token = page(found, [" ".join(key) for key in found], request.page)
-        now = self._plane.now()
+        now = self._plane.moment(state, request.read)
         return lineage_pb2.ListEdgesResponse(
             edges=[edge(state, key, now) for key in shown],
             next_page_token=token,
@@ -102,7 +102,7 @@ class LineageServicer(lineage_pb2_grpc.LineageServiceServicer):
     ) -> lineage_pb2.ListDisagreementsResponse:
         """Declared against discovered, by node."""
         state = await self._plane.read(request.read)
-        now = self._plane.now()
+        now = self._plane.moment(state, request.read)
         found = disagreements(state.graph, state.lineage, now, overridden=request.include_overridden)
         if request.node_id:
             node_id = parse_node_id(request.node_id)

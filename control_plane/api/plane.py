@@ -7,11 +7,13 @@ from datetime import datetime
 from google.protobuf.message import Message
 from runway.v1 import common_pb2
 
+from control_plane.api.convert.common import instant_from
+from control_plane.api.errors import invalid
 from control_plane.app.node import Node
 from control_plane.app.replica import Submission
 from control_plane.core.commands import Command, Result
 from control_plane.core.decide import decide
-from control_plane.core.errors import Invalid, Reason, Violation
+from control_plane.core.errors import Invalid, Reason, Unavailable, Violation
 from control_plane.core.state import State
 
 READ_WAIT_S = 5.0
@@ -61,10 +63,63 @@ class Plane:
         return Outcome(state=self._node.state, result=answer.result, revision=answer.revision)
 
     async def read(self, options: common_pb2.ReadOptions) -> State:
-        """The state, at least as fresh as asked for."""
+        """The state, at least as fresh as asked for, or that of a moment of the past. It is shared: nobody changes it.
+
+        Raises:
+            Invalid: the moment lies in the future, or before anything happened.
+            Unavailable(REVISION_NOT_REACHED): there is no such revision yet.
+            Refused(HISTORY_NOT_KEPT): it is too far from what is kept.
+        """
         if options.min_revision:
             await self._node.at_least(options.min_revision, READ_WAIT_S)
-        return self._node.state
+        match options.WhichOneof("as_of"):
+            case "as_of_revision":
+                return await self._at_revision(options.as_of_revision)
+            case "as_of_time":
+                return await self._at_time(instant_from(options.as_of_time, "read.as_of_time"))
+            case _:
+                return self._node.state
+
+    def moment(self, state: State, options: common_pb2.ReadOptions) -> datetime:
+        """The moment an answer from `state` speaks of: now, or the one that was asked for."""
+        match options.WhichOneof("as_of"):
+            case "as_of_revision":
+                return state.clock or state.at
+            case "as_of_time":
+                return instant_from(options.as_of_time, "read.as_of_time")
+            case _:
+                return self._node.now()
+
+    async def _at_revision(self, revision: int) -> State:
+        newest = self._node.state.revision
+        if revision < 1:
+            raise invalid("read.as_of_revision", "range", "revisions count from 1, the first event")
+        if revision > newest:
+            raise Unavailable(
+                Reason.REVISION_NOT_REACHED,
+                f"Revision {revision} is not there yet; the newest is {newest}. Ask as of that one, or wait for this "
+                f"one with min_revision.",
+                revision=str(newest),
+            )
+        if revision == newest:
+            return self._node.state
+        await self._node.durable(revision)
+        return await self._node.history.state_at(revision)
+
+    async def _at_time(self, at: datetime) -> State:
+        now, state = self._node.now(), self._node.state
+        if at > now:
+            raise invalid(
+                "read.as_of_time", "past", f"{at.isoformat()} lies in the future: it is {now.isoformat()} here"
+            )
+        if at >= state.at and state.revision:
+            return state
+        revision = await self._node.history.revision_at(at)
+        if revision < 1:
+            raise invalid(
+                "read.as_of_time", "range", f"nothing had happened by {at.isoformat()}: `runway events` shows the first"
+            )
+        return await self._at_revision(min(revision, self._node.revision))
 
     async def release(self) -> None:
         """Wait until everything that could have been seen just now is in the log; free when nothing is on its way.

@@ -101,7 +101,11 @@ class RegistryServicer(VersionMethods, registry_pb2_grpc.RegistryServiceServicer
         found = self._finder.page(
             state,
             query,
-            Facts(now=self._plane.now(), latest={} if past else self._latest, last_predictions=traffic),
+            Facts(
+                now=self._plane.moment(state, request.read),
+                latest={} if past else self._latest,
+                last_predictions=traffic,
+            ),
             digest=query_digest(request),
             size=request.page.page_size or PAGE_SIZE_DEFAULT,
             token=request.page.page_token,

@@ -1,6 +1,7 @@
 """RetrainingService."""
 
 import secrets
+from datetime import datetime
 
 from runway.v1 import retraining_pb2, retraining_pb2_grpc
 
@@ -64,7 +65,8 @@ class RetrainingServicer(retraining_pb2_grpc.RetrainingServiceServicer):
         """One retrain."""
         state = await self._plane.read(request.read)
         found = state.retrain(RetrainId(request.retrain_id))
-        return retraining_pb2.GetRetrainResponse(retrain=self._render(state, found), revision=state.revision)
+        now = self._plane.moment(state, request.read)
+        return retraining_pb2.GetRetrainResponse(retrain=self._render(state, found, now), revision=state.revision)
 
     async def ListRetrains(  # noqa: N802
         self, request: retraining_pb2.ListRetrainsRequest, context: Context
@@ -75,8 +77,9 @@ class RetrainingServicer(retraining_pb2_grpc.RetrainingServiceServicer):
         ids = state.model(model_id_from(request.model_id)).retrain_ids if request.model_id else list(state.retrains)
         found = [state.retrains[i] for i in reversed(ids) if not wanted or state.retrains[i].state in wanted]
         shown, token = page(found, [newest_first_key(_number(one)) for one in found], request.page)
+        now = self._plane.moment(state, request.read)
         return retraining_pb2.ListRetrainsResponse(
-            retrains=[self._render(state, one) for one in shown], next_page_token=token, revision=state.revision
+            retrains=[self._render(state, one, now) for one in shown], next_page_token=token, revision=state.revision
         )
 
     async def LeaseRetrains(  # noqa: N802
@@ -142,8 +145,8 @@ class RetrainingServicer(retraining_pb2_grpc.RetrainingServiceServicer):
         found = state.retrains.get(retrain_id) if retrain_id is not None else None
         return None if found is None else self._render(state, found)
 
-    def _render(self, state: State, found: Retrain) -> retraining_pb2.Retrain:
-        return retrain(state, found, why_waiting(state, found, self._plane.now()))
+    def _render(self, state: State, found: Retrain, now: datetime | None = None) -> retraining_pb2.Retrain:
+        return retrain(state, found, why_waiting(state, found, now or self._plane.now()))
 
 
 def _number(found: Retrain) -> int:

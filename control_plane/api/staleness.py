@@ -1,6 +1,8 @@
 """StalenessService."""
 
-from runway.v1 import staleness_pb2, staleness_pb2_grpc
+from collections.abc import Mapping
+
+from runway.v1 import common_pb2, staleness_pb2, staleness_pb2_grpc
 
 from control_plane.api.convert.common import page
 from control_plane.api.convert.registry import model_id_from
@@ -8,6 +10,7 @@ from control_plane.api.convert.staleness import VERDICTS_FROM, staleness, verdic
 from control_plane.api.interceptors import Context
 from control_plane.api.plane import Plane
 from control_plane.app.evaluator import Evaluator
+from control_plane.core.ids import ModelId
 from control_plane.core.staleness.explain import explain
 from control_plane.core.staleness.verdict import Evaluation, Level
 from control_plane.core.state import ModelRecord
@@ -29,8 +32,12 @@ class StalenessServicer(staleness_pb2_grpc.StalenessServiceServicer):
         state = await self._plane.read(request.read)
         record = state.model(model_id_from(request.model_id))
         return staleness_pb2.GetStalenessResponse(
-            staleness=staleness(record, self._evaluator.latest.get(record.model_id)), revision=state.revision
+            staleness=staleness(record, self._latest(request.read).get(record.model_id)), revision=state.revision
         )
+
+    def _latest(self, options: common_pb2.ReadOptions) -> Mapping[ModelId, Evaluation]:
+        """The newest evaluations; none of them if the past is asked for, of which only the verdicts' own are kept."""
+        return self._evaluator.latest if options.WhichOneof("as_of") is None else {}
 
     async def ListStaleness(  # noqa: N802
         self, request: staleness_pb2.ListStalenessRequest, context: Context
@@ -38,26 +45,18 @@ class StalenessServicer(staleness_pb2_grpc.StalenessServiceServicer):
         """The fleet, worst first; of one verdict the higher score first."""
         state = await self._plane.read(request.read)
         wanted = {VERDICTS_FROM[number] for number in request.verdicts if number in VERDICTS_FROM}
+        latest = self._latest(request.read)
         keyed = sorted(
-            (self._worst_first(record), record)
+            (_worst_first(record, latest), record)
             for record in state.models.values()
             if (not wanted or record.standing.level in wanted) and request.team in ("", record.facts.team)
         )
         shown, token = page([record for _, record in keyed], [key for key, _ in keyed], request.page)
         return staleness_pb2.ListStalenessResponse(
-            staleness=[staleness(record, self._evaluator.latest.get(record.model_id)) for record in shown],
+            staleness=[staleness(record, latest.get(record.model_id)) for record in shown],
             next_page_token=token,
             revision=state.revision,
         )
-
-    def _worst_first(self, record: ModelRecord) -> str:
-        found = self._shown(record)
-        score = found.score if found is not None else 0.0
-        return f"{WORST_FIRST[record.standing.level]}:{1 - score:.6f}:{record.model_id}"
-
-    def _shown(self, record: ModelRecord) -> Evaluation | None:
-        latest = self._evaluator.latest.get(record.model_id)
-        return latest if latest is not None else record.standing.evaluation
 
     async def ExplainStaleness(  # noqa: N802
         self, request: staleness_pb2.ExplainStalenessRequest, context: Context
@@ -65,7 +64,8 @@ class StalenessServicer(staleness_pb2_grpc.StalenessServiceServicer):
         """Why, how sure, what to do."""
         state = await self._plane.read(request.read)
         record = state.model(model_id_from(request.model_id))
-        shown = self._shown(record)
+        latest = self._latest(request.read)
+        shown = _shown(record, latest)
         sentences = (
             explain(shown)
             if shown is not None
@@ -75,7 +75,7 @@ class StalenessServicer(staleness_pb2_grpc.StalenessServiceServicer):
             ]
         )
         return staleness_pb2.ExplainStalenessResponse(
-            staleness=staleness(record, self._evaluator.latest.get(record.model_id)),
+            staleness=staleness(record, latest.get(record.model_id)),
             sentences=sentences,
             revision=state.revision,
         )
@@ -107,3 +107,15 @@ class StalenessServicer(staleness_pb2_grpc.StalenessServiceServicer):
             changes=[verdict_change(record.model_id, change) for change in reversed(record.verdict_changes)],
             revision=state.revision,
         )
+
+
+def _worst_first(record: ModelRecord, latest: Mapping[ModelId, Evaluation]) -> str:
+    found = _shown(record, latest)
+    score = found.score if found is not None else 0.0
+    return f"{WORST_FIRST[record.standing.level]}:{1 - score:.6f}:{record.model_id}"
+
+
+def _shown(record: ModelRecord, latest: Mapping[ModelId, Evaluation]) -> Evaluation | None:
+    """The newest evaluation known, else the one that brought the verdict about."""
+    found = latest.get(record.model_id)
+    return found if found is not None else record.standing.evaluation

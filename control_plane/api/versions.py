@@ -147,7 +147,7 @@ class VersionMethods:
         else:
             moves = moves[::-1]
         if request.HasField("within"):
-            since = self._plane.now() - span_from(request.within, "within")
+            since = self._plane.moment(state, request.read) - span_from(request.within, "within")
             moves = [move for move in moves if move.moved_at >= since]
         return registry_pb2.ListAliasMovesResponse(
             moves=[alias_move(move) for move in moves if request.alias in ("", move.alias)],

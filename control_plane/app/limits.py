@@ -28,11 +28,33 @@ VERIFY_PAGE_RECORDS = 20_000
 VERIFY_PAUSE_S = 0.5
 """Between those pages, so that the check takes a third of one core at most."""
 
-SNAPSHOT_EVERY_EVENTS = 5_000
-"""Replaying this many takes a fraction of a second; a snapshot of 5,000 models some tens of milliseconds."""
+SNAPSHOT_EVERY_EVENTS = 2_500
+"""So many events are replayed for an answer as of the past, at most, beside decoding a snapshot: some 60 ms."""
 
-SNAPSHOT_PAUSE_S_MIN = 10.0
-"""At full speed 5,000 events pass in a second; encoding the state that often would show in the answers."""
+SNAPSHOT_PAUSE_S_MIN = 3.0
+"""At full speed 2,500 events pass in half a second; encoding the state that often would show in the answers."""
+
+HISTORY_NEAR_EVENTS = 1_000_000
+"""So far back from the newest snapshot those at `SNAPSHOT_EVERY_EVENTS` are kept; a year of a fleet of 5,000 models."""
+
+HISTORY_FAR_EVERY_EVENTS = 50_000
+"""Beyond that one of so many events is kept: such an answer takes a second or two."""
+
+HISTORY_BYTES_MAX = 2**30
+"""Of all snapshots together. If the fleet is so large that they take more, they stand further apart."""
+
+HISTORY_TAIL_EVENTS_MAX = 200_000
+"""Replayed for one answer at most, some seconds; without a usable snapshot that near the answer is refused."""
+
+SNAPSHOTS_TO_FALL_BACK = 3
+"""The newest and two more are kept in any case, should one be unreadable."""
+
+PAST_STATES_MAX = 4
+"""Past states kept in memory: who compares two moments asks for both several times. One takes some 150 MB at 5,000
+models with a long history."""
+
+PAST_BUILDS_WAITING_MAX = 16
+"""One past state is built at a time, a fifth of a second each; further callers would wait past their deadlines."""
 
 SNAPSHOT_BYTES_MAX = 2**31
 """Uncompressed; 5,000 models with their history take tens of megabytes. Guards against a broken blob."""

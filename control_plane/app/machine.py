@@ -1,7 +1,7 @@
 """The rules of core as the replica runs them."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 import msgspec
@@ -11,7 +11,7 @@ from control_plane.core.decide import Decision, decide
 from control_plane.core.events import SCHEMA_VERSION, Envelope, Event, decode_event, encode_event, event_kind
 from control_plane.core.evolve import evolve
 from control_plane.core.plan import plan
-from control_plane.core.state import SNAPSHOT_VERSION, State, decode_snapshot, encode_snapshot
+from control_plane.core.state import SNAPSHOT_VERSION, State, capture, decode_snapshot, encode_snapshot
 from control_plane.core.subjects import Subject, subject_of
 
 
@@ -53,6 +53,12 @@ class FleetMachine:
 
     def decode_event(self, kind: str, version: int, payload: str) -> Event:
         """Inverse; ValueError when it is not an event we know."""
+        if version < SCHEMA_VERSION:
+            raise ValueError(
+                f"events of version {version} were written before the first release, this Runway reads version "
+                f"{SCHEMA_VERSION}: start with an empty log, in another database or home folder, and let the trainers and "
+                "lineage sources report again"
+            )
         event = decode_event(payload)
         if event_kind(event) != kind:
             raise ValueError(f"the row says {kind}, its payload {event_kind(event)}")
@@ -61,6 +67,10 @@ class FleetMachine:
     def encode_snapshot(self, state: State) -> bytes:
         """The whole state."""
         return encode_snapshot(state)
+
+    def capture(self, state: State) -> Callable[[], bytes]:
+        """The whole state, to be encoded later."""
+        return capture(state)
 
     def decode_snapshot(self, blob: bytes) -> State:
         """Inverse; ValueError when it cannot be read."""

@@ -32,6 +32,7 @@ import structlog
 
 from control_plane.app import limits
 from control_plane.app.callers import Callers
+from control_plane.app.history import History
 from control_plane.app.ports import (
     Clock,
     CommandT,
@@ -102,6 +103,8 @@ class Node(Generic[S, CommandT]):
         self._callers = Callers[CommandT]()
         self._saving = Saving[S, CommandT](snapshots, machine.snapshot_codec, snapshot_every)
         self._revisions = RevisionWaiters()
+        self.history = History[S, CommandT](machine=machine, event_log=event_log, snapshots=snapshots)
+        """States of the past, of what is durable."""
         self._patience: asyncio.TimerHandle | None = None
         self._impatient = False
         self._writer = Writer[S, CommandT](
@@ -331,6 +334,9 @@ class Node(Generic[S, CommandT]):
                     pause_s = min(2 * pause_s, limits.RETRY_S_MAX)
         finally:
             self._give_up()
+            await self.history.close()
+            await self._log.close()  # a past state may have been read since the last term
+            await self._snapshots.close()
             await self._leadership.release()
             self._enter(Phase.FAILED if self.failure is not None else Phase.STOPPED)
             self._settled.set()

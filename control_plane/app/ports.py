@@ -6,7 +6,7 @@ type and a log can be read (and its chain verified) by a version of Runway that 
 events.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Protocol, TypeVar
 
@@ -63,6 +63,13 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     blob: bytes
 
 
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """A snapshot that is kept, without its content."""
+
+    seq: int
+    size_bytes: int
+
+
 class BadRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The first entry of a log that breaks a rule, and which."""
 
@@ -108,6 +115,13 @@ class EventLog(Protocol):
         """Up to `limit` records with seq > `after_seq`, in order. Raises Unavailable(STORE_UNAVAILABLE)."""
         ...
 
+    async def seq_at(self, at: datetime) -> int:
+        """Seq of the last event with `at` not after this instant; 0 if there is none. `at` never decreases with seq.
+
+        Raises Unavailable(STORE_UNAVAILABLE).
+        """
+        ...
+
     async def verify(self, after_seq: int, to_seq: int, version_max: int) -> BadRecord | None:
         """The first record in (after_seq, to_seq] that breaks chain, order or version; None if all "
         "are well."""
@@ -119,10 +133,18 @@ class EventLog(Protocol):
 
 
 class SnapshotStore(Protocol):
-    """Keeps the newest few snapshots."""
+    """Keeps snapshots until told to drop them; which, `checkpoints.py` says."""
 
     async def save(self, snapshot: Snapshot) -> None:
-        """Keep this one, drop the oldest. Raises Unavailable(STORE_UNAVAILABLE)."""
+        """Keep this one, in place of another one of its seq. Raises Unavailable(STORE_UNAVAILABLE)."""
+        ...
+
+    async def kept(self) -> list[Kept]:
+        """All that are kept, oldest first. Raises Unavailable(STORE_UNAVAILABLE)."""
+        ...
+
+    async def drop(self, seqs: Sequence[int]) -> None:
+        """Forget those of these seqs that are there. Raises Unavailable(STORE_UNAVAILABLE)."""
         ...
 
     async def newest(self, before_seq: int | None = None) -> Snapshot | None:
@@ -217,6 +239,12 @@ class StateMachine(Protocol[S, CommandT]):
 
     def encode_snapshot(self, state: S) -> bytes:
         """The whole state as bytes, uncompressed."""
+        ...
+
+    def capture(self, state: S) -> Callable[[], bytes]:
+        """Take of the state what later events would change, at once; what is returned encodes it as
+        `encode_snapshot` does, later and on any thread.
+        """
         ...
 
     def decode_snapshot(self, blob: bytes) -> S:

@@ -17,7 +17,7 @@ Theory of operation
     | any       | decide raises otherwise  | suspect: the driver must discard the replica            |
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic
@@ -210,6 +210,12 @@ class Replica(Generic[S, CommandT]):
         if self.state.revision != self.durable:
             raise ValueError("a snapshot would hold what the log does not")
         return self.state.revision, self.state.last_hash, self._machine.encode_snapshot(self.state)
+
+    def capture(self) -> tuple[int, bytes, Callable[[], bytes]]:
+        """The same, but only what later events would change is taken now; the function encodes it, on any thread."""
+        if self.state.revision != self.durable:
+            raise ValueError("a snapshot would hold what the log does not")
+        return self.state.revision, self.state.last_hash, self._machine.capture(self.state)
 
     def replay(self, records: Sequence[Record]) -> list[Envelope]:
         """Apply records that follow the state. Raises CorruptLog naming the first that does not fit."""

@@ -1,13 +1,17 @@
-"""Stores snapshots beside the writer: encoded at once, compressed in a thread, one at a time."""
+"""Stores snapshots beside the writer: what later events would change is copied at once, some milliseconds; the rest,
+encoding, compressing, storing and dropping those no longer needed, goes on beside it, one at a time.
+"""
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Generic
 
 import structlog
 import zstandard
 
 from control_plane.app import limits
+from control_plane.app.checkpoints import to_drop
 from control_plane.app.ports import CommandT, S, Snapshot, SnapshotStore
 from control_plane.app.replica import Replica
 from control_plane.core.errors import Unavailable
@@ -40,11 +44,11 @@ class Saving(Generic[S, CommandT]):
         )
 
     async def begin(self, replica: Replica[S, CommandT]) -> None:
-        """Encode the state now, while nothing in it is undurable, and begin to store it."""
+        """Capture the state now, while nothing in it is undurable, and begin to store it."""
         await self.finish()
-        seq, digest, blob = replica.snapshot()
+        seq, digest, encode = replica.capture()
         self.seq, self._saved_at = seq, time.monotonic()
-        self._task = asyncio.create_task(self._save(seq, digest, blob))
+        self._task = asyncio.create_task(self._save(seq, digest, encode))
 
     async def finish(self) -> None:
         """Wait until the one under way is stored, or failed."""
@@ -52,11 +56,11 @@ class Saving(Generic[S, CommandT]):
         if task is not None:
             await task
 
-    async def _save(self, seq: int, digest: bytes, blob: bytes) -> None:
-        compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True)
+    async def _save(self, seq: int, digest: bytes, encode: Callable[[], bytes]) -> None:
         try:
-            packed = await asyncio.to_thread(compressor.compress, blob)
+            packed = await asyncio.to_thread(_packed, encode)
             await self._snapshots.save(Snapshot(seq=seq, hash=digest, codec=self._codec, blob=packed))
+            await self._snapshots.drop(to_drop(await self._snapshots.kept(), every=self._every))
         except Unavailable as error:
             log.warning("snapshot.not_saved", seq=seq, error=str(error))
         except Exception:  # the driver's edge: a snapshot is a cache, its failure must not end the service
@@ -64,3 +68,7 @@ class Saving(Generic[S, CommandT]):
         else:
             self.saved += 1
             log.info("snapshot.saved", seq=seq, bytes=len(packed))
+
+
+def _packed(encode: Callable[[], bytes]) -> bytes:
+    return zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True).compress(encode())

@@ -1,6 +1,6 @@
 """What every snapshot store promises."""
 
-from control_plane.app.ports import Snapshot
+from control_plane.app.ports import Kept, Snapshot
 from tests.contract.worlds import World
 
 
@@ -33,14 +33,14 @@ async def test_the_same_seq_is_replaced(world: World, epoch: int) -> None:
     await store.close()
 
 
-async def test_three_are_kept(world: World, epoch: int) -> None:
+async def test_what_is_kept_is_listed_until_it_is_dropped(world: World, epoch: int) -> None:
     store = world.snapshots()
-    for seq in (1, 2, 3, 4, 5):
-        await store.save(snapshot(seq))
-    found = []
-    below = None
-    while (kept := await store.newest(before_seq=below)) is not None:
-        found.append(kept.seq)
-        below = kept.seq
-    assert found == [5, 4, 3]
+    assert await store.kept() == []
+    for seq in (4, 1, 9, 2):
+        await store.save(snapshot(seq, blob=bytes(100 * seq)))
+    assert await store.kept() == [Kept(seq=seq, size_bytes=100 * seq) for seq in (1, 2, 4, 9)]
+    await store.drop([2, 3, 9])
+    await store.drop([])
+    assert [kept.seq for kept in await store.kept()] == [1, 4]
+    assert await store.newest() == snapshot(4, blob=bytes(400))
     await store.close()

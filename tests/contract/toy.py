@@ -2,7 +2,7 @@
 tests."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import cast
@@ -137,6 +137,11 @@ class ToyMachine:
     def encode_snapshot(self, state: ToyState) -> bytes:
         """Whole."""
         return msgspec.msgpack.encode(state)
+
+    def capture(self, state: ToyState) -> Callable[[], bytes]:
+        """Small enough to be encoded at once."""
+        blob = self.encode_snapshot(state)
+        return lambda: blob
 
     def decode_snapshot(self, blob: bytes) -> ToyState:
         """Inverse."""

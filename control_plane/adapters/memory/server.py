@@ -6,12 +6,14 @@ promise is held to the same contract suite as Postgres.
 """
 
 import asyncio
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
+from datetime import datetime
 from enum import Enum
 from typing import Protocol
 
-from control_plane.app.ports import BadRecord, Record, Snapshot
+from control_plane.app.ports import BadRecord, Kept, Record, Snapshot
 from control_plane.core.errors import AppendOutcomeUnknown, Reason, Unavailable
 
 
@@ -103,6 +105,13 @@ class MemoryEventLog:
         await self._server.meet()
         return [record for record in self._server.records if record.seq > after_seq][:limit]
 
+    async def seq_at(self, at: datetime) -> int:
+        """Seq of the last event not after an instant."""
+        await self._server.meet()
+        records = self._server.records
+        place = bisect_right(records, at, key=lambda record: record.at)
+        return records[place - 1].seq if place else 0
+
     async def verify(self, after_seq: int, to_seq: int, version_max: int) -> BadRecord | None:
         """The first record that breaks chain, order or version."""
         await self._server.meet()
@@ -121,17 +130,25 @@ class MemoryEventLog:
 class MemorySnapshotStore:
     """`SnapshotStore` on a `MemoryServer`."""
 
-    KEPT = 3
-
     def __init__(self, server: MemoryServer) -> None:
         self._server = server
 
     async def save(self, snapshot: Snapshot) -> None:
-        """Keep this one, drop the oldest."""
+        """Keep this one."""
         await self._server.meet()
         self._server.snapshots[snapshot.seq] = snapshot
-        for seq in sorted(self._server.snapshots)[: -self.KEPT]:
-            del self._server.snapshots[seq]
+
+    async def kept(self) -> list[Kept]:
+        """All that are kept, oldest first."""
+        await self._server.meet()
+        found = self._server.snapshots
+        return [Kept(seq=seq, size_bytes=len(found[seq].blob)) for seq in sorted(found)]
+
+    async def drop(self, seqs: Sequence[int]) -> None:
+        """Forget those of these seqs."""
+        await self._server.meet()
+        for seq in seqs:
+            self._server.snapshots.pop(seq, None)
 
     async def newest(self, before_seq: int | None = None) -> Snapshot | None:
         """The newest snapshot, or the newest below `before_seq`."""

@@ -1,6 +1,7 @@
 """The event log in Postgres: `EventLog` of app/ports.py."""
 
 from collections.abc import Sequence
+from datetime import datetime
 
 import psycopg
 
@@ -103,6 +104,12 @@ class PostgresEventLog:
                 digest,
             ) in rows
         ]
+
+    async def seq_at(self, at: datetime) -> int:
+        """Seq of the last event not after an instant, by bisection of the seqs: `at` has no index to keep."""
+        async with as_unavailable(), self._reading.connection() as connection:
+            row = await (await connection.execute(QUERIES["seq_at"], {"at": at}, prepare=True)).fetchone()
+        return int(row[0]) if row else 0
 
     async def verify(self, after_seq: int, to_seq: int, version_max: int) -> BadRecord | None:
         """Check chain, order and versions inside the database."""

@@ -42,6 +42,19 @@ WHERE seq > %(after_seq)s
 ORDER BY seq
 LIMIT %(limit)s
 
+-- name: seq_at
+-- Twenty look-ups by primary key in a million events. A hole in the log ends it early; the replay then says where.
+WITH RECURSIVE halves (low, high) AS (
+    SELECT 0::bigint, coalesce((SELECT seq FROM runway.events ORDER BY seq DESC LIMIT 1), 0)
+    UNION ALL
+    SELECT
+        CASE WHEN event.at <= %(at)s THEN half.middle ELSE half.low END,
+        CASE WHEN event.at <= %(at)s THEN half.high ELSE half.middle - 1 END
+    FROM (SELECT low, high, (low + high + 1) / 2 AS middle FROM halves WHERE low < high) AS half
+    JOIN runway.events AS event ON event.seq = half.middle
+)
+SELECT max(low) FROM halves
+
 -- name: verify
 -- The rule of app/chain.py once more, where the rows are: 100,000 entries in a fraction of a second.
 WITH entries AS (
@@ -85,9 +98,11 @@ INSERT INTO runway.snapshots (seq, hash, codec, blob)
 VALUES (%(seq)s, %(hash)s, %(codec)s, %(blob)b)
 ON CONFLICT (seq) DO UPDATE SET hash = excluded.hash, codec = excluded.codec, blob = excluded.blob
 
--- name: drop_old_snapshots
-DELETE FROM runway.snapshots
-WHERE seq NOT IN (SELECT seq FROM runway.snapshots ORDER BY seq DESC LIMIT %(keep)s)
+-- name: kept_snapshots
+SELECT seq, octet_length(blob) FROM runway.snapshots ORDER BY seq
+
+-- name: drop_snapshots
+DELETE FROM runway.snapshots WHERE seq = ANY(%(seqs)s::bigint[])
 
 -- name: newest_snapshot
 SELECT seq, hash, codec, blob FROM runway.snapshots WHERE seq < %(before_seq)s ORDER BY seq DESC LIMIT 1

@@ -1,25 +1,23 @@
 """Whole-state snapshots in Postgres: `SnapshotStore` of app/ports.py."""
 
+from collections.abc import Sequence
+
 from control_plane.adapters.postgres.session import Session, as_unavailable
 from control_plane.adapters.postgres.sql import QUERIES
-from control_plane.app.ports import Snapshot
-
-KEPT = 3
-"""The newest, and two to fall back on should it be unreadable."""
+from control_plane.app.ports import Kept, Snapshot
 
 SEQ_MAX = 2**63 - 1
 
 
 class PostgresSnapshotStore:
-    """The newest few snapshots as rows; the blob is compressed by its writer, so Postgres stores it "
-    "as it is."""
+    """Snapshots as rows; the blob is compressed by its writer, so Postgres stores it as it is."""
 
     def __init__(self, url: str) -> None:
         self._session = Session(url, "snapshots")
 
     async def save(self, snapshot: Snapshot) -> None:
-        """Keep this one, drop the oldest."""
-        async with as_unavailable(), self._session.connection() as connection, connection.transaction():
+        """Keep this one."""
+        async with as_unavailable(), self._session.connection() as connection:
             await connection.execute(
                 QUERIES["save_snapshot"],
                 {
@@ -29,7 +27,19 @@ class PostgresSnapshotStore:
                     "blob": snapshot.blob,
                 },
             )
-            await connection.execute(QUERIES["drop_old_snapshots"], {"keep": KEPT})
+
+    async def kept(self) -> list[Kept]:
+        """All that are kept, oldest first."""
+        async with as_unavailable(), self._session.connection() as connection:
+            rows = await (await connection.execute(QUERIES["kept_snapshots"])).fetchall()
+        return [Kept(seq=seq, size_bytes=size) for seq, size in rows]
+
+    async def drop(self, seqs: Sequence[int]) -> None:
+        """Forget those of these seqs."""
+        if not seqs:
+            return
+        async with as_unavailable(), self._session.connection() as connection:
+            await connection.execute(QUERIES["drop_snapshots"], {"seqs": list(seqs)})
 
     async def newest(self, before_seq: int | None = None) -> Snapshot | None:
         """The newest snapshot, or the newest with a seq below `before_seq`."""

@@ -7,6 +7,7 @@ from runway.v1 import graph_pb2
 
 from control_plane.api.convert.common import duration, timestamp
 from control_plane.core.graph.causes import CommonCause
+from control_plane.core.graph.diff import GraphDiff
 from control_plane.core.graph.facts import Dependency, DependencyType, Node, NodeKind
 from control_plane.core.graph.impact import ImpactFilter, PathsWanted
 from control_plane.core.graph.paths import PATHS_MAX
@@ -167,4 +168,23 @@ def common_cause(found: CommonCause, facts: Node) -> graph_pb2.CommonCause:
         root=found.root,
         owner=facts.owner,
         team=facts.team,
+    )
+
+
+def graph_diff(found: GraphDiff, from_revision: int, to_revision: int) -> graph_pb2.DiffGraphResponse:
+    """A diff on the wire."""
+    return graph_pb2.DiffGraphResponse(
+        nodes_added=map(node, found.nodes_added),
+        nodes_removed=map(node, found.nodes_removed),
+        nodes_changed=[
+            graph_pb2.NodeChange(before=node(change.before), after=node(change.after)) for change in found.nodes_changed
+        ],
+        dependencies_added=map(dependency, found.dependencies_added),
+        dependencies_removed=map(dependency, found.dependencies_removed),
+        dependencies_changed=[
+            graph_pb2.DependencyChange(before=dependency(change.before), after=dependency(change.after))
+            for change in found.dependencies_changed
+        ],
+        from_revision=from_revision,
+        to_revision=to_revision,
     )

@@ -135,6 +135,11 @@ class LedgerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     moved: dict[NodeId, NodeId]
     wanted_moves: dict[NodeId, NodeId]
 
+    @classmethod
+    def empty(cls) -> "LedgerSnapshot":
+        """Of a ledger that knows nothing."""
+        return Ledger().to_snapshot(())
+
 
 class Ledger:
     """All evidence. Read it freely; only `lineage_fold` and `lineage_moves` write it."""
@@ -233,6 +238,15 @@ class Ledger:
             self.due.put(key, due_at(record, key in self.declared, policy))
 
     # -- snapshots -----------------------------------------------------------------------------------------------
+
+    def captured(self) -> "Ledger":
+        """What `to_snapshot` needs, out of reach of later events; for that alone."""
+        copied = Ledger()
+        copied.policy = self.policy
+        copied.declared, copied.provenance = self.declared.copy(), self.provenance.copy()
+        copied.records, copied.jobs, copied.unfinished = self.records.copy(), self.jobs.copy(), self.unfinished.copy()
+        copied.moved, copied.wanted_moves = self.moved.copy(), self.wanted_moves.copy()
+        return copied
 
     def to_snapshot(self, dependencies: Iterable[Dependency]) -> LedgerSnapshot:
         """Everything that is not derived. `dependencies` are the graph's, in its snapshot's order."""
