@@ -56,7 +56,7 @@ class FleetMachine:
         if version < SCHEMA_VERSION:
             raise ValueError(
                 f"events of version {version} were written before the first release, this Runway reads version "
-                f"{SCHEMA_VERSION}: start with an empty log, in another database or home folder, and let the trainers and "
+                f"{SCHEMA_VERSION}: start with an empty log, in another database or home folder, and let trainers and "
                 "lineage sources report again"
             )
         event = decode_event(payload)

@@ -12,7 +12,7 @@ import pytest
 
 from control_plane.app.chain import first_bad
 from control_plane.app.machine import FleetMachine
-from control_plane.app.ports import Record
+from control_plane.app.ports import CorruptLog, Record
 from control_plane.app.replica import open_record
 from control_plane.core.events import SCHEMA_VERSION, Event, decode_event, encode_event, event_kind
 from control_plane.core.sentences import sentence
@@ -55,10 +55,10 @@ def test_every_kind_has_a_sample_of_its_present_form(kind: str) -> None:
     )
 
 
-def test_a_log_written_by_the_first_version_is_read_whole() -> None:
+def test_a_log_that_was_written_is_read_whole() -> None:
     """The chain's hash covers every byte: it must never be computed otherwise."""
     machine = FleetMachine()
-    lines = (HERE / "log_v1.jsonl").read_bytes().splitlines()
+    lines = (HERE / "log_v2.jsonl").read_bytes().splitlines()
     records = [msgspec.json.decode(line, type=Record) for line in lines]
     assert first_bad(records, after_seq=0, prev_hash=b"", version_max=SCHEMA_VERSION) is None
     envelopes = [open_record(machine, record) for record in records]
@@ -70,6 +70,13 @@ def test_a_log_written_by_the_first_version_is_read_whole() -> None:
     found = first_bad([*records[:7], damaged, *records[8:]], after_seq=0, prev_hash=b"", version_max=SCHEMA_VERSION)
     assert found is not None
     assert found.seq == 8
+
+
+def test_a_log_from_before_the_first_release_is_refused_with_what_to_do() -> None:
+    line = (HERE / "log_v2.jsonl").read_bytes().splitlines()[0]
+    old = msgspec.structs.replace(msgspec.json.decode(line, type=Record), version=1)
+    with pytest.raises(CorruptLog, match=r"ModelRegistered of version 1 .* start with an empty log"):
+        open_record(FleetMachine(), old)
 
 
 @pytest.mark.parametrize(
