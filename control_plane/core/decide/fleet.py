@@ -12,9 +12,11 @@ The rules themselves are those of the registry, the policies and the graph; here
 """
 
 import hashlib
+import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import NamedTuple
 
 import msgspec
 
@@ -82,8 +84,43 @@ def apply_fleet(state: State, command: ApplyFleet, now: datetime) -> Decision:
     return Decision(events=plan.events, result=Result(changed=len(plan.changes)))
 
 
+class _Remembered(NamedTuple):
+    """The plan that was made last. A large one takes most of a second, and whoever applies has just looked at it."""
+
+    state: weakref.ref[State]
+    revision: int
+    command: ApplyFleet
+    plan: FleetPlan
+
+    def answers(self, state: State, command: ApplyFleet) -> bool:
+        """Would the same be found again? Two manifests are the same if they are the same objects."""
+        mine = self.command
+        return (
+            self.state() is state
+            and self.revision == state.revision
+            and not command.prune
+            and not mine.prune
+            and mine.policies is command.policies
+            and mine.nodes is command.nodes
+            and mine.models is command.models
+            and mine.dependencies is command.dependencies
+        )
+
+
+_last: list[_Remembered] = []
+"""At most one; a memory only, the same call gives the same plan without it."""
+
+
 def plan_fleet(state: State, command: ApplyFleet, now: datetime) -> FleetPlan:
     """What the manifest would change, or all that is wrong with it. Changes nothing, raises nothing."""
+    if _last and _last[0].answers(state, command):
+        return _last.pop().plan
+    plan = _plan(state, command, now)
+    _last[:] = [_Remembered(weakref.ref(state), state.revision, command, plan)]
+    return plan
+
+
+def _plan(state: State, command: ApplyFleet, now: datetime) -> FleetPlan:
     draft = Draft(
         graph=state.graph.scratch(),
         facts={model_id: record.facts for model_id, record in state.models.items()},
