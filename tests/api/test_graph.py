@@ -54,7 +54,9 @@ async def test_impact_is_told_by_wave_with_paths(fleet: Api) -> None:
     ]
     assert list(reply.reached[-1].path) == ["dataset:weather", "feature:wind", "model:delay", "consumer:desk"]
     assert (reply.reached[2].team, reply.reached[2].tier) == ("flights", common_pb2.TIER_1)
-    shallow = await fleet.graph.GetImpact(graph_pb2.GetImpactRequest(node_id="dataset:weather", filter=graph_pb2.ImpactFilter(depth_max=1)))
+    shallow = await fleet.graph.GetImpact(
+        graph_pb2.GetImpactRequest(node_id="dataset:weather", filter=graph_pb2.ImpactFilter(depth_max=1))
+    )
     assert [row.node_id for row in shallow.reached] == ["feature:wind"]
     assert shallow.completeness.reasons == ["3 nodes lie deeper than 1"]
     assert not shallow.completeness.complete
@@ -187,3 +189,142 @@ async def test_a_repeated_declaration_gets_its_first_answer(fleet: Api) -> None:
     assert await fleet.graph.DeclareDependencies(request) == first
     request.dependencies[0].upstream_id = "feature:wind"
     assert (await refused(fleet.graph.DeclareDependencies(request))).reason == "REQUEST_ID_REUSED"
+
+
+async def test_an_answer_is_summed_up_whatever_is_chosen_from_it(fleet: Api) -> None:
+    wanted = graph_pb2.ImpactFilter(kinds=[graph_pb2.NODE_KIND_MODEL], tiers=[common_pb2.TIER_1], teams=["flights"])
+    reply = await fleet.graph.GetImpact(graph_pb2.GetImpactRequest(node_id="dataset:weather", filter=wanted))
+    assert [(row.node_id, row.wave, row.distance) for row in reply.reached] == [("model:arrival", 1, 3)]
+    assert reply.completeness.complete
+    assert dict(reply.summary.by_kind) == {"feature": 1, "model": 2, "consumer": 1}
+    assert reply.summary.tier_1_models == ["model:arrival"]
+    assert reply.summary.models_by_tier[1] == 1
+    assert reply.summary.consumers == ["consumer:desk"]
+    assert set(reply.summary.teams) == {"data", "flights"}
+    assert reply.summary.retrain_cost_unknown == 2
+    nobody = graph_pb2.ImpactFilter(teams=["nobody"])
+    empty = await fleet.graph.GetImpact(graph_pb2.GetImpactRequest(node_id="dataset:weather", filter=nobody))
+    assert not empty.reached
+    assert empty.summary == reply.summary
+
+
+async def test_walking_along_some_types_only(fleet: Api) -> None:
+    along = graph_pb2.ImpactFilter(
+        types=[graph_pb2.DEPENDENCY_TYPE_DERIVED_FROM, graph_pb2.DEPENDENCY_TYPE_READS_FEATURE]
+    )
+    reply = await fleet.graph.GetImpact(graph_pb2.GetImpactRequest(node_id="dataset:weather", filter=along))
+    assert [row.node_id for row in reply.reached] == ["feature:wind", "model:delay"]
+    back = await fleet.graph.GetUpstream(graph_pb2.GetUpstreamRequest(node_id="consumer:desk", filter=along))
+    assert not back.reached
+
+
+async def test_every_path_up_to_a_limit_that_is_told(fleet: Api) -> None:
+    every = graph_pb2.ImpactFilter(paths=graph_pb2.PATHS_ALL)
+    request = graph_pb2.GetImpactRequest(node_id="dataset:weather", filter=every)
+    desk = (await fleet.graph.GetImpact(request)).reached[-1]
+    assert desk.path_count == 2
+    assert [len(path.node_ids) for path in desk.all_paths] == [4, 5]
+    request.filter.paths_max = 4
+    cut = await fleet.graph.GetImpact(request)
+    assert sum(len(row.all_paths) for row in cut.reached) == 4
+    assert not cut.completeness.complete
+    assert cut.completeness.reasons == ["1 of 5 paths left out: the limit is 4"]
+    paths = graph_pb2.ListPathsRequest(from_node_id="dataset:weather", to_node_id="consumer:desk")
+    found = await fleet.graph.ListPaths(paths)
+    assert [list(path.node_ids)[-2] for path in found.paths] == ["model:delay", "model:arrival"]
+    assert (found.total, found.complete) == ("2", True)
+    paths.paths_max = 1
+    one = await fleet.graph.ListPaths(paths)
+    assert (len(one.paths), one.total, one.complete) == (1, "2", False)
+    assert one.incomplete_reason == "1 of 2 paths left out: the limit is 1"
+
+
+async def test_common_causes(fleet: Api) -> None:
+    request = graph_pb2.GetCommonCausesRequest(node_ids=["arrival", "delay"])
+    causes = (await fleet.graph.GetCommonCauses(request)).causes
+    assert [(c.node_id, c.distance, c.nearest, c.root) for c in causes] == [
+        ("model:delay", 1, True, False),
+        ("feature:wind", 2, False, False),
+        ("dataset:weather", 3, False, True),
+    ]
+    assert causes[1].team == "data"
+    refusal = await refused(
+        fleet.graph.GetCommonCauses(graph_pb2.GetCommonCausesRequest(node_ids=["delay", "nope", "model:gone"]))
+    )
+    assert refusal.reason == "NODE_NOT_FOUND"
+    assert "model:gone, model:nope" in refusal.message
+    bad = graph_pb2.GetCommonCausesRequest(node_ids=["delay", "dataset:wätter"])
+    assert set((await refused(fleet.graph.GetCommonCauses(bad))).violations) == {"node_ids[1]"}
+
+
+async def test_a_preview_changes_nothing(fleet: Api) -> None:
+    before = await fleet.revision()
+    request = graph_pb2.PreviewChangeRequest(
+        retire_node_ids=["feature:wind"],
+        add=[
+            graph_pb2.Dependency(upstream_id="dataset:weather", downstream_id="model:arrival"),
+            graph_pb2.Dependency(upstream_id="model:arrival", downstream_id="model:delay"),
+        ],
+        filter=SHORTEST,
+    )
+    reply = await fleet.graph.PreviewChange(request)
+    assert [(row.node_id, row.distance, list(row.path)) for row in reply.affected] == [
+        ("feature:wind", 0, []),
+        ("model:delay", 1, ["feature:wind", "model:delay"]),
+        ("model:arrival", 1, ["dataset:weather", "model:arrival"]),
+        ("consumer:desk", 2, ["dataset:weather", "model:arrival", "consumer:desk"]),
+    ]
+    assert list(reply.orphaned) == list(reply.directly_hit) == ["model:delay"]
+    assert len(reply.refusals) == 1
+    assert "closes the cycle model:arrival -> model:delay -> model:arrival" in reply.refusals[0]
+    assert dict(reply.summary.by_kind) == {"feature": 1, "model": 2, "consumer": 1}
+    assert (reply.revision, await fleet.revision()) == (before, before)
+    unknown = await refused(
+        fleet.graph.PreviewChange(graph_pb2.PreviewChangeRequest(retire_node_ids=["feature:wnd", "feature:wind"]))
+    )
+    assert unknown.reason == "NODE_NOT_FOUND"
+    assert unknown.metadata["node_id"] == "feature:wnd"
+
+
+async def test_answers_of_the_past(fleet: Api) -> None:
+    before = await fleet.revision()
+    retraction = graph_pb2.RetractDependenciesRequest(dependencies=edges(("feature:wind", "model:delay")).dependencies)
+    await fleet.graph.RetractDependencies(retraction)
+    request = graph_pb2.GetImpactRequest(node_id="feature:wind")
+    assert not (await fleet.graph.GetImpact(request)).reached
+    request.read.as_of_revision = before
+    then = await fleet.graph.GetImpact(request)
+    assert [row.node_id for row in then.reached] == ["model:delay", "model:arrival", "consumer:desk"]
+    assert then.revision == before
+
+
+async def test_nodes_are_removed_and_renamed(fleet: Api) -> None:
+    await nodes(fleet, "dataset:old")
+    refusal = await refused(
+        fleet.graph.RemoveNodes(graph_pb2.RemoveNodesRequest(node_ids=["dataset:old", "feature:wind"]))
+    )
+    assert "feature:wind" in refusal.message
+    gone = await fleet.graph.RemoveNodes(graph_pb2.RemoveNodesRequest(node_ids=["dataset:old"]))
+    assert gone.changed == 1
+    rename = graph_pb2.RenameNodeRequest(
+        mutation=by(validate_only=True), node_id="feature:wind", new_node_id="feature:wind_speed"
+    )
+    dry = await fleet.graph.RenameNode(rename)
+    assert (dry.node.node_id, dry.node.team, dry.dependencies) == ("feature:wind_speed", "data", 2)
+    rename.mutation.validate_only = False
+    done = await fleet.graph.RenameNode(rename)
+    assert done.node == dry.node
+    reply = await fleet.graph.GetImpact(graph_pb2.GetImpactRequest(node_id="dataset:weather"))
+    assert [row.node_id for row in reply.reached][:2] == ["feature:wind_speed", "model:delay"]
+
+
+@pytest.mark.parametrize(
+    "text", ["dataset:wetter\u0301", "dataset:\u0430ir", "feature:\u202ex", "dataset:" + "ä" * 100]
+)
+async def test_ids_that_only_look_right_are_named_and_refused(api: Api, text: str) -> None:
+    """Combining marks, letters of another alphabet, text that turns round."""
+    refusal = await refused(nodes(api, "dataset:fine", text))
+    assert set(refusal.violations) == {"nodes[1].node_id"}
+    assert (await refused(api.graph.GetImpact(graph_pb2.GetImpactRequest(node_id=text)))).code is (
+        grpc.StatusCode.INVALID_ARGUMENT
+    )
