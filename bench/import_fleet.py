@@ -77,7 +77,7 @@ def run() -> list[Row]:
             },
             note=(
                 f"target < 3; {MODELS:,} models, {len(manifest.nodes):,} other nodes and {DEPENDENCIES:,} dependencies "
-                f"in one call of {manifest.ByteSize() / 2**20:.1f} MiB, planned, checked for cycles, durable; the tables "
+                f"in one call of {manifest.ByteSize() / 2**20:.1f} MiB, planned, free of cycles, durable; the tables "
                 "have keys and checks only: no cycles, no plan, no history"
             ),
         )
