@@ -45,7 +45,7 @@ def client(url: str, **options: str) -> OpenLineageClient:
 
 def at(second: int) -> str:
     """A time of day."""
-    return datetime(2013, 2, 1, 12, 0, second, tzinfo=UTC).isoformat()
+    return datetime(2013, 2, 28, 12, 0, second, tzinfo=UTC).isoformat()
 
 
 def run(state: RunState, second: int = 0, *, run_id: str = RUN_ID, **changes: list[Dataset]) -> RunEvent:
