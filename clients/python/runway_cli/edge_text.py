@@ -25,7 +25,9 @@ def column_of_last(edge: messages.Edge, now: datetime) -> str:
 
 def edge_sentences(edge: messages.Edge, now: datetime) -> Iterator[str]:
     """All evidence for and against it."""
-    if edge.explanation:
+    # An override, a cycle or a declaration that explains its state is told below, with more.
+    told = edge.HasField("override") or edge.cycle or edge.HasField("declaration")
+    if edge.explanation and not told:
         yield f"Why: {edge.explanation}."
     if edge.HasField("override"):
         yield _override(edge.override, now)
