@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from datetime import datetime
 
 import click
-from runway_client import Why, messages, to_duration
+from runway_client import Refused, Why, messages, to_duration
 
 from runway_cli.as_of import as_of_option, parse_as_of
 from runway_cli.commands.models import parse_instant
@@ -134,13 +134,18 @@ def override_edge(
     if not reason:
         raise click.UsageError("an override needs --reason: others will ask")
     dependency, known = _dependency(session, upstream, downstream, kind)
-    edge = session.runway.lineage.set_override(
-        dependency,
-        present=present,
-        expires_at=_until(session, until),
-        replace_revision=known.override.revision if replace and known and known.HasField("override") else 0,
-        why=Why(reason=reason, validate_only=dry_run),
-    )
+    try:
+        edge = session.runway.lineage.set_override(
+            dependency,
+            present=present,
+            expires_at=_until(session, until),
+            replace_revision=known.override.revision if replace and known and known.HasField("override") else 0,
+            why=Why(reason=reason, validate_only=dry_run),
+        )
+    except Refused as error:
+        if error.reason != "OVERRIDE_EXISTS":
+            raise
+        raise click.ClickException(f"{error.message}; here that is --replace") from error
     if session.as_json:
         session.emit(messages.SetOverrideResponse(edge=edge, revision=session.runway.revision))
     elif dry_run:
