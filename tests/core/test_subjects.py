@@ -55,7 +55,7 @@ EDGE = Dependency(upstream=NODE_A, downstream=NODE_B, edge_type=DependencyType.C
             ),
             {B},
         ),
-        (OverrideSet(dependency=EDGE, present=True, owner="ada"), {A, B}),
+        (OverrideSet(dependency=EDGE, present=True, owner="ada", reason="known"), {A, B}),
         (
             LineageReported(
                 runs=(
