@@ -85,9 +85,9 @@ def sentence(envelope: Envelope) -> str:  # noqa: PLR0912 - one line per event
         case NodesDeclared():
             return f"{_count(len(event.nodes), 'node')} declared: {_names([n.node_id for n in event.nodes])}"
         case DependenciesDeclared():
-            return f"{_count(len(event.dependencies), 'dependency', 'dependencies')} declared"
+            return f"{_count(len(event.dependencies), 'dependency', 'dependencies')} declared: {_edges(event)}"
         case DependenciesRetracted():
-            return f"{_count(len(event.dependencies), 'dependency', 'dependencies')} retracted"
+            return f"{_count(len(event.dependencies), 'dependency', 'dependencies')} retracted: {_edges(event)}"
         case (
             NodesDiscovered()
             | NodesRemoved()
@@ -200,8 +200,8 @@ def _lineage(
         case OverrideSet():
             until = f" until {event.expires_at:%Y-%m-%d %H:%M}" if event.expires_at else ""
             verb = "does not depend" if not event.present else "depends"
-            dependency = event.dependency
-            return f"{event.owner} says that {dependency.downstream} {verb} on {dependency.upstream}{until}: {event.reason}"
+            edge = event.dependency
+            return f"{event.owner} says that {edge.downstream} {verb} on {edge.upstream}{until}: {event.reason}"
         case OverrideCleared():
             return _override_cleared(envelope.actor, event)
         case LineagePolicySet():
@@ -211,6 +211,13 @@ def _lineage(
             return f"{_count(len(event.runs), 'unfinished run')} forgotten, {event.reason}: {names}"
         case _:
             assert_never(event)
+
+
+def _edges(event: DependenciesDeclared | DependenciesRetracted) -> str:
+    """The first few; there may be 50,000."""
+    first = [f"{d.downstream} on {d.upstream}" for d in event.dependencies[:NAMES_MAX]]
+    more = len(event.dependencies) - len(first)
+    return ", ".join(first) + (f" and {more} more" if more else "")
 
 
 EDGE_WORDS = {
@@ -250,7 +257,7 @@ def _edge_settled(change: EdgeChange) -> str:
 def _nodes_moved(event: NodesMoved) -> str:
     names = _names([f"{move.node_id} is {move.new_node_id} now" for move in event.moves])
     apart = _count(len(event.quarantined), "edge")
-    return names + (f"; {apart} quarantined, since they would close a cycle" if event.quarantined else "")
+    return names + (f"; {apart} quarantined for a cycle that this would close" if event.quarantined else "")
 
 
 def _lineage_reported(event: LineageReported) -> str:

@@ -19,7 +19,8 @@ from control_plane.core.commands import (
 from control_plane.core.decide import decide
 from control_plane.core.decide.operations import CLOCK_MAX
 from control_plane.core.errors import Invalid, Reason, RunwayError
-from control_plane.core.graph.facts import Dependency, DependencyType, Node
+from control_plane.core.graph.facts import Dependency, DependencyType, Node, NodeKind
+from control_plane.core.graph.lineage_facts import LineageNode, LineagePolicy, LineageRun, RunState
 from control_plane.core.registry.types import Lifecycle, ModelFacts, TaskType
 from control_plane.core.rollout.types import Validation
 from control_plane.core.state import State, encode_snapshot
@@ -73,6 +74,10 @@ def _commands(kind: type, state: State) -> st.SearchStrategy[Command]:
     model_ids = st.sampled_from(sorted(state.models)) | TIDY
     named = st.sampled_from(["fleet", "tier:2", "team:team1", "team:none", "tier:9", ""])
     scopes = named | model_ids.map("model:{}".format)
+    node_ids = model_ids.map("model:{}".format) | TIDY.map("dataset:{}".format)
+    told = st.builds(
+        LineageNode, node_id=st.just("") | node_ids, external_id=TIDY, kind=st.none() | st.sampled_from(NodeKind)
+    )
     known: dict[str, st.SearchStrategy[object]] = {
         "model_id": model_ids,
         "retrain_id": st.sampled_from(sorted(state.retrains)) | TIDY,
@@ -115,6 +120,34 @@ def _commands(kind: type, state: State) -> st.SearchStrategy[Command]:
             ),
             max_size=4,
         ).map(tuple),
+        "node_ids": st.lists(node_ids, max_size=3).map(tuple),
+        "node_id": node_ids,
+        "new_node_id": node_ids,
+        "runs": st.lists(
+            st.builds(
+                LineageRun,
+                source=TIDY,
+                job=TIDY,
+                run_id=TIDY,
+                state=st.sampled_from(RunState),
+                event_time=st.none() | INSTANTS,
+                inputs=st.lists(told, max_size=2).map(tuple),
+                outputs=st.lists(told, max_size=2).map(tuple),
+                confidence=st.sampled_from([1.0, 0.2, -1.0]),
+            ),
+            max_size=3,
+        ).map(tuple),
+        "dependency": st.builds(
+            Dependency, upstream=node_ids, downstream=node_ids, edge_type=st.sampled_from(DependencyType)
+        ),
+        "present": st.booleans(),
+        "expires_at": st.none() | INSTANTS,
+        "replace_revision": st.integers(0, 3),
+        "policy": st.builds(
+            LineagePolicy,
+            suspect_after_runs=st.integers(-1, 300),
+            suspect_after=st.timedeltas(timedelta(-1), timedelta(90)),
+        ),
         "nodes": st.lists(
             st.builds(Node, node_id=TIDY.map("dataset:{}".format) | model_ids.map("model:{}".format)), max_size=3
         ).map(tuple),

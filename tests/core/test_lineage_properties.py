@@ -2,7 +2,6 @@
 
 from datetime import timedelta
 
-import rustworkx as rx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,14 +19,15 @@ from control_plane.core.commands import (
 )
 from control_plane.core.errors import RunwayError
 from control_plane.core.graph.facts import Dependency, Node, NodeKind
-from control_plane.core.graph.lineage_facts import EdgeState, LineageNode, LineagePolicy, LineageRun, RunState
+from control_plane.core.graph.lineage_facts import LineageNode, LineagePolicy, LineageRun, RunState
 from control_plane.core.graph.lineage_fold import dependency_of
 from control_plane.core.graph.rules import usual_type
 from control_plane.core.ids import NodeId
 from control_plane.core.plan import plan
-from control_plane.core.state import State, decode_snapshot, encode_snapshot
+from control_plane.core.state import decode_snapshot, encode_snapshot
 from tests.core.fleets import START, Fleet
 from tests.reference.lineage_twin import LineageTwin
+from tests.simulation.edges import check_edges
 
 POLICY = LineagePolicy(
     suspect_after_runs=1, suspect_after=timedelta(hours=10), retire_after_runs=3, retire_after=timedelta(hours=20)
@@ -99,7 +99,7 @@ def test_order_and_repetition_do_not_matter(told: list[LineageRun], data: st.Dat
         for key, record in ledger.records.items()
     }
     assert found == twin.seen()
-    check(fleet.state)
+    check_edges(fleet.state)
 
 
 # Anything at all
@@ -178,33 +178,7 @@ def test_whatever_happens_the_graph_and_the_ledger_agree(steps: list[tuple[Comma
             except RunwayError as error:
                 told.append([error.reason.value, error.message])
             told[-1] += one.pass_time(hours * HOUR)
-            check(one.state)
+            check_edges(one.state)
         assert len({tuple(t) for t in told}) == 1
     if resumed is not None:
         assert encode_snapshot(resumed.state) == encode_snapshot(fleet.state)
-
-
-def check(state: State) -> None:
-    """What is always true."""
-    ledger, graph = state.lineage, state.graph
-    counting = {key for key, record in ledger.records.items() if record.state.counts}
-    plain = {key for key in ledger.declared if key not in ledger.records}
-    assert {d.key for d in graph.dependencies()} == counting | plain
-    twin: rx.PyDiGraph[str, None] = rx.PyDiGraph()
-    places = {n.node_id: twin.add_node(n.node_id) for n in graph.nodes()}
-    twin.add_edges_from([(places[d.upstream], places[d.downstream], None) for d in graph.dependencies()])
-    assert rx.is_directed_acyclic_graph(twin)
-    for key, record in ledger.records.items():
-        assert record.key == key
-        assert graph.has_node(key[0])
-        assert graph.has_node(key[1])
-        assert key in ledger.declared or record.sightings or record.override is not None, "nothing speaks of it"
-        assert (record.state is EdgeState.QUARANTINED) == bool(record.cycle)
-        if record.override is not None:
-            assert (
-                record.state is (EdgeState.ACTIVE if record.override.present else EdgeState.SUPPRESSED) or record.cycle
-            )
-    timed = {k for k in counting if k not in ledger.declared and ledger.records[k].override is None}
-    assert len(state.edge_times) == len(timed)
-    for name, node_id in ledger.claims.items():
-        assert name in graph.node(node_id).external_ids

@@ -46,6 +46,7 @@ from control_plane.core.rollout.types import Validation, ValidationPolicy
 from control_plane.core.staleness.verdict import Action, Confidence, Evaluation, Level
 from control_plane.core.state import State
 from tests.simulation.checkers import Checkers
+from tests.simulation.edges import Sources, check_edges
 
 START = datetime(2013, 3, 1, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -130,7 +131,10 @@ class World:
     requests: int = 0
     epoch: int = 1
 
+    sources: Sources = field(init=False)
+
     def __post_init__(self) -> None:
+        self.sources = Sources(self.seed, self.models)
         self.rng = np.random.default_rng(self.seed)
         self.checkers = Checkers(limits=LIMITS, policy=POLICY)
         self.replica = Replica(FleetMachine())
@@ -267,6 +271,9 @@ class World:
             live = list(self.state.live_retrains)
             self.submit(CancelRetrain(retrain_id=live[int(self.rng.integers(len(live)))]))
         self._govern()
+        for command in self.sources.commands(self.state, self.now):
+            self.submit(command)
+        check_edges(self.state)
         if self._chance(0.01):
             self.submit(ReleaseRetraining() if self.state.held else HoldRetraining())
 
