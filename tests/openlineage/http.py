@@ -119,7 +119,7 @@ def dataset(name: str, namespace: str = "postgres://db:5432", **facets: Any) -> 
 
 def run_event(
     state: str | None = "COMPLETE",
-    inputs: list[Event] | None = None,
+    inputs: list[Any] | None = None,
     outputs: list[Event] | None = None,
     *,
     run_id: str = "01a20689-8a8c-7c83-9f2c-3c3b09b3086c",

@@ -15,8 +15,8 @@ class Known:
     def __init__(self, api: Api, sender: Sender) -> None:
         self.api = api
         self.sender = sender
-        self._graph: graph_pb2_grpc.GraphServiceAsyncStub = graph_pb2_grpc.GraphServiceStub(api.channel)  # type: ignore[assignment,arg-type]
-        self._lineage: lineage_pb2_grpc.LineageServiceAsyncStub = lineage_pb2_grpc.LineageServiceStub(api.channel)  # type: ignore[assignment,arg-type]
+        self._graph: graph_pb2_grpc.GraphServiceAsyncStub = graph_pb2_grpc.GraphServiceStub(api.channel)
+        self._lineage: lineage_pb2_grpc.LineageServiceAsyncStub = lineage_pb2_grpc.LineageServiceStub(api.channel)
 
     async def nodes(self) -> dict[str, graph_pb2.Node]:
         """All nodes by name: the first of the source, else our id."""
@@ -37,6 +37,6 @@ class Known:
     async def evidence(self, upstream: str, downstream: str) -> list[lineage_pb2.Sighting]:
         """What has been seen of an edge."""
         nodes = await self.nodes()
-        ends = {"node_id": nodes[upstream].node_id, "other_node_id": nodes[downstream].node_id}
-        answer = await self._lineage.ListEdges(lineage_pb2.ListEdgesRequest(**ends))
+        request = lineage_pb2.ListEdgesRequest(node_id=nodes[upstream].node_id, other_node_id=nodes[downstream].node_id)
+        answer = await self._lineage.ListEdges(request)
         return [sighting for edge in answer.edges for sighting in edge.sightings]

@@ -16,8 +16,10 @@ from openlineage.client.event_v2 import (
     Run,
     RunEvent,
     RunState,
+    StaticDataset,
 )
 from openlineage.client.facet_v2 import (
+    DatasetFacet,
     column_lineage_dataset,
     dataset_type_dataset,
     dataset_version_dataset,
@@ -25,6 +27,7 @@ from openlineage.client.facet_v2 import (
     symlinks_dataset,
 )
 
+from control_plane.api.openlineage import limits
 from control_plane.core.errors import Reason, Unavailable
 from tests.openlineage.http import KeptPlane, listening
 from tests.openlineage.known import Known
@@ -32,7 +35,7 @@ from tests.openlineage.known import Known
 RUN_ID = "01a20689-8a8c-7c83-9f2c-3c3b09b3086c"
 PRODUCER = "https://example.com/test"
 WAREHOUSE = "postgres://db:5432"
-MODEL = {"datasetType": dataset_type_dataset.DatasetTypeDatasetFacet(datasetType="MODEL")}
+MODEL: dict[str, DatasetFacet] = {"datasetType": dataset_type_dataset.DatasetTypeDatasetFacet(datasetType="MODEL")}
 ORDERS = InputDataset(namespace=WAREHOUSE, name="shop.public.orders")
 CHURN = OutputDataset(namespace="mlflow://models", name="churn", facets=MODEL)
 ORDERS_ID, CHURN_ID = "postgres://db:5432/shop.public.orders", "mlflow://models/churn"
@@ -111,7 +114,9 @@ async def test_job_and_dataset_events(known: Known) -> None:
     await emit(
         known,
         JobEvent(eventTime=at(0), producer=PRODUCER, job=job, inputs=[ORDERS], outputs=[CHURN]),
-        DatasetEvent(eventTime=at(0), producer=PRODUCER, dataset=Dataset(namespace="s3://b", name="x", facets=MODEL)),
+        DatasetEvent(
+            eventTime=at(0), producer=PRODUCER, dataset=StaticDataset(namespace="s3://b", name="x", facets=MODEL)
+        ),
     )
     assert await known.edges() == {(ORDERS_ID, CHURN_ID): "ACTIVE"}
     assert (await known.nodes())["s3://b/x"].node_id.startswith("model:x_")
@@ -165,7 +170,8 @@ async def test_column_lineage_is_read_past(known: Known) -> None:
     assert await known.edges() == {(ORDERS_ID, CHURN_ID): "ACTIVE"}
 
 
-async def test_the_client_tries_again_what_cannot_be_stored_now() -> None:
+async def test_the_client_tries_again_what_cannot_be_stored_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "RETRY_AFTER_S", 0)
     plane = KeptPlane(refuse=[Unavailable(Reason.NOT_LEADER, "another leads")] * 2)
     async with listening(plane) as sender:
         await asyncio.to_thread(client(sender.url).emit, run(RunState.COMPLETE))

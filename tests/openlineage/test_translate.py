@@ -12,7 +12,7 @@ from control_plane.core.graph.facts import NodeKind
 from control_plane.core.graph.lineage_facts import LineageNode, LineageRun, RunState
 from tests.openlineage.http import Event, dataset, run_event
 
-MODEL = {"datasetType": {"datasetType": "MODEL"}}
+MODEL: Event = {"datasetType": {"datasetType": "MODEL"}}
 
 
 def told(event: Event) -> LineageRun:
@@ -119,7 +119,7 @@ def test_our_facet_says_which_node_a_dataset_is() -> None:
 
 
 def test_facets_that_describe() -> None:
-    facets = {
+    facets: Event = {
         "version": {"datasetVersion": 17},
         "documentation": {"description": "x" * 5000},
         "symlinks": {"identifiers": [{"namespace": "hive://m", "name": "db.t", "type": "TABLE"}] * 2},
@@ -131,7 +131,7 @@ def test_facets_that_describe() -> None:
 
 
 def test_a_deleted_facet_is_none() -> None:
-    deleted = {"datasetType": {"_deleted": True, "datasetType": "MODEL"}}
+    deleted: Event = {"datasetType": {"_deleted": True, "datasetType": "MODEL"}}
     assert only(run_event(inputs=[dataset("t", **deleted)])).kind is None
 
 

@@ -8,6 +8,7 @@ broken    fails, although it lists outputs
 """
 
 from datetime import UTC, datetime
+from typing import Any
 
 from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
 from airflow.sdk import Asset, dag, task
@@ -29,15 +30,15 @@ def model(name: str, version: str) -> Dataset:
 
 
 @dag(schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC), catchup=False)
-def fares():
+def fares() -> None:
     """From raw fares to scores."""
 
     @task(inlets=[RAW], outlets=[CLEAN])
-    def clean():
+    def clean() -> None:
         print("cleaned")
 
     @task
-    def features(**context):
+    def features(**context: Any) -> None:
         collector = get_hook_lineage_collector()
         collector.add_input_asset(context["ti"], uri=CLEAN.uri)
         collector.add_output_asset(context["ti"], uri=FEATURES)
@@ -49,18 +50,18 @@ def fares():
         ],
         outlets=[model("fare", "7")],
     )
-    def train():
+    def train() -> None:
         print("trained")
 
     @task(
         inlets=[model("fare", "7"), Dataset(namespace="runway", name="model:air_time")],
         outlets=[Dataset(namespace="postgres://db:5432", name="shop.public.scores")],
     )
-    def score():
+    def score() -> None:
         print("scored")
 
     @task(inlets=[model("fare", "7")], outlets=[Dataset(namespace="postgres://db:5432", name="shop.public.never")])
-    def broken():
+    def broken() -> None:
         raise ValueError("on purpose")
 
     clean() >> features() >> train() >> score() >> broken()
