@@ -55,15 +55,20 @@ def summary_sentences(summary: messages.ImpactSummary, model_waves: int, *, upst
         verb = "consumes" if len(summary.consumers) == 1 else "consume"
         sentences.append(f"Applications: {some([bare(one) for one in summary.consumers])} {verb} what it reaches.")
     if summary.owners or summary.teams:
-        owners = f"Owned by {some(list(summary.owners))}" if summary.owners else "Nobody is named as its owner"
-        teams = (
-            f" ({'team' if len(summary.teams) == 1 else 'teams'} {some(list(summary.teams))})" if summary.teams else ""
-        )
-        sentences.append(f"{owners}{teams}.")
+        sentences.append(owners_sentence(summary))
     models = summary.by_kind.get("model", 0)
     if models and not upstream:
         sentences.append(cost_sentence(summary, models, model_waves))
     return sentences
+
+
+def owners_sentence(summary: messages.ImpactSummary) -> str:
+    """Whom to ask; an owner that is only its team is not said twice."""
+    teams = f"{'team' if len(summary.teams) == 1 else 'teams'} {some(list(summary.teams))}"
+    people = [owner for owner in summary.owners if owner.removeprefix("team:") not in summary.teams]
+    if people and summary.teams:
+        return f"Owned by {some(people)} ({teams})."
+    return f"Owned by {some(people) if people else teams}."
 
 
 def cost_sentence(summary: messages.ImpactSummary, models: int, model_waves: int) -> str:

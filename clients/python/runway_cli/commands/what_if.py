@@ -8,7 +8,7 @@ from runway_client import Why, messages
 
 from runway_cli.as_of import as_of_option, parse_as_of
 from runway_cli.commands.graph import WithPaths, filter_options, show_trust, show_waves, type_word, wanted_filter
-from runway_cli.impact_text import bare, cost_sentence, kinds_sentence, some
+from runway_cli.impact_text import bare, cost_sentence, kinds_sentence, owners_sentence, some
 from runway_cli.page import Column
 from runway_cli.session import Session, change_options, json_option
 from runway_cli.suggestions import find_node, node_suggestions
@@ -62,13 +62,14 @@ def show_what_if(
         page.prose(f"Directly hit: {some(answer.directly_hit)}.")
     if answer.orphaned:
         page.prose(f"Nothing upstream would be left for {some(answer.orphaned)}.")
-    models = answer.summary.by_kind.get("model", 0)
+    trained = [one for one in answer.affected if _model(one) and one.node_id not in retired]
+    models = answer.summary.by_kind.get("model", 0) - sum(node_id.startswith("model:") for node_id in retired)
     if answer.summary.tier_1_models:
         page.prose(f"On tier 1: {some([bare(one) for one in answer.summary.tier_1_models])}.")
-    if answer.summary.owners:
-        page.prose(f"Ask {some(answer.summary.owners)}.")
-    if models:
-        page.prose(cost_sentence(answer.summary, models, len({one.wave for one in answer.affected if _model(one)})))
+    if answer.summary.owners or answer.summary.teams:
+        page.prose(owners_sentence(answer.summary))
+    if models > 0:
+        page.prose(cost_sentence(answer.summary, models, len({one.wave for one in trained})))
     if answer.affected or not answer.completeness.complete:
         show_trust(page, answer.completeness)
     if answer.affected:
