@@ -26,8 +26,9 @@ from control_plane.core.decide.policies import facts_changes
 from control_plane.core.errors import Invalid, Reason
 from control_plane.core.ids import ModelId
 from control_plane.core.policies import built_in, normal, resolve
+from control_plane.core.relations import consumers_of
 from control_plane.core.staleness.verdict import Evaluation
-from control_plane.core.state import ModelRecord, State, consumers_of
+from control_plane.core.state import ModelRecord, State
 
 
 class RegistryServicer(VersionMethods, registry_pb2_grpc.RegistryServiceServicer):

@@ -22,8 +22,9 @@ from control_plane.app.node import Node
 from control_plane.app.watch import Interest
 from control_plane.core.commands import Command
 from control_plane.core.ids import ModelId, NodeId
+from control_plane.core.relations import consumers_of
 from control_plane.core.staleness.verdict import Evaluation
-from control_plane.core.state import ModelRecord, State, consumers_of
+from control_plane.core.state import ModelRecord, State
 
 MESSAGE_BYTES = 256 * 2**10
 """A message ends when it is this large: the first items are there soon, and a slow reader holds little."""

@@ -8,9 +8,10 @@ from enum import StrEnum
 from control_plane.app.model_order import Facts
 from control_plane.core.ids import ModelId, NodeId, node_kind, node_name
 from control_plane.core.registry.types import PRODUCTION, Lifecycle, TaskType
+from control_plane.core.relations import consumers_of
 from control_plane.core.retraining.types import RetrainState
 from control_plane.core.staleness.verdict import Level
-from control_plane.core.state import ModelRecord, State, consumers_of
+from control_plane.core.state import ModelRecord, State
 
 TRAFFIC_AFTER = timedelta(days=30)
 """A model that got no prediction for so long has no traffic."""

@@ -54,6 +54,7 @@ from control_plane.core.graph.lineage_moves import apply_moves
 from control_plane.core.ids import NodeId, model_node, node_name
 from control_plane.core.policies import PolicyVersion
 from control_plane.core.registry.types import PRODUCTION, AliasMove, Lifecycle, LoadCheck, ModelFacts, ModelVersion
+from control_plane.core.relations import models_in
 from control_plane.core.retraining.rules import merged_causes
 from control_plane.core.retraining.types import Attempt, AttemptState, Retrain, RetrainState
 from control_plane.core.staleness.verdict import Level
@@ -69,7 +70,6 @@ from control_plane.core.state import (
     VerdictChange,
     begun,
     in_force,
-    models_in,
 )
 
 
@@ -309,7 +309,6 @@ def _lifecycle_changed(state: State, envelope: Envelope, event: LifecycleChanged
 
 def _version_registered(state: State, envelope: Envelope, event: VersionRegistered) -> None:
     record = state.models[event.model_id]
-    record.versions_revision = envelope.seq
     record.versions.append(
         ModelVersion(
             model_id=event.model_id,
@@ -333,7 +332,6 @@ def _load_checked(state: State, envelope: Envelope, event: LoadChecked) -> None:
     before = record.versions[event.version - 1]
     checks = (*before.load_checks, check)[-LOAD_CHECKS_KEPT_MAX:]
     record.versions[event.version - 1] = replace(before, load_checks=checks)
-    record.versions_revision = envelope.seq
 
 
 def _alias_moved(state: State, envelope: Envelope, event: AliasMoved) -> None:
@@ -482,7 +480,6 @@ def _rollout(state: State, envelope: Envelope, event: RolloutStarted | Validatio
         case ValidationReported():
             rollout = state.rollouts[event.rollout_id]
             state.rollouts[event.rollout_id] = replace(rollout, validation=event.validation)
-            record.versions_revision = envelope.seq
         case RolloutEnded():
             rollout = state.rollouts[event.rollout_id]
             state.rollouts[event.rollout_id] = replace(

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from control_plane.core.commands import Result
-from control_plane.core.errors import NotFound, Reason, Refused
+from control_plane.core.errors import NotFound, Reason
 from control_plane.core.events import RolloutStarted
 from control_plane.core.graph.dependency_graph import DependencyGraph
 from control_plane.core.graph.edge_times import EdgeTimes
@@ -24,12 +24,10 @@ from control_plane.core.ground_truth.labels import LabelSpec
 from control_plane.core.ids import (
     AttemptId,
     ModelId,
-    NodeId,
     RetrainId,
     RolloutId,
     TeamId,
     model_node,
-    node_kind,
     node_name,
 )
 from control_plane.core.policies import EffectivePolicies, Overrides, PolicyBook, PolicyVersion, built_in
@@ -107,8 +105,6 @@ class ModelRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     cooling_until: datetime | None = None
     lifecycle: Lifecycle = Lifecycle.REGISTERED
     rollout_ids: list[RolloutId] = []
-    versions_revision: int = 0
-    """When a version was last added or learned something: a load check, a validation."""
 
     @property
     def staleness_policy(self) -> StalenessPolicy:
@@ -288,55 +284,6 @@ class State:
 def in_force(state: State, facts: ModelFacts) -> EffectivePolicies:
     """The policies of a model with these facts."""
     return state.policies.in_force(facts.tier, facts.team, facts.model_id, facts.task_type)
-
-
-def check_not_retired(record: ModelRecord) -> None:
-    """Raise `Refused` if the model's life is over."""
-    if record.retired:
-        raise Refused(
-            Reason.MODEL_RETIRED,
-            f"{record.model_id} is retired: it is neither trained nor promoted, and its aliases stay where they are "
-            f"(`runway models lifecycle {record.model_id} active` brings it back)",
-            model_id=record.model_id,
-        )
-
-
-def consumers_of(state: State, model_id: ModelId) -> list[NodeId]:
-    """Consumers and models that use a model's output, directly or through features and datasets only; by id.
-
-    A retired model uses nothing any more.
-    """
-    found: set[NodeId] = set()
-    seen = {model_node(model_id)}
-    waiting = list(seen)
-    while waiting:
-        for edge in state.graph.downstream_of(waiting.pop()):
-            node = edge.downstream
-            if node in seen:
-                continue
-            seen.add(node)
-            if node_kind(node) not in ("model", "consumer"):
-                waiting.append(node)
-                continue
-            record = state.models.get(ModelId(node_name(node))) if node_kind(node) == "model" else None
-            if record is None or not record.retired:
-                found.add(node)
-    return sorted(found)
-
-
-def models_in(state: State, scope: str) -> list[ModelRecord]:
-    """Models that a policy scope speaks to, by id."""
-    kind, _, name = scope.partition(":")
-    match kind:
-        case "model":
-            found = [state.models[ModelId(name)]] if name in state.models else []
-        case "team":
-            found = [record for record in state.models.values() if record.facts.team == name]
-        case "tier":
-            found = [record for record in state.models.values() if record.facts.tier == int(name)]
-        case _:
-            found = list(state.models.values())
-    return sorted(found, key=lambda record: record.model_id)
 
 
 def begun(started: RolloutStarted, at: datetime) -> Rollout:

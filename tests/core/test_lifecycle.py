@@ -32,8 +32,8 @@ from control_plane.core.registry.types import (
     TrainingData,
     ValueType,
 )
+from control_plane.core.relations import consumers_of
 from control_plane.core.rollout.types import RolloutState
-from control_plane.core.state import consumers_of
 from tests.core.fleets import HOUR, START, Fleet, a_version, reason_of
 
 M = ModelId("m")

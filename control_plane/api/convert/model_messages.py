@@ -11,7 +11,8 @@ from runway.v1 import registry_pb2
 from control_plane.api.convert.registry import model
 from control_plane.core.ids import ModelId, NodeId
 from control_plane.core.policies import EffectivePolicies
-from control_plane.core.state import ModelRecord, State, consumers_of
+from control_plane.core.relations import consumers_of
+from control_plane.core.state import ModelRecord, State
 
 Version = tuple[int, int, int, list[NodeId]]
 

@@ -10,7 +10,8 @@ from control_plane.core.errors import Invalid, Reason, Refused, Violation
 from control_plane.core.events import Event, LifecycleChanged
 from control_plane.core.ids import NodeId
 from control_plane.core.registry.types import PRODUCTION, Lifecycle
-from control_plane.core.state import ModelRecord, State, consumers_of
+from control_plane.core.relations import consumers_of
+from control_plane.core.state import ModelRecord, State
 
 CONSUMERS_NAMED_MAX = 20
 """In the sentence of a refusal; its details name as many as fit."""

@@ -22,7 +22,8 @@ from control_plane.core.policies import (
     sourced,
 )
 from control_plane.core.registry.types import ModelFacts, TaskType
-from control_plane.core.state import State, models_in
+from control_plane.core.relations import models_in
+from control_plane.core.state import State
 
 MODELS_NAMED_MAX = 3
 """Models that one violation names; it counts the rest."""

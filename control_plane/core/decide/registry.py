@@ -11,8 +11,9 @@ from control_plane.core.events import AliasMoved, Event, ModelRegistered, ModelU
 from control_plane.core.policies import Overrides, normal, overrides_violations
 from control_plane.core.registry.rules import check_alias_move, check_facts, check_own_alias, check_version
 from control_plane.core.registry.types import ModelFacts
+from control_plane.core.relations import check_not_retired
 from control_plane.core.retraining.rules import held_lease
-from control_plane.core.state import State, check_not_retired
+from control_plane.core.state import State
 
 
 def register_model(state: State, command: RegisterModel) -> Decision:

@@ -29,6 +29,7 @@ from control_plane.core.events import (
 )
 from control_plane.core.graph.order import topological_waves
 from control_plane.core.ids import AttemptId, ModelId, RetrainId, RolloutId, model_node, node_name
+from control_plane.core.relations import check_not_retired
 from control_plane.core.retraining.rules import (
     earliest_start,
     held_lease,
@@ -40,7 +41,7 @@ from control_plane.core.retraining.rules import (
 from control_plane.core.retraining.types import Attempt, AttemptState, Retrain, RetrainCause, RetrainState
 from control_plane.core.rollout.types import RolloutState
 from control_plane.core.staleness.verdict import Level
-from control_plane.core.state import State, begun, check_not_retired
+from control_plane.core.state import State, begun
 
 
 def request_retrain(state: State, command: RequestRetrain, now: datetime) -> Decision:

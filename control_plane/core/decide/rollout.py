@@ -27,10 +27,11 @@ from control_plane.core.events import (
 )
 from control_plane.core.ids import ModelId, RolloutId, model_node, node_name
 from control_plane.core.registry.types import CANDIDATE, PREVIOUS, PRODUCTION, LoadCheck, ModelVersion
+from control_plane.core.relations import check_not_retired
 from control_plane.core.retraining.types import RetrainState
 from control_plane.core.rollout.rules import check_validation, silent_too_long
 from control_plane.core.rollout.types import Rollout, RolloutState, Validation
-from control_plane.core.state import ModelRecord, State, begun, check_not_retired
+from control_plane.core.state import ModelRecord, State, begun
 from control_plane.core.timewindow import spelled
 
 
