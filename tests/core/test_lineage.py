@@ -153,6 +153,21 @@ def test_a_run_of_too_many_pairs_is_refused_with_the_remedy(fleet: Fleet) -> Non
         tell(fleet, run(many, many))
 
 
+def test_a_run_does_not_grow_beyond_the_bound_by_many_events(fleet: Fleet) -> None:
+    first, second = (" ".join(f"dataset:{side}{number}" for number in range(400)) for side in "ab")
+    tell(fleet, run(first, "", state=RunState.START))
+    with pytest.raises(Invalid, match="with what was told of it before"):
+        tell(fleet, run("", second))
+    assert fleet.state.graph.dependency_count == 0
+
+
+def test_ten_thousand_edges_on_one_node(fleet: Fleet) -> None:
+    many = " ".join(f"dataset:d{number}" for number in range(10_000))
+    tell(fleet, run(many, CLEAN))
+    assert len(fleet.state.graph.upstream_of(NodeId(CLEAN))) == 10_000
+    tell(fleet, run("dataset:d1", CLEAN, run_id="r2"))
+
+
 def test_runs_that_never_end_are_forgotten_and_that_is_said(fleet: Fleet) -> None:
     tell(fleet, run(RAW, "", state=RunState.START))
     fleet.pass_time(29 * DAY)

@@ -1,6 +1,6 @@
 """Lineage: what sources tell, what somebody overrides, and what follows when time passes. See `graph/lineage.py`."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 
 from control_plane.core.commands import ClearOverride, ReportLineage, Result, SetLineagePolicy, SetOverride
@@ -20,11 +20,13 @@ from control_plane.core.events import (
 from control_plane.core.graph.facts import Dependency, Node
 from control_plane.core.graph.lineage import EdgeRecord, Standing, standing
 from control_plane.core.graph.lineage_facts import (
+    PAIRS_PER_RUN_MAX,
     EdgeChange,
     EdgeKey,
     EdgeState,
     JobKey,
     LineagePolicy,
+    LineageRun,
     NodeMove,
     QuarantinedEdge,
     check_runs,
@@ -55,6 +57,8 @@ def report_lineage(state: State, command: ReportLineage, now: datetime) -> Decis
     resolver = Resolver(state.graph, state.lineage)
     runs = resolver.resolve(command.runs, now)
     absorbed = absorb(state.graph, state.lineage, runs, now)
+    if absorbed.too_large:
+        raise Invalid(Reason.INVALID_LINEAGE, *(_too_large(run, runs) for run in absorbed.too_large))
     events: list[Event] = []
     nodes = tuple(resolver.nodes[node_id] for node_id in sorted(resolver.nodes))
     if nodes:
@@ -76,6 +80,15 @@ def report_lineage(state: State, command: ReportLineage, now: datetime) -> Decis
         events.append(UnfinishedRunsDropped(runs=dropped, reason=reason))
     quarantined = _quarantined(state, absorbed.records.changed, changes)
     return Decision(events=tuple(events), result=Result(changed=len(absorbed.new), quarantined=quarantined))
+
+
+def _too_large(told: LineageRun, runs: Sequence[LineageRun]) -> Violation:
+    return Violation(
+        field=f"runs[{runs.index(told)}]",
+        rule="size",
+        message=f"run {told.run_id} of {told.job} would have more than {PAIRS_PER_RUN_MAX} pairs of input and output "
+        "with what was told of it before: report the steps of the job as jobs of their own",
+    )
 
 
 def _quarantined(

@@ -27,6 +27,9 @@ PAIRS_PER_RUN_MAX = 100_000
 """Inputs times outputs of one run. Ten thousand tables read into ten are so many; more is no run of one job, and would
 hold up everybody else."""
 
+PAIRS_PER_REPORT_MAX = 200_000
+"""The same over all runs of one report: half a second of everybody's time, and some more on a slow machine."""
+
 
 class RunState(StrEnum):
     """Where a run stands; STATIC are facts about a job that are no run of it."""
@@ -203,6 +206,10 @@ def node_violations(node: LineageNode, where: str) -> list[Violation]:
 def check_runs(runs: tuple[LineageRun, ...]) -> None:
     """Raise `Invalid` with every violation in a report."""
     found = [violation for index, run in enumerate(runs) for violation in run_violations(run, index)]
+    pairs = sum(len(run.inputs) * len(run.outputs) for run in runs)
+    if pairs > PAIRS_PER_REPORT_MAX and not found:
+        message = f"{pairs} pairs of input and output; at most {PAIRS_PER_REPORT_MAX} in one report: send fewer runs"
+        found.append(Violation(field="runs", rule="size", message=message))
     if found:
         raise Invalid(Reason.INVALID_LINEAGE, *found)
 

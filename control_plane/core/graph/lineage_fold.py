@@ -24,7 +24,15 @@ from control_plane.core.graph.lineage import (
     standing,
     united,
 )
-from control_plane.core.graph.lineage_facts import EdgeChange, EdgeKey, EdgeState, JobKey, LineageRun, NodeMove
+from control_plane.core.graph.lineage_facts import (
+    PAIRS_PER_RUN_MAX,
+    EdgeChange,
+    EdgeKey,
+    EdgeState,
+    JobKey,
+    LineageRun,
+    NodeMove,
+)
 from control_plane.core.graph.lineage_names import normal_name
 from control_plane.core.graph.lineage_runs import Job, run_of, told_job
 from control_plane.core.graph.rules import usual_type
@@ -75,6 +83,8 @@ class Absorbed(NamedTuple):
     new: tuple[LineageRun, ...]
     untyped: int
     completed: tuple[JobKey, ...]
+    too_large: tuple[LineageRun, ...]
+    """Runs that were passed over, for with what was told before they would have too many pairs."""
 
 
 def absorb(graph: DependencyGraph, ledger: Ledger, runs: Iterable[LineageRun], at: datetime) -> Absorbed:
@@ -82,11 +92,15 @@ def absorb(graph: DependencyGraph, ledger: Ledger, runs: Iterable[LineageRun], a
     records, jobs = Overlay(ledger.records), Overlay(ledger.jobs)
     new: list[LineageRun] = []
     completed: dict[JobKey, None] = {}
+    too_large: list[LineageRun] = []
     untyped = 0
     for told in runs:
         job_key = JobKey(told.source, told.job)
         job, before, after = told_job(jobs.get(job_key, NOTHING), run_of(told, at))
         if after is None:
+            continue
+        if len(after.inputs) * len(after.outputs) > PAIRS_PER_RUN_MAX:
+            too_large.append(told)
             continue
         jobs[job_key] = job
         new.append(told)
@@ -99,7 +113,7 @@ def absorb(graph: DependencyGraph, ledger: Ledger, runs: Iterable[LineageRun], a
         for key in shown.keys:
             record = records.get(key) or _first_record(graph, ledger, key)
             records[key] = sighted(record, job_key, after, new=key not in counted)
-    return Absorbed(records, jobs, tuple(new), untyped, tuple(completed))
+    return Absorbed(records, jobs, tuple(new), untyped, tuple(completed), tuple(too_large))
 
 
 def _first_record(graph: DependencyGraph, ledger: Ledger, key: EdgeKey) -> EdgeRecord:
