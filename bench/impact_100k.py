@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -182,7 +183,7 @@ def _networkx(home: Path) -> Callable[[str], Collection[str]]:
     with (home / "nodes.csv").open() as nodes:
         graph.add_nodes_from(line.strip() for line in nodes)
     with (home / "edges.csv").open() as edges:
-        graph.add_edges_from(line.strip().split(",") for line in edges)
+        graph.add_edges_from((up, down) for up, _, down in (line.strip().partition(",") for line in edges))
     return lambda node_id: nx.descendants(graph, node_id)
 
 
@@ -194,7 +195,12 @@ def _ladybug(home: Path) -> Callable[[str], Collection[str]]:
     connection.execute("CREATE REL TABLE E(FROM N TO N)")
     connection.execute(f'COPY N FROM "{home / "nodes.csv"}" (HEADER=false)')
     connection.execute(f'COPY E FROM "{home / "edges.csv"}" (HEADER=false)')
-    return lambda node_id: [row[0] for row in connection.execute(CYPHER, {"id": node_id}).get_all()]
+
+    def ask(node_id: str) -> list[str]:
+        found: Any = connection.execute(CYPHER, {"id": node_id})
+        return [row[0] for row in found.get_all()]
+
+    return ask
 
 
 def _child(name: str, home: Path) -> None:

@@ -6,12 +6,13 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
 import click
-from runway_client import NotFound, RunwayRpcError
+from runway_client import InvalidRequest, NotFound, RunwayRpcError, messages
 
 if TYPE_CHECKING:
     from runway_client import Runway
 
 SUGGESTIONS_MAX = 5
+NODE_KINDS = ("dataset", "feature", "model", "consumer")
 
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:
@@ -59,16 +60,28 @@ def model_suggestions(runway: "Runway", model_id: str) -> AbstractContextManager
     )
 
 
+def _exists(runway: "Runway", node_id: str) -> bool:
+    """Asked about one node, so that a large graph need not be read whole."""
+    try:
+        runway.graph.get_impact(node_id, messages.ImpactFilter(depth_max=1))
+    except (NotFound, InvalidRequest):
+        return False
+    return True
+
+
 def find_node(runway: "Runway", name: str) -> str:
     """The id of a node from what people type: `dataset:weather`, or `weather` if only one node is called so."""
     if ":" in name:
         return name
-    known = [node.node_id for node in runway.graph.get_graph().nodes]
-    same = [node_id for node_id in known if node_id.partition(":")[2] == name]
-    if len(same) == 1:
-        return same[0]
-    if same:
-        raise click.ClickException(f"several nodes are called {name!r}: say which of {', '.join(sorted(same))}")
+    there = [node_id for kind in NODE_KINDS if _exists(runway, node_id := f"{kind}:{name}")]
+    if len(there) == 1:
+        return there[0]
+    if there:
+        raise click.ClickException(f"several nodes are called {name!r}: say which of {', '.join(sorted(there))}")
+    try:
+        known = [node.node_id for node in runway.graph.get_graph().nodes]
+    except RunwayRpcError:  # too large to be read whole
+        known = []
     by_name = {node_id.partition(":")[2]: node_id for node_id in sorted(known)}
     near = [by_name[found] for found in nearest(name, by_name)]
     remedy = f"did you mean {' or '.join(near)}?" if near else "see `runway graph`"
