@@ -13,9 +13,6 @@ from runway_client.times import to_timestamp
 PAGE_SIZE = 1000
 """The contract's maximum; fewest round trips."""
 
-RUNS_PER_REPORT_MAX = 1000
-"""The contract's maximum of one ReportLineage."""
-
 
 class Lineage:
     """What sources have seen, beside what people declared."""

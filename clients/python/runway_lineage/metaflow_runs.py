@@ -24,7 +24,7 @@ only datastores of people you trust, as anybody does who uses the Client API.
 
 import contextlib
 import importlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -61,8 +61,8 @@ class Told:
     """What one run says of itself."""
 
     reads: set[str] = field(default_factory=set)
-    produces: dict[str, str] = field(default_factory=dict)
-    """Name -> artifact, empty if the run did not say which."""
+    produces: set[tuple[str, str]] = field(default_factory=set)
+    """(name, artifact); the artifact is empty if the run did not say which."""
     recorded: set[str] = field(default_factory=set)
 
     def __bool__(self) -> bool:
@@ -193,11 +193,15 @@ class _Reader:
 
     def _run_of(self, run: Any, told: Told) -> lineage_pb2.LineageRun | None:
         pathspec, flow = str(run.pathspec), str(run.pathspec).partition("/")[0]
-        problems = [problem for name in (*told.reads, *told.produces) if (problem := name_problem(name))]
+        problems = [
+            problem for name in (*told.reads, *(name for name, _ in told.produces)) if (problem := name_problem(name))
+        ]
         if problems:
             self.reading.cannot(pathspec, "; ".join(sorted(problems)))
             return None
-        outputs = [named_node(name, pathspec) for name in sorted(told.produces)] or [flow_node(flow, pathspec)]
+        outputs = [named_node(name, pathspec) for name in sorted({name for name, _ in told.produces})] or [
+            flow_node(flow, pathspec)
+        ]
         inputs = {(node.node_id, node.external_id): node for node in map(named_node, sorted(told.reads))}
         for node in self._recorded_nodes(told.recorded):
             inputs[node.node_id, node.external_id] = node
@@ -220,13 +224,14 @@ class _Reader:
             flow, run_id, *_, artifact = read.split("/")
             version = f"{flow}/{run_id}"
             produces = self._produced_by(flow, version)
-            exact = [name for name, of in produces.items() if of == artifact]
-            for name in sorted(exact or [name for name, of in produces.items() if not of]):
+            exact = {name for name, of in produces if of == artifact}
+            names = exact or {name for name, of in produces if not of}
+            for name in sorted(names):
                 yield named_node(name, version)
-            if not exact and all(produces.values()):
+            if not names:
                 yield flow_node(flow, version)
 
-    def _produced_by(self, flow: str, version: str) -> Mapping[str, str]:
+    def _produced_by(self, flow: str, version: str) -> Set[tuple[str, str]]:
         """What a run that was read says it produces; if it is gone, what the flow's newest run says."""
         if version not in self._told:
             try:
@@ -235,9 +240,7 @@ class _Reader:
                 self.reading.cannot(version, error)
                 self._told[version] = self._newest_of(flow)
         told = self._told[version]
-        if told is None:
-            return {}
-        return {name: of for name, of in told.produces.items() if not name_problem(name)}
+        return {one for one in told.produces if not name_problem(one[0])} if told is not None else set()
 
     def _newest_of(self, flow: str) -> Told | None:
         with contextlib.suppress(Exception):
@@ -265,7 +268,12 @@ def told_by(run: Any) -> Told:
                     "in a run of its own, before the foreach"
                 )
             for name in (READS_ARTIFACT, PRODUCES_ARTIFACT, RECORDED_ARTIFACT):
-                if name in task and (name, (artifact := task[name]).sha) not in seen:
+                try:
+                    artifact = task[name]
+                except KeyError:
+                    continue
+                # Artifacts that a step did not change keep their content; in a wide foreach nearly all are the same.
+                if (name, artifact.sha) not in seen:
                     seen.add((name, artifact.sha))
                     _add(told, name, artifact)
     return told
@@ -287,11 +295,11 @@ def _add(told: Told, name: str, artifact: Any) -> None:
         raise _UnusableArtifactError(f"{where} has {artifact.size:,} bytes and is no list of names")
     value = artifact.data
     if name == PRODUCES_ARTIFACT and isinstance(value, dict):
-        told.produces |= {text: of for of, text in _strings(value.items(), where, of_pairs=True)}
+        told.produces |= {(text, of) for of, text in _strings(value.items(), where, of_pairs=True)}
         return
     names = [text for text, _ in _strings(((one, "") for one in _listed(value, where)), where, of_pairs=False)]
     if name == PRODUCES_ARTIFACT:
-        told.produces |= {text: told.produces.get(text, "") for text in names}
+        told.produces |= {(text, "") for text in names}
     elif name == READS_ARTIFACT:
         told.reads |= set(names)
     else:

@@ -7,7 +7,11 @@ class Routes(FlowSpec):
     @step
     def start(self):
         self.runway_reads = ["dataset:schedule", "s3://lake/airports"]
-        self.runway_produces = {"vectors": "model:route_embedding", "report": "dataset:route_report"}
+        self.runway_produces = {
+            "vectors": "model:route_embedding",
+            "means": "model:route_embedding",
+            "report": "dataset:route_report",
+        }
         self.vectors = [0.1, 0.2]
         self.report = "fine"
         self.parts = ["east", "west"]
