@@ -475,6 +475,16 @@ def serve_fleet(fake: ControlPlaneFake) -> None:
         "RegistryService/GetModel": lambda request, _context: registry_pb2.GetModelResponse(
             model=_model(request.model_id), revision=42
         ),
+        "RegistryService/GetVersion": lambda request, _context: registry_pb2.GetVersionResponse(
+            version=registry_pb2.ModelVersion(model_id=request.model_id, version=request.version), revision=42
+        ),
+        "PolicyService/ExplainPolicies": lambda _request, _context: policies_pb2.ExplainPoliciesResponse(
+            values=[
+                policies_pb2.PolicyValue(field="staleness.cadence", value="900s", source="tier:1"),
+                policies_pb2.PolicyValue(field="retraining.cooldown", value="86400s", source="built-in"),
+            ],
+            revision=42,
+        ),
         "RegistryService/ListAliasMoves": lambda request, _context: registry_pb2.ListAliasMovesResponse(
             moves=moves if _model(request.model_id) == AIR_TIME else []
         ),

@@ -91,6 +91,7 @@ def _complain(problems: list[str], directory: str) -> None:
 @click.option("--clean", is_flag=True, help="Remove YAML files in DIR that are not of this fleet.")
 @click.option("--schema", metavar="URL", help=f"Where editors find the JSON Schema; default DIR/{SCHEMA_FILE}.")
 @as_of_option
+@json_option
 @click.pass_obj
 def export_files(
     session: Session, directory: str, team: str, clean: bool, schema: str | None, as_of: str | None
@@ -116,6 +117,9 @@ def export_files(
         ) from None
     except OSError as error:
         raise click.ClickException(f"cannot write {error.filename or directory}: {error.strerror}") from None
+    if session.as_json:
+        session.emit(messages.ExportFleetResponse(manifest=manifest, revision=session.runway.revision))
+        return
     parts = [
         count(len(manifest.models), "model"),
         count(len(manifest.nodes), "dataset, feature or consumer", "datasets, features and consumers"),
@@ -126,6 +130,7 @@ def export_files(
 
 
 @click.command(name="schema")
+@json_option
 @click.pass_obj
 def print_schema(session: Session) -> None:
     """The JSON Schema of the files, for editors and checkers."""

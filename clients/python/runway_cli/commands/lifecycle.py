@@ -1,7 +1,7 @@
 """`runway models activate`, `deprecate`, `retire` and `load-check`."""
 
 import click
-from runway_client import Refused, Why, messages
+from runway_client import Why, messages
 
 from runway_cli.session import Session, json_option
 from runway_cli.suggestions import model_suggestions
@@ -63,18 +63,8 @@ def retire(session: Session, model: str, force: bool, reason: str, dry_run: bool
     """End a model: not evaluated, not retrained, no alias moves. Refused while others use it, unless forced."""
     if force and not reason:
         raise click.UsageError("--force needs --reason: why a model that others use ends is kept in the audit log")
-    try:
-        _change(
-            session,
-            model,
-            messages.LIFECYCLE_STATE_RETIRED,
-            Why(reason=reason, validate_only=dry_run),
-            force=force,
-        )
-    except Refused as error:
-        if error.reason == "MODEL_HAS_CONSUMERS":
-            session.page.prose(f"It is used by {error.metadata.get('consumers', '').replace(',', ', ')}.")
-        raise
+    why = Why(reason=reason, validate_only=dry_run)
+    _change(session, model, messages.LIFECYCLE_STATE_RETIRED, why, force=force)
 
 
 @click.command()

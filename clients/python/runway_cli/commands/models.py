@@ -89,33 +89,34 @@ def list_models(session: Session, /, as_of: str | None, limit: int | None, view:
 
 
 def _show_models(session: Session, models: list[messages.Model], verdicts: dict[str, str]) -> None:
-    session.page.table(
+    columns = [
+        Column(title="MODEL"),
+        Column(title="TIER", right=True),
+        Column(title="VERDICT"),
+        Column(title="PRODUCTION", right=True),
+        Column(title="LATEST", right=True, spare=3),
+        Column(title="TEAM", spare=1),
+        Column(title="TASK", spare=2),
+        Column(title="OWNER", spare=4),
+    ]
+    rows = [
         [
-            Column(title="MODEL"),
-            Column(title="TIER", right=True),
-            Column(title="VERDICT"),
-            Column(title="PRODUCTION", right=True),
-            Column(title="LATEST", right=True, spare=3),
-            Column(title="TEAM", spare=1),
-            Column(title="TASK", spare=2),
-            Column(title="STATE", spare=5),
-            Column(title="OWNER", spare=4),
-        ],
-        [
-            [
-                model.model_id,
-                tier_word(model.tier),
-                verdicts.get(model.model_id, "-"),
-                version_word(model.aliases.get("production", 0)),
-                version_word(model.latest_version),
-                model.team,
-                enum_word(messages.TaskType, model.task_type).lower(),
-                enum_word(messages.LifecycleState, model.lifecycle).lower(),
-                model.owner or "-",
-            ]
-            for model in models
-        ],
-    )
+            model.model_id,
+            tier_word(model.tier),
+            verdicts.get(model.model_id, "-"),
+            version_word(model.aliases.get("production", 0)),
+            version_word(model.latest_version),
+            model.team,
+            enum_word(messages.TaskType, model.task_type).lower(),
+            model.owner or "-",
+        ]
+        for model in models
+    ]
+    states = [enum_word(messages.LifecycleState, model.lifecycle).lower() for model in models]
+    if {"deprecated", "retired"} & set(states):
+        columns.append(Column(title="STATE"))
+        rows = [[*row, state] for row, state in zip(rows, states, strict=True)]
+    session.page.table(columns, rows)
 
 
 @click.command()
@@ -183,33 +184,34 @@ def list_versions(session: Session, model: str, as_of: str | None) -> None:
     if not versions:
         session.page.line(f"{model_id} has no version yet: `runway retrains request {model_id}` asks for one")
         return
-    session.page.table(
+    columns = [
+        Column(title="VERSION", right=True),
+        Column(title="ALIASES"),
+        Column(title="TRAINED UNTIL"),
+        Column(title="REGISTERED", spare=1),
+        Column(title="METRICS ON HOLDOUT", prose=True),
+        Column(title="ATTEMPT", spare=2),
+        Column(title="RUN", spare=3),
+        Column(title="ARTIFACT SHA256", spare=4),
+    ]
+    rows = [
         [
-            Column(title="VERSION", right=True),
-            Column(title="ALIASES"),
-            Column(title="TRAINED UNTIL"),
-            Column(title="REGISTERED", spare=1),
-            Column(title="METRICS ON HOLDOUT", prose=True),
-            Column(title="LOADS", spare=5),
-            Column(title="ATTEMPT", spare=2),
-            Column(title="RUN", spare=3),
-            Column(title="ARTIFACT SHA256", spare=4),
-        ],
-        [
-            [
-                version_word(version.version),
-                joined(sorted(alias for alias, v in aliases.items() if v == version.version)),
-                clock(instant_of(version, "trained_until")),
-                when(instant_of(version, "registered_at"), session.now),
-                metrics_words(version.metrics),
-                loads_word(version),
-                version.attempt_id or "-",
-                version.run or "-",
-                version.artifact_sha256,
-            ]
-            for version in versions
-        ],
-    )
+            version_word(version.version),
+            joined(sorted(alias for alias, v in aliases.items() if v == version.version)),
+            clock(instant_of(version, "trained_until")),
+            when(instant_of(version, "registered_at"), session.now),
+            metrics_words(version.metrics),
+            version.attempt_id or "-",
+            version.run or "-",
+            version.artifact_sha256,
+        ]
+        for version in versions
+    ]
+    if any(version.load_checks for version in versions):
+        columns.insert(2, Column(title="LOADS"))
+        for row, version in zip(rows, versions, strict=True):
+            row.insert(2, loads_word(version))
+    session.page.table(columns, rows)
 
 
 def loads_word(version: messages.ModelVersion) -> str:
