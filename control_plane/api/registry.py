@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import cast
 
 import msgspec
-from runway.v1 import registry_pb2, registry_pb2_grpc
+from runway.v1 import common_pb2, registry_pb2, registry_pb2_grpc
 
 from control_plane.api.convert.common import PAGE_SIZE_DEFAULT
 from control_plane.api.convert.find import query_digest, query_from
@@ -89,7 +89,8 @@ class RegistryServicer(VersionMethods, registry_pb2_grpc.RegistryServiceServicer
         """One model."""
         state = await self._plane.read(request.read)
         found = state.model(model_id_from(request.model_id))
-        return registry_pb2.GetModelResponse(model=self._models.of(state, found), revision=state.revision)
+        models, _ = self._remembered(request.read)
+        return registry_pb2.GetModelResponse(model=models.of(state, found), revision=state.revision)
 
     async def ListModels(  # noqa: N802
         self, request: registry_pb2.ListModelsRequest, context: Context
@@ -99,7 +100,8 @@ class RegistryServicer(VersionMethods, registry_pb2_grpc.RegistryServiceServicer
         past = request.read.WhichOneof("as_of") is not None
         traffic = await self._ground_truth.last_predictions() if query.view is View.UNUSED else {}
         state = await self._plane.read(request.read)
-        found = self._finder.page(
+        models, finder = self._remembered(request.read)
+        found = finder.page(
             state,
             query,
             Facts(
@@ -114,9 +116,15 @@ class RegistryServicer(VersionMethods, registry_pb2_grpc.RegistryServiceServicer
         rest = registry_pb2.ListModelsResponse(
             next_page_token=found.next_token, revision=state.revision, total_size=found.total
         )
-        listed = [self._models.listed(state, state.models[model_id]) for model_id in found.model_ids]
+        listed = [models.listed(state, state.models[model_id]) for model_id in found.model_ids]
         # Bytes are sent as they are, see `interceptors`.
         return cast("registry_pb2.ListModelsResponse", b"".join((*listed, rest.SerializeToString())))
+
+    def _remembered(self, read: common_pb2.ReadOptions) -> tuple[ModelMessages, ModelFinder]:
+        """What is remembered from read to read. Nothing is of a moment of the past: it would keep the whole moment."""
+        if read.WhichOneof("as_of") is not None:
+            return ModelMessages(), ModelFinder()
+        return self._models, self._finder
 
     async def SetLifecycle(  # noqa: N802
         self, request: registry_pb2.SetLifecycleRequest, context: Context
