@@ -289,6 +289,7 @@ def test_every_rpc_has_a_method(runway: Runway) -> None:
         "RolloutService": runway.rollouts,
         "OperationsService": runway.operations,
         "PolicyService": runway.policies,
+        "LineageService": runway.lineage,
     }
     for service in SERVICES:
         for method in service.methods:
