@@ -102,7 +102,7 @@ async def test_a_fault_of_ours_is_internal_and_says_where_to_look(api: Api, monk
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("control_plane.api.registry.page", broken)
+    monkeypatch.setattr("control_plane.api.registry.query_from", broken)
     call = api.registry.ListModels(registry_pb2.ListModelsRequest(), metadata=(("x-request-id", "mine-2"),))
     refusal = await refused(call)
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
