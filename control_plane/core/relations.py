@@ -11,7 +11,7 @@ def check_not_retired(record: ModelRecord) -> None:
         raise Refused(
             Reason.MODEL_RETIRED,
             f"{record.model_id} is retired: it is neither trained nor promoted, and its aliases stay where they are "
-            f"(`runway models lifecycle {record.model_id} active` brings it back)",
+            f"(`runway models activate {record.model_id}` brings it back)",
             model_id=record.model_id,
         )
 

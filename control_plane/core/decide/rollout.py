@@ -130,7 +130,7 @@ def check_loads(record: ModelRecord, version: ModelVersion) -> None:
     raise Refused(
         Reason.LOAD_CHECK_REQUIRED,
         f"version {version.number} of {record.model_id} may not be pointed at: {said}. Report a load check "
-        f"(`runway versions load-check {record.model_id} v{version.number} --passed`), or set "
+        f"(`runway models load-check {record.model_id} v{version.number} --passed`), or set "
         "rollout.require_load_check to false",
         model_id=record.model_id,
         version=str(version.number),
