@@ -1,15 +1,19 @@
 """What an event says, by example."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from control_plane.api.openlineage import limits
 from control_plane.api.openlineage.translate import translate
+from control_plane.core.commands import DeclareNodes
 from control_plane.core.errors import Invalid
-from control_plane.core.graph.facts import NodeKind
+from control_plane.core.graph.facts import Node, NodeKind
 from control_plane.core.graph.lineage_facts import LineageNode, LineageRun, RunState
+from control_plane.core.ids import NodeId
+from tests.core.fleets import Fleet
+from tests.openlineage.folds import told as told_to
 from tests.openlineage.http import Event, dataset, run_event
 
 MODEL: Event = {"datasetType": {"datasetType": "MODEL"}}
@@ -230,3 +234,37 @@ def test_limits() -> None:
     assert wrong(run_event(inputs=many[:1000], outputs=many[:1000])) == {"": "size"}
     assert wrong(run_event(inputs=[dataset("x" * limits.NAME_CHARS_MAX)])) == {"inputs[0]": "length"}
     assert wrong(run_event(run_id="x" * 501)) == {"run.runId": "length"}
+
+
+# -- names of the same thing --------------------------------------------------------------------------------------
+
+
+def files(*aliases: str) -> Event:
+    """A dataset that is known by other names too."""
+    identifiers = [{"namespace": "hive://m", "name": alias, "type": "TABLE"} for alias in aliases]
+    return dataset("lake/orders", "s3://b", symlinks={"identifiers": identifiers})
+
+
+FILES, TABLE = "s3://b/lake/orders", "hive://m/db.orders"
+
+
+@pytest.mark.parametrize("table_first", [False, True])
+def test_a_symlink_makes_one_node_of_two_names(table_first: bool) -> None:
+    by_files = run_event(inputs=[files("db.orders")], outputs=[dataset("a", "n")], job="x")
+    by_table = run_event(inputs=[dataset("db.orders", "hive://m")], outputs=[dataset("b", "n")], job="y")
+    fleet = told_to(Fleet(), [by_table, by_files] if table_first else [by_files, by_table])
+    fleet.pass_time(timedelta(seconds=1))
+    claims = fleet.state.lineage.claims
+    assert claims[FILES] == claims[TABLE]
+    ups = {up for up, _, _ in fleet.state.lineage.records}
+    assert ups == {claims[FILES]}
+
+
+def test_a_symlink_finds_the_node_that_somebody_declared() -> None:
+    fleet = Fleet()
+    declared = NodeId("dataset:orders")
+    fleet.do(DeclareNodes(nodes=(Node(node_id=declared, external_ids=(TABLE,)),)))
+    told_to(fleet, [run_event(inputs=[files("db.orders")], outputs=[dataset("a", "n")])])
+    fleet.pass_time(timedelta(seconds=1))
+    assert {up for up, _, _ in fleet.state.lineage.records} == {declared}
+    assert fleet.state.lineage.claims[FILES] == declared
