@@ -145,7 +145,7 @@ def test_a_plan_is_not_applied_when_the_fleet_has_changed(runway: Runway) -> Non
         runway.fleet.apply(small(), plan_etag=plan.plan_etag)
 
 
-def test_discovered_edges_are_neither_exported_nor_pruned(runway: Runway) -> None:
+def test_what_is_not_declared_any_more_goes_with_prune_but_for_models(runway: Runway) -> None:
     runway.fleet.apply(small())
     assert len(runway.fleet.export().dependencies) == 3
     applied = runway.fleet.apply(small("nodes: [{node_id: dataset:weather, owner: team:data, team: data}]"), prune=True)

@@ -3,9 +3,11 @@ the graph as it would be with everything else that the manifest brings.
 """
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
+
+import msgspec
 
 from control_plane.core.commands import ApplyFleet, DeclareDependencies, DeclareNodes, RetractDependencies
 from control_plane.core.decide import fleet_changes, graph
@@ -29,6 +31,7 @@ from control_plane.core.events import (
 )
 from control_plane.core.graph.facts import Dependency, Node, NodeKind
 from control_plane.core.graph.lineage_facts import EdgeKey
+from control_plane.core.graph.lineage_names import normal_name
 from control_plane.core.graph.rules import dependency_problems
 from control_plane.core.ids import NodeId
 from control_plane.core.state import State
@@ -43,7 +46,7 @@ def _trial(state: State, draft: Draft) -> State:
 
 def plan_nodes(state: State, command: ApplyFleet, draft: Draft) -> None:
     """Nodes as `DeclareNodes` would; one that lineage made under a name that a node of the manifest claims goes."""
-    nodes = tuple(node for node in command.nodes if node.kind is not NodeKind.MODEL)
+    nodes = tuple(_with_names(state, node) for node in command.nodes if node.kind is not NodeKind.MODEL)
     at = [index for index, node in enumerate(command.nodes) if node.kind is not NodeKind.MODEL]
     for index, node in enumerate(command.nodes):
         if node.kind is NodeKind.MODEL:
@@ -62,13 +65,36 @@ def plan_nodes(state: State, command: ApplyFleet, draft: Draft) -> None:
     except RunwayError as error:
         draft.wrong("nodes", error.reason.value.lower(), error.message)
         return
+    said = {node.node_id: node for node in nodes}
     for event in events:
         if isinstance(event, NodesDeclared):
-            _declare_nodes(state, draft, event.nodes)
-        else:
-            draft.node_events.append(event)
-        if isinstance(event, NodesMoved):
+            _declare_nodes(state, draft, [_as_said(node, said[node.node_id]) for node in event.nodes])
+        elif isinstance(event, NodesMoved):
             _move_nodes(draft, event)
+            draft.node_events.append(event)
+            draft.node_events.append(NodesDeclared(nodes=tuple(_taken_over(state, event, said))))
+
+
+def _with_names(state: State, node: Node) -> Node:
+    """The node with the names that lineage knows it by already: a manifest adds to them and takes none away."""
+    known = state.graph.node(node.node_id).external_ids if state.graph.has_node(node.node_id) else ()
+    names = dict.fromkeys((*known, *(normal_name(name) for name in node.external_ids)))
+    return msgspec.structs.replace(node, external_ids=tuple(names))
+
+
+def _as_said(node: Node, said: Node) -> Node:
+    """The node with the words of the manifest, not those that lineage found for it: the same again is no change."""
+    return msgspec.structs.replace(node, title=said.title, description=said.description)
+
+
+def _taken_over(state: State, event: NodesMoved, said: Mapping[NodeId, Node]) -> Iterator[Node]:
+    """Nodes that others became, as the manifest says, with the names of the others."""
+    names: dict[NodeId, list[str]] = {}
+    for move in event.moves:
+        names.setdefault(move.new_node_id, []).extend(state.graph.node(move.node_id).external_ids)
+    for node_id in sorted(names):
+        node = said[node_id]
+        yield msgspec.structs.replace(node, external_ids=tuple(dict.fromkeys((*node.external_ids, *names[node_id]))))
 
 
 def _declare_nodes(state: State, draft: Draft, nodes: Iterable[Node]) -> None:

@@ -108,7 +108,7 @@ def _show_changes(
 def _show_change(page: Page, change: messages.Change, meant: dict[str, list[messages.PolicyChange]]) -> None:
     sign, style = SIGNS[change.action]
     subject = change.subject.removeprefix("policy:")
-    lines = [f"{one.field.replace('_', ' ')} {value(one.before)} -> {value(one.after)}" for one in change.fields]
+    lines = [_step(one, change.subject) for one in change.fields]
     moved = meant.pop(change.subject.removeprefix("model:"), []) if change.subject.startswith("model:") else []
     own = {one.field.removeprefix("policies.") for one in change.fields}
     told = [f"({_meaning(one)})" for one in moved if one.field not in own]
@@ -120,6 +120,12 @@ def _show_change(page: Page, change: messages.Change, meant: dict[str, list[mess
     page.line(printable_indented(start), style)
     for line in [*lines, *told]:
         page.prose(line, indent="      ")
+
+
+def _step(one: messages.FieldChange, subject: str) -> str:
+    unsaid = "inherited" if subject.startswith("policy:") or one.field.startswith("policies.") else "nothing"
+    before, after = (value(text) if text else unsaid for text in (one.before, one.after))
+    return f"{one.field} {before} -> {after}"
 
 
 def printable_indented(text: str) -> str:

@@ -77,10 +77,10 @@ def show_model(session: Session, model: str, as_of: str | None) -> None:
     _show_links(session, found)
     _show_load_checks(session, found, moment)
     session.page.line()
-    session.page.line(
+    session.page.prose(
         f"`runway staleness explain {found.model_id}` says why; `runway impact {found.model_id}` what it reaches; "
         f"`runway policies show {found.model_id}` each policy.",
-        "dim",
+        style="dim",
     )
 
 
