@@ -1,11 +1,11 @@
 """What each event does to the state. Never refuses, never reads a clock: what happened, happened."""
 
-from collections.abc import Mapping
 from itertools import islice
 from typing import assert_never
 
 from msgspec.structs import replace
 
+from control_plane.core import registry_fold
 from control_plane.core.events import (
     AliasMoved,
     AttemptEnded,
@@ -47,19 +47,10 @@ from control_plane.core.events import (
     VerdictChanged,
     VersionRegistered,
 )
-from control_plane.core.graph import lineage_fold as fold
-from control_plane.core.graph.facts import Dependency, DependencyType, Node
-from control_plane.core.graph.lineage import Override
-from control_plane.core.graph.lineage_moves import apply_moves
-from control_plane.core.ids import NodeId, model_node, node_name
-from control_plane.core.policies import PolicyVersion
-from control_plane.core.registry.types import PRODUCTION, AliasMove, Lifecycle, LoadCheck, ModelFacts, ModelVersion
-from control_plane.core.relations import models_in
+from control_plane.core.evolve_graph import change_graph, put_model_node
 from control_plane.core.retraining.rules import merged_causes
 from control_plane.core.retraining.types import Attempt, AttemptState, Retrain, RetrainState
-from control_plane.core.staleness.verdict import Level
 from control_plane.core.state import (
-    LOAD_CHECKS_KEPT_MAX,
     REQUESTS_DROPPED,
     REQUESTS_KEPT_MAX,
     VERDICT_CHANGES_KEPT_MAX,
@@ -97,15 +88,15 @@ def _apply(state: State, envelope: Envelope, event: Event) -> None:  # noqa: PLR
         case ModelUpdated():
             _model_updated(state, envelope, event)
         case PoliciesSet():
-            _policies_set(state, envelope, event)
+            registry_fold.policies_set(state, envelope, event)
         case LifecycleChanged():
-            _lifecycle_changed(state, envelope, event)
+            registry_fold.lifecycle_changed(state, envelope, event)
         case LoadChecked():
-            _load_checked(state, envelope, event)
+            registry_fold.load_checked(state, envelope, event)
         case VersionRegistered():
-            _version_registered(state, envelope, event)
+            registry_fold.version_registered(state, envelope, event)
         case AliasMoved():
-            _alias_moved(state, envelope, event)
+            registry_fold.alias_moved(state, envelope, event)
         case (
             NodesDeclared()
             | DependenciesDeclared()
@@ -120,7 +111,7 @@ def _apply(state: State, envelope: Envelope, event: Event) -> None:  # noqa: PLR
             | LineagePolicySet()
             | UnfinishedRunsDropped()
         ):
-            _graph(state, envelope, event)
+            change_graph(state, envelope, event)
         case StreakChanged():
             record = state.models[event.model_id]
             record.standing = replace(record.standing, streak=event.streak)
@@ -149,107 +140,6 @@ def _apply(state: State, envelope: Envelope, event: Event) -> None:  # noqa: PLR
             assert_never(event)
 
 
-def _node_of(facts: ModelFacts) -> Node:
-    return Node(
-        node_id=model_node(facts.model_id),
-        description=facts.description,
-        owner=facts.owner,
-        team=facts.team,
-        tier=facts.tier,
-    )
-
-
-def _put_model_node(state: State, envelope: Envelope, facts: ModelFacts, before: tuple[str, ...]) -> None:
-    """The model's node, and an edge to each consumer; consumers it lost are disconnected."""
-    node_id = model_node(facts.model_id)
-    parts = state.lineage_parts
-    fold.put_model_node(parts, _node_of(facts))
-    state.graph.put_retrain_cost(node_id, facts.retrain_gpu_hours)
-    for name in sorted(set(facts.consumers) - set(before)):
-        consumer = NodeId(f"consumer:{name}")
-        if not state.graph.has_node(consumer):
-            fold.put_node(parts, Node(node_id=consumer))
-        fold.declare(parts, (_consumes(node_id, name),), envelope.seq, envelope.actor, envelope.at)
-    lost = sorted(set(before) - set(facts.consumers))
-    fold.retract(parts, [_consumes(node_id, name) for name in lost])
-
-
-def _consumes(model: NodeId, consumer: str) -> Dependency:
-    return Dependency(
-        upstream=model, downstream=NodeId(f"consumer:{consumer}"), edge_type=DependencyType.CONSUMES_OUTPUT
-    )
-
-
-def _graph(  # noqa: PLR0912 - one branch per event
-    state: State,
-    envelope: Envelope,
-    event: NodesDeclared
-    | DependenciesDeclared
-    | DependenciesRetracted
-    | NodesDiscovered
-    | NodesRemoved
-    | NodesMoved
-    | LineageReported
-    | EdgesSettled
-    | OverrideSet
-    | OverrideCleared
-    | LineagePolicySet
-    | UnfinishedRunsDropped,
-) -> None:
-    parts = state.lineage_parts
-    versions = state.graph.topology_version, state.graph.nodes_version
-    match event:
-        case DependenciesDeclared():
-            fold.declare(parts, event.dependencies, envelope.seq, envelope.actor, envelope.at)
-            state.graph_revision = envelope.seq
-        case DependenciesRetracted():
-            fold.retract(parts, event.dependencies)
-        case NodesDeclared() | NodesDiscovered():
-            for node in event.nodes:
-                fold.put_node(parts, node)
-        case NodesRemoved():
-            fold.remove_nodes(parts, event.node_ids)
-        case NodesMoved():
-            apply_moves(parts, event.moves, event.quarantined)
-            _rename_consumers(state, {move.node_id: move.new_node_id for move in event.moves})
-        case LineageReported():
-            fold.report(parts, event.runs, envelope.at)
-            fold.want_moves(parts, event.wanted_moves)
-        case EdgesSettled():
-            fold.settle(parts, event.changes)
-        case OverrideSet():
-            said = Override(
-                present=event.present,
-                owner=event.owner,
-                reason=event.reason,
-                set_at=envelope.at,
-                expires_at=event.expires_at,
-                revision=envelope.seq,
-            )
-            fold.override(parts, event.dependency, said)
-        case OverrideCleared():
-            fold.clear_override(parts, event.dependency, event.after, event.reason, event.cycle)
-        case LineagePolicySet():
-            state.lineage.set_policy(event.policy)
-        case UnfinishedRunsDropped():
-            fold.drop_unfinished(parts, event.runs)
-        case _:
-            assert_never(event)
-    if (state.graph.topology_version, state.graph.nodes_version) != versions:
-        state.graph_revision = envelope.seq
-
-
-def _rename_consumers(state: State, moves: Mapping[NodeId, NodeId]) -> None:
-    """Models name their consumers in their facts too."""
-    names = {node_name(old): node_name(new) for old, new in moves.items() if old.startswith("consumer:")}
-    if not names:
-        return
-    for record in state.models.values():
-        if names.keys() & set(record.facts.consumers):
-            consumers = tuple(dict.fromkeys(names.get(name, name) for name in record.facts.consumers))
-            record.facts = replace(record.facts, consumers=consumers)
-
-
 def _model_registered(state: State, envelope: Envelope, event: ModelRegistered) -> None:
     state.models[event.facts.model_id] = ModelRecord(
         facts=event.facts,
@@ -260,7 +150,7 @@ def _model_registered(state: State, envelope: Envelope, event: ModelRegistered) 
         standing=Standing(since=envelope.at),
         team_moves=[(envelope.seq, event.facts.team)],
     )
-    _put_model_node(state, envelope, event.facts, before=())
+    put_model_node(state, envelope, event.facts, before=())
     state.graph_revision = envelope.seq
 
 
@@ -274,89 +164,8 @@ def _model_updated(state: State, envelope: Envelope, event: ModelUpdated) -> Non
     record.updated_at = envelope.at
     record.updated_revision = envelope.seq
     if before != event.facts:
-        _put_model_node(state, envelope, event.facts, before=before.consumers)
+        put_model_node(state, envelope, event.facts, before=before.consumers)
         state.graph_revision = envelope.seq
-
-
-def _policies_set(state: State, envelope: Envelope, event: PoliciesSet) -> None:
-    """What the scope says, and what is in force now for the models it speaks to."""
-    state.policies.put(
-        PolicyVersion(
-            scope=event.scope,
-            version=event.version,
-            overrides=event.overrides,
-            set_at=envelope.at,
-            set_by=envelope.actor,
-            reason=envelope.reason,
-            revision=envelope.seq,
-        )
-    )
-    for record in models_in(state, event.scope):
-        record.policies = in_force(state, record.facts)
-        if event.scope.startswith("model:"):
-            record.own_policies = event.overrides
-            record.updated_at = envelope.at
-            record.updated_revision = envelope.seq
-
-
-def _lifecycle_changed(state: State, envelope: Envelope, event: LifecycleChanged) -> None:
-    record = state.models[event.model_id]
-    record.lifecycle = event.after
-    state.lifecycle_revision = envelope.seq
-    record.updated_at = envelope.at
-    record.updated_revision = envelope.seq
-
-
-def _version_registered(state: State, envelope: Envelope, event: VersionRegistered) -> None:
-    record = state.models[event.model_id]
-    record.versions.append(
-        ModelVersion(
-            model_id=event.model_id,
-            number=event.version,
-            facts=event.facts,
-            registered_at=envelope.at,
-            attempt_id=event.attempt_id,
-        )
-    )
-
-
-def _load_checked(state: State, envelope: Envelope, event: LoadChecked) -> None:
-    record = state.models[event.model_id]
-    check = LoadCheck(
-        passed=event.passed,
-        reporter=envelope.actor,
-        environment=event.environment,
-        detail=event.detail,
-        checked_at=envelope.at,
-    )
-    before = record.versions[event.version - 1]
-    checks = (*before.load_checks, check)[-LOAD_CHECKS_KEPT_MAX:]
-    record.versions[event.version - 1] = replace(before, load_checks=checks)
-
-
-def _alias_moved(state: State, envelope: Envelope, event: AliasMoved) -> None:
-    record = state.models[event.model_id]
-    if event.to_version:
-        record.aliases[event.alias] = event.to_version
-    else:
-        record.aliases.pop(event.alias, None)
-    record.alias_moves.append(
-        AliasMove(
-            model_id=event.model_id,
-            alias=event.alias,
-            from_version=event.from_version,
-            to_version=event.to_version,
-            moved_at=envelope.at,
-            actor=envelope.actor,
-            reason=envelope.reason,
-            revision=envelope.seq,
-        )
-    )
-    if event.alias == PRODUCTION:
-        if record.lifecycle is Lifecycle.REGISTERED:
-            record.lifecycle = Lifecycle.ACTIVE
-        # Another version serves: nothing is known about it yet.
-        record.standing = Standing(level=Level.UNKNOWN, since=envelope.at, version=event.to_version)
 
 
 def _verdict_changed(state: State, envelope: Envelope, event: VerdictChanged) -> None:
