@@ -151,6 +151,10 @@ REACHED = [
         distance=3,
         path=["dataset:weather", "feature:temp", "model:air_time", "model:arrival_delay_jfk"],
         path_count=2,
+        all_paths=[
+            graph_pb2.Path(node_ids=["dataset:weather", "feature:temp", "model:air_time", "model:arrival_delay_jfk"]),
+            graph_pb2.Path(node_ids=["dataset:weather", "feature:wind", "model:air_time", "model:arrival_delay_jfk"]),
+        ],
         owner="boris@example.com",
         team="passenger_experience",
         tier=messages.TIER_2,
@@ -270,6 +274,8 @@ def _impact(request: Any, _context: Any) -> graph_pb2.GetImpactResponse:
     kinds = Counter(r.node_id.partition(":")[0] for r in near)
     names = {graph_pb2.NodeKind.Name(kind).removeprefix("NODE_KIND_").lower() for kind in wanted.kinds}
     reached = [r for r in near if not names or r.node_id.partition(":")[0] in names]
+    if wanted.paths != graph_pb2.PATHS_ALL:
+        reached = [_without_further_paths(r) for r in reached]
     deeper = len(REACHED) - len(near) if wanted.depth_max else 0
     return graph_pb2.GetImpactResponse(
         reached=reached,
@@ -292,6 +298,13 @@ def _impact(request: Any, _context: Any) -> graph_pb2.GetImpactResponse:
         ),
         revision=42,
     )
+
+
+def _without_further_paths(reached: graph_pb2.Reached) -> graph_pb2.Reached:
+    bare = graph_pb2.Reached()
+    bare.CopyFrom(reached)
+    bare.ClearField("all_paths")
+    return bare
 
 
 def _paths(request: Any, _context: Any) -> graph_pb2.ListPathsResponse:

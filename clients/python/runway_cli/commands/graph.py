@@ -144,7 +144,8 @@ def show_waves(page: Page, rows: Sequence[messages.Reached], wanted: messages.Im
             Column(title="PATHS", right=True, spare=4),
             Column(title="SHORTEST" if wanted.paths == messages.PATHS_SHORTEST else "PATH", prose=True),
         ]
-    words = PathWords([node_id for one in rows for node_id in (one.node_id, *one.path)])
+    named = (path for one in rows for path in ([one.node_id], one.path, *(each.node_ids for each in one.all_paths)))
+    words = PathWords([node_id for path in named for node_id in path])
     groups = []
     for wave, reached in groupby(rows, key=lambda one: one.wave):
         words.begin()
@@ -160,6 +161,7 @@ def _rows(one: messages.Reached, words: PathWords, *, with_paths: bool) -> Itera
         return
     paths = [path.node_ids for path in one.all_paths] or ([one.path] if one.path else [])
     ways = f"{one.path_count:,.0f}" if one.path_count < 1e6 else f"{one.path_count:.1e}"
+    ways = ways if one.path_count else "-"
     yield [*row, ways, words.folded(paths[0]) if paths else "-"]
     for path in paths[1:]:
         yield ["", "", "", "", "", "", words.folded(path)]
