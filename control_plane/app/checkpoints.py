@@ -35,9 +35,12 @@ def to_drop(
     while True:
         staying = _staying(kept, newest - near, every, max(every, far_every))
         size = sum(one.size_bytes for one in kept if one.seq in staying)
-        if size <= bytes_max or len(staying) <= limits.SNAPSHOTS_TO_FALL_BACK:
-            return [one.seq for one in kept if one.seq not in staying]
-        every, far_every = 2 * every, 2 * far_every
+        if size > bytes_max and every <= newest:
+            every, far_every = 2 * every, 2 * far_every
+            continue
+        if size > bytes_max:
+            staying = {one.seq for one in kept[-limits.SNAPSHOTS_TO_FALL_BACK :]}
+        return [one.seq for one in kept if one.seq not in staying]
 
 
 def _staying(kept: Sequence[Kept], near_from: int, every: int, far_every: int) -> set[int]:

@@ -1,11 +1,13 @@
 """What every event log promises."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
 
 from control_plane.app.chain import hash_of
+from control_plane.app.ports import Record
 from control_plane.core.errors import Reason, Unavailable
 from tests.contract.records import chain, record
 from tests.contract.worlds import World
@@ -161,4 +163,24 @@ async def test_a_closed_log_opens_again(world: World, epoch: int) -> None:
     await log.append(epoch, chain(1, epoch=epoch))
     await log.close()
     assert (await log.head())[0] == 1
+    await log.close()
+
+
+async def test_the_last_event_not_after_an_instant_is_found(world: World, epoch: int) -> None:
+    log = world.log()
+    noon = datetime(2013, 3, 3, 12, tzinfo=UTC)
+    assert await log.seq_at(noon) == 0
+    seconds = [0, 0, 1, 1, 1, 5, 9]
+    records: list[Record] = []
+    for seq, second in enumerate(seconds, start=1):
+        before = records[-1].hash if records else b""
+        bare = msgspec.structs.replace(record(seq, before, epoch=epoch), at=noon + timedelta(seconds=second))
+        records.append(msgspec.structs.replace(bare, hash=hash_of(bare)))
+    await log.append(epoch, records)
+    for second in range(-1, 11):
+        expected = sum(each <= second for each in seconds)
+        assert await log.seq_at(noon + timedelta(seconds=second)) == expected, second
+    assert await log.seq_at(noon + timedelta(microseconds=999_999)) == 2
+    assert await log.seq_at(datetime.max.replace(tzinfo=UTC)) == len(seconds)
+    assert await log.seq_at(datetime.min.replace(tzinfo=UTC)) == 0
     await log.close()
