@@ -58,6 +58,7 @@ MODEL = "models: [{model_id: m, team: t, tier: 1, task_type: binary, "
         (MODEL.replace("tier: 1", "tier: 5") + "}]", "models[0].tier: '5' is no tier: it is one of 1, 2, 3, 4"),
         ("models: [{model_id: M, team: t, tier: 1, task_type: binary}]", "a lower-case letter, then up to 99 of a-z"),
         ("models: [{}]", "a.yaml:1:10: models[0].model_id: model_id is missing"),
+        ("nodes: [{node_id: 'feature:\u0430'}]", "('\u0430' is U+0430, not ASCII): write kind:name"),
         ("policies: [{scope: 'tier:9'}]", "write fleet, tier:1 to tier:4, team:<team> or model:<model id>"),
         (MODEL + "depends_on: [temp]}]", "write kind:name with kind one of dataset, feature, model, consumer"),
         ('nodes: ["\x07"]', "a.yaml:1:10: a control character"),

@@ -38,12 +38,6 @@ SERVER_FIELDS: Mapping[str, frozenset[str]] = {
 }
 """Set by the server: not in files."""
 
-ID_FIELDS: Mapping[str, str] = {
-    "runway.v1.Model": "model_id",
-    "runway.v1.Node": "node_id",
-    "runway.v1.PolicyLayer": "scope",
-}
-
 DEPENDS_ON = "depends_on"
 DEPENDS_ON_FIELDS: Mapping[str, str] = {
     "upstream": "upstream_id",

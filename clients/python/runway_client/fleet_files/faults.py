@@ -6,7 +6,7 @@ import re
 
 from google.protobuf.descriptor import FieldDescriptor
 
-from runway_client.fleet_files.contract import ID_FIELDS, Rules, enum_words
+from runway_client.fleet_files.contract import Rules, enum_words
 
 
 def word_of(text: str, field: FieldDescriptor) -> int:
@@ -24,9 +24,7 @@ def wanted(field: FieldDescriptor, rules: Rules) -> str:
     """What to write where something is missing."""
     if field.enum_type is not None:
         return f"one of {', '.join(enum_words(field.enum_type))}"
-    if field.name in ID_FIELDS.values() or rules.pattern:
-        return f"text like {rules.pattern}"
-    return "write it"
+    return _shape(rules.pattern) if rules.pattern else "write it"
 
 
 def text_fault(text: str, rules: Rules) -> str:
@@ -38,7 +36,7 @@ def text_fault(text: str, rules: Rules) -> str:
         remedy = f"did you mean {near[0]}?" if near else f"it is one of {', '.join(filter(None, rules.words))}"
         return f"{text[:60]!r} is not known: {remedy}"
     if rules.pattern is not None and re.search(rules.pattern.replace("$", r"\Z"), text) is None:
-        return f"{text[:120]!r} does not look like {rules.pattern}: {_shape(rules.pattern)}"
+        return f"{text[:120]!r} cannot stand here{_look_alike(text)}: {_shape(rules.pattern)}"
     if rules.chars_max is not None and len(text) > rules.chars_max:
         return f"{len(text):,} characters; at most {rules.chars_max:,} fit"
     if rules.chars_min is not None and len(text) < rules.chars_min:
@@ -53,7 +51,13 @@ def _shape(pattern: str) -> str:
         return "write fleet, tier:1 to tier:4, team:<team> or model:<model id>"
     if "v[1-9]" in pattern:
         return "write a version as v3, or an alias as production"
-    return "a lower-case letter, then up to 99 of a-z 0-9 _"
+    return "write a lower-case letter, then up to 99 of a-z 0-9 _"
+
+
+def _look_alike(text: str) -> str:
+    """The first character that is no ASCII, which may look as if it were."""
+    strange = next((character for character in text if not character.isascii()), "")
+    return f" ({strange!r} is U+{ord(strange):04X}, not ASCII)" if strange else ""
 
 
 def number_fault(value: float, field: FieldDescriptor, rules: Rules) -> str:
