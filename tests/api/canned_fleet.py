@@ -330,7 +330,9 @@ def _causes(request: Any, _context: Any) -> graph_pb2.GetCommonCausesResponse:
 
 
 def _diff(request: Any, _context: Any) -> graph_pb2.DiffGraphResponse:
-    edge = graph_pb2.Dependency(upstream_id="dataset:weather", downstream_id="feature:temp", type=messages.DEPENDENCY_TYPE_DERIVED_FROM)
+    edge = graph_pb2.Dependency(
+        upstream_id="dataset:weather", downstream_id="feature:temp", type=messages.DEPENDENCY_TYPE_DERIVED_FROM
+    )
     return graph_pb2.DiffGraphResponse(
         nodes_added=[graph_pb2.Node(node_id="feature:wind", owner="cleo@example.com")],
         nodes_changed=[
