@@ -258,6 +258,13 @@ def test_a_name_told_as_dataset_and_as_model_is_a_model(fleet: Fleet, model_firs
     assert [n.node_id for n in fleet.state.graph.nodes() if not n.declared] == [node_id]
 
 
+def test_the_greatest_kind_stands_though_a_lesser_is_told_before_the_node_has_moved(fleet: Fleet) -> None:
+    for number, name in enumerate(("lake/churn", "model!lake/churn", "feature!lake/churn")):
+        tell(fleet, run(RAW, name, run_id=f"r{number}"))
+    fleet.pass_time(timedelta(minutes=1))
+    assert state_of(fleet, RAW, discovered_id("lake/churn", NodeKind.MODEL)) is EdgeState.ACTIVE
+
+
 def test_a_model_that_nobody_registered_is_a_node_and_a_disagreement(fleet: Fleet) -> None:
     tell(fleet, run("model:delay", "model:ghost"))
     assert not fleet.state.graph.node(NodeId("model:ghost")).declared

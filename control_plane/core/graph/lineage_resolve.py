@@ -10,7 +10,7 @@ from control_plane.core.graph.facts import Node, NodeKind
 from control_plane.core.graph.lineage import Ledger
 from control_plane.core.graph.lineage_facts import LineageNode, LineageRun, NodeMove, RunState
 from control_plane.core.graph.lineage_names import discovered_id, greater_kind, normal_name
-from control_plane.core.ids import NodeId
+from control_plane.core.ids import NodeId, node_kind
 
 
 class Resolver:
@@ -76,7 +76,12 @@ class Resolver:
             return node_id
         facts = self._facts(owner)
         meant = greater_kind(facts.kind, kind)
-        if not facts.declared and meant is not facts.kind and owner == discovered_id(name, facts.kind):
+        # It may already be on its way: to a greater kind than is told now, or to a node of another name.
+        wanted = self.moves.get(owner) or self._ledger.wanted_moves.get(owner)
+        onward = wanted is None or wanted == discovered_id(name, NodeKind(node_kind(wanted)))
+        if wanted is not None and onward:
+            meant = greater_kind(meant, NodeKind(node_kind(wanted)))
+        if onward and not facts.declared and meant is not facts.kind and owner == discovered_id(name, facts.kind):
             self.moves[owner] = discovered_id(name, meant)
         self._say(owner, told, told.title)
         return owner
