@@ -1,6 +1,7 @@
 """What every leadership promises: one leader, rising epochs, a fence."""
 
 import asyncio
+import time
 from contextlib import suppress
 
 import pytest
@@ -92,6 +93,26 @@ async def test_a_long_wait_asks_again(postgres_world: PostgresWorld) -> None:
     assert not waiting.done()
     await first.release()
     await waiting
+    await second.heartbeat()
+    await second.release()
+
+
+async def test_a_loop_at_work_on_one_long_thing_keeps_its_leadership(postgres_world: PostgresWorld) -> None:
+    first = PostgresLeadership(postgres_world.url, idle_s=1.0)
+    await first.acquire()
+    time.sleep(2.5)  # the loop is busy, longer than the server bears with silence
+    await first.heartbeat()
+    await first.release()
+
+
+async def test_a_stuck_loop_loses_its_leadership(postgres_world: PostgresWorld) -> None:
+    stuck = PostgresLeadership(postgres_world.url, idle_s=1.0, stall_s=0.0)
+    await stuck.acquire()
+    second = PostgresLeadership(postgres_world.url)
+    await second.acquire()  # returns when the silent session has been ended
+    with pytest.raises(Unavailable) as caught:
+        await stuck.heartbeat()
+    assert caught.value.reason is Reason.NOT_LEADER
     await second.heartbeat()
     await second.release()
 
