@@ -10,23 +10,19 @@ waits for it, and the last few stay in memory.
 """
 
 import asyncio
-import gc
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import datetime
-from typing import Generic, TypeVar
+from typing import Generic
 
 import structlog
 
 from control_plane.app import limits
+from control_plane.app.collector import collector_paused
 from control_plane.app.ports import CommandT, CorruptLog, EventLog, S, SnapshotStore, StateMachine
 from control_plane.app.replica import Replica
 from control_plane.core.errors import Reason, Refused, Unavailable
 
 log = structlog.get_logger("runway.history")
-
-Part = TypeVar("Part")
 
 
 class History(Generic[S, CommandT]):
@@ -99,16 +95,20 @@ class History(Generic[S, CommandT]):
 
     async def _build(self, revision: int) -> S:
         async with self._turn:
-            replica = await self._nearest(revision)
-            start = replica.durable
-            while replica.durable < revision:
-                page = await self._log.read(replica.durable, min(limits.PAGE_RECORDS, revision - replica.durable))
-                if not page:
-                    raise CorruptLog(replica.durable + 1, f"the log ends here, but revision {revision} was durable")
-                await asyncio.to_thread(_quietly, replica.replay, page)
-            self.built += 1
-            log.debug("history.built", revision=revision, snapshot=start)
-            return replica.state
+            with collector_paused():
+                return await self._put_together(revision)
+
+    async def _put_together(self, revision: int) -> S:
+        replica = await self._nearest(revision)
+        start = replica.durable
+        while replica.durable < revision:
+            page = await self._log.read(replica.durable, min(limits.PAGE_RECORDS, revision - replica.durable))
+            if not page:
+                raise CorruptLog(replica.durable + 1, f"the log ends here, but revision {revision} was durable")
+            await asyncio.to_thread(replica.replay, page)
+        self.built += 1
+        log.debug("history.built", revision=revision, snapshot=start)
+        return replica.state
 
     async def _nearest(self, revision: int) -> Replica[S, CommandT]:
         """A replica at the nearest usable snapshot; at the beginning if that is near enough."""
@@ -119,7 +119,7 @@ class History(Generic[S, CommandT]):
                 raise CorruptLog(snapshot.seq, "its hash is not the one that the snapshot taken there remembers")
             replica: Replica[S, CommandT] = Replica(self._machine)
             try:
-                await asyncio.to_thread(_quietly, replica.restore, snapshot)
+                await asyncio.to_thread(replica.restore, snapshot)
             except ValueError as error:
                 log.warning("snapshot.passed_over", seq=snapshot.seq, error=str(error))
                 if snapshot.codec != self._machine.snapshot_codec:
@@ -135,22 +135,3 @@ class History(Generic[S, CommandT]):
             f"{revision:,}. `runway events` still shows every single event; ask for a later revision, or for now.",
             revision=str(revision),
         )
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """A state is hundreds of thousands of new objects that all stay: to walk them again and again while they are made
-    would take three times as long as making them.
-    """
-    paused = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if paused:
-            gc.enable()
-
-
-def _quietly(work: Callable[[Part], object], part: Part) -> None:
-    with _collector_paused():
-        work(part)

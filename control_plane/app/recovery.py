@@ -11,6 +11,7 @@ from collections.abc import Callable
 import structlog
 
 from control_plane.app import limits
+from control_plane.app.collector import collector_paused
 from control_plane.app.ports import CommandT, CorruptLog, EventLog, S, SnapshotStore, StateMachine
 from control_plane.app.replica import Replica
 from control_plane.core.events import Envelope
@@ -67,7 +68,8 @@ async def _from_snapshot(
         replica = Replica(machine)
         try:
             # Seconds for a large state; the heartbeat goes on meanwhile.
-            await asyncio.to_thread(replica.restore, snapshot)
+            with collector_paused():
+                await asyncio.to_thread(replica.restore, snapshot)
         except ValueError as error:
             log.warning("snapshot.passed_over", seq=snapshot.seq, error=str(error))
             snapshot = await snapshots.newest(before_seq=snapshot.seq)

@@ -12,6 +12,7 @@ import zstandard
 
 from control_plane.app import limits
 from control_plane.app.checkpoints import to_drop
+from control_plane.app.collector import collector_paused
 from control_plane.app.ports import CommandT, S, Snapshot, SnapshotStore
 from control_plane.app.replica import Replica
 from control_plane.core.errors import Unavailable
@@ -46,7 +47,8 @@ class Saving(Generic[S, CommandT]):
     async def begin(self, replica: Replica[S, CommandT]) -> None:
         """Capture the state now, while nothing in it is undurable, and begin to store it."""
         await self.finish()
-        seq, digest, encode = replica.capture()
+        with collector_paused():
+            seq, digest, encode = replica.capture()
         self.seq, self._saved_at = seq, time.monotonic()
         self._task = asyncio.create_task(self._save(seq, digest, encode))
 

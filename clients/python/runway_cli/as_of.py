@@ -2,17 +2,25 @@
 
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import click
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+_UNITS = {
+    "s": timedelta(seconds=1),
+    "m": timedelta(minutes=1),
+    "h": timedelta(hours=1),
+    "d": timedelta(days=1),
+    "w": timedelta(weeks=1),
+}
+
 as_of_option: Callable[[Command], Command] = click.option(
     "--as-of",
     metavar="WHEN",
-    help="As everything stood then: a revision (412) or a time (2013-03-03, 2013-03-03T12:00, UTC).",
+    help="As everything stood then: a revision (412), a time (2013-03-03, 2013-03-03T12:00, UTC) or a span ago (2d).",
 )
 
 
@@ -24,13 +32,15 @@ def parse_as_of(text: str | None) -> int | datetime | None:
     """
     if text is None:
         return None
-    if re.fullmatch(r"\d{1,18}", text):
-        return int(text)
+    if re.fullmatch(r"@?\d{1,18}", text):
+        return int(text.removeprefix("@"))
+    if ago := re.fullmatch(r"(\d{1,6})([smhdw])", text):
+        return datetime.now(UTC) - int(ago[1]) * _UNITS[ago[2]]
     try:
         instant = datetime.fromisoformat(text)
     except ValueError:
         raise click.BadParameter(
-            f"{text!r} is neither a revision nor a time: write 412, 2013-03-03 or 2013-03-03T12:00 (UTC)",
+            f"{text!r} is neither a revision nor a time: write 412, 2013-03-03, 2013-03-03T12:00 (UTC) or 2d",
             param_hint="--as-of",
         ) from None
     return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
