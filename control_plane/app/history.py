@@ -79,12 +79,14 @@ class History(Generic[S, CommandT]):
         return await self._log.seq_at(at)
 
     async def close(self) -> None:
-        """End what is being built, and forget all."""
+        """End what is being built, forget all, and let go of connections."""
         tasks = list(self._building.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._states.clear()
+        await self._log.close()
+        await self._snapshots.close()
 
     def _ended(self, revision: int, done: "asyncio.Task[S]") -> None:
         self._building.pop(revision, None)

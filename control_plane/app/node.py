@@ -104,7 +104,6 @@ class Node(Generic[S, CommandT]):
         self._saving = Saving[S, CommandT](snapshots, machine.snapshot_codec, snapshot_every)
         self._revisions = RevisionWaiters()
         self.history = History[S, CommandT](machine=machine, event_log=event_log, snapshots=snapshots)
-        """States of the past, of what is durable."""
         self._patience: asyncio.TimerHandle | None = None
         self._impatient = False
         self._writer = Writer[S, CommandT](
@@ -120,8 +119,6 @@ class Node(Generic[S, CommandT]):
         self._task: asyncio.Task[None] | None = None
         self._tick_turn = asyncio.Lock()
         self._history_checked = False
-
-    # --- life ---
 
     async def start(self) -> None:
         """Begin, and return when this node leads.
@@ -204,10 +201,8 @@ class Node(Generic[S, CommandT]):
         return await self._callers.enqueue(submission)
 
     async def durable(self, revision: int) -> None:
-        """Return once everything up to `revision` is in the log; at once when it is.
-
-        Call it without giving up control after reading `state`: a node that steps down in between may reuse
-        the number. `read` does both.
+        """Return once everything up to `revision` is in the log. Call it without giving up control after reading
+        `state`: a node that steps down in between may reuse the number. `read` does both.
         """
         if revision <= self._leading().durable:
             return
@@ -231,9 +226,7 @@ class Node(Generic[S, CommandT]):
     async def read(
         self, look: Callable[[S], Seen], min_revision: int = 0, timeout_s: float = limits.STORE_WAIT_S_MAX
     ) -> tuple[Seen, int]:
-        """Look at the state at least as fresh as `min_revision`; what was seen is durable when this returns
-        it.
-        """
+        """Look at the state at least as fresh as `min_revision`; what was seen is durable when this returns."""
         if min_revision:
             await self.at_least(min_revision, timeout_s)
         state = self._leading().state
@@ -243,12 +236,7 @@ class Node(Generic[S, CommandT]):
         return seen, revision
 
     def watch(
-        self,
-        since: int,
-        interest: Interest = EVERYTHING,
-        progress_s: float | None = None,
-        *,
-        greet: bool = False,
+        self, since: int, interest: Interest = EVERYTHING, progress_s: float | None = None, *, greet: bool = False
     ) -> AsyncGenerator[WatchBatch, None]:
         """Durable events after `since`, then those to come; see `Changes.follow`."""
         self._leading()
@@ -335,8 +323,6 @@ class Node(Generic[S, CommandT]):
         finally:
             self._give_up()
             await self.history.close()
-            await self._log.close()  # a past state may have been read since the last term
-            await self._snapshots.close()
             await self._leadership.release()
             self._enter(Phase.FAILED if self.failure is not None else Phase.STOPPED)
             self._settled.set()
@@ -430,8 +416,6 @@ class Node(Generic[S, CommandT]):
             except Exception:  # the edge of the driver: one bad plan must not end the service
                 self.counters.faults += 1
                 log.exception("tick.fault")
-
-    # --- stepping down ---
 
     def _forget(self) -> None:
         """The state may be ahead of the log: from this moment nobody reads it; those who did are told."""
