@@ -68,7 +68,7 @@ async def coverage(api: Api, **asked: object) -> ground_truth_pb2.GetCoverageRes
 @pytest.fixture
 async def serving(api: Api) -> Api:
     """A binary model in production whose outcomes count for a day."""
-    await api.serving("delay", label_spec=policies_pb2.LabelSpec(window=span(DAY)))
+    await api.serving("delay", policies=policies_pb2.Policies(label=policies_pb2.LabelSpec(window=span(DAY))))
     api.clock.at = START + timedelta(hours=2)
     return api
 
@@ -254,7 +254,7 @@ async def test_unknown_models_and_versions(serving: Api) -> None:
 
 
 async def test_performance_stands_beside_the_holdout_of_its_version(api: Api) -> None:
-    await api.model("delay", label_spec=policies_pb2.LabelSpec(window=span(DAY)))
+    await api.model("delay", policies=policies_pb2.Policies(label=policies_pb2.LabelSpec(window=span(DAY))))
     await api.version("delay", metrics=[registry_pb2.Metric(name="auc", value=0.9)])
     await api.promote("delay", 1)
     api.clock.at = START + 2 * DAY

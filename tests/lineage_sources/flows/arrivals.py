@@ -9,15 +9,19 @@ from runway_lineage.steps import runway_lineage
 class Arrivals(FlowSpec):
     @step
     @runway_lineage
-    def start(self):
+    def start(self) -> None:
         namespace(None)
-        self.size = len(Flow("Routes").latest_successful_run.data.vectors)
-        _ = Flow("Plain").latest_successful_run["end"].task["model"].data
+        routes, plain = Flow("Routes").latest_successful_run, Flow("Plain").latest_successful_run
+        assert routes is not None and routes.data is not None and plain is not None
+        self.size = len(routes.data.vectors)
+        end = plain["end"].task
+        assert end is not None
+        _ = end["model"].data
         self.next(self.end)
 
     @runway_lineage
     @step
-    def end(self):
+    def end(self) -> None:
         if os.environ.get("FAIL"):
             raise RuntimeError("asked to")
         namespace(None)

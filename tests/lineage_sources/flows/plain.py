@@ -8,12 +8,12 @@ from metaflow import FlowSpec, step
 
 class Plain(FlowSpec):
     @step
-    def start(self):
+    def start(self) -> None:
         self.model = 1
         self.next(self.end)
 
     @step
-    def end(self):
+    def end(self) -> None:
         if "READS" in os.environ:
             self.runway_reads = json.loads(os.environ["READS"])
         if "DIE" in os.environ:

@@ -1,11 +1,13 @@
 """A flow with a foreach: says in its branches what it reads, and which artifact is which model."""
 
+from typing import Any
+
 from metaflow import FlowSpec, step
 
 
 class Routes(FlowSpec):
     @step
-    def start(self):
+    def start(self) -> None:
         self.runway_reads = ["dataset:schedule", "s3://lake/airports"]
         self.runway_produces = {
             "vectors": "model:route_embedding",
@@ -18,17 +20,17 @@ class Routes(FlowSpec):
         self.next(self.fit, foreach="parts")
 
     @step
-    def fit(self):
+    def fit(self) -> None:
         self.runway_reads = [f"feature:{self.input}"]
         self.next(self.join)
 
     @step
-    def join(self, inputs):
+    def join(self, inputs: Any) -> None:
         self.vectors = inputs[0].vectors
         self.next(self.end)
 
     @step
-    def end(self):
+    def end(self) -> None:
         pass
 
 
