@@ -54,6 +54,8 @@ class Evaluator:
         self._looked_at: dict[ModelId, tuple[int, datetime]] = {}
         self._task: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
+        self._turn = asyncio.Lock()
+        """One look after the other: what was gathered earlier must not be recorded later."""
 
     async def start(self) -> None:
         """Begin to look."""
@@ -68,7 +70,9 @@ class Evaluator:
     async def evaluate_now(self, model_id: ModelId) -> None:
         """Look at one model whatever its cadence. Raises NotFound."""
         record = self._node.state.model(model_id)
-        if record.production is not None:
+        if record.production is None:
+            return
+        async with self._turn:
             now = self._node.now()
             look = await self._gather(record, now)
             [evaluation] = await asyncio.to_thread(evaluate_fleet, [(look.policy, look.evidence)], now)
@@ -77,11 +81,12 @@ class Evaluator:
     async def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                now = self._node.now()
-                await self._ground_truth.tick(now)
-                due = self._due(now)
-                if due:
-                    await self._evaluate(due, now)
+                await self._ground_truth.tick(self._node.now())
+                async with self._turn:
+                    now = self._node.now()
+                    due = self._due(now)
+                    if due:
+                        await self._evaluate(due, now)
             except RunwayError as error:
                 # Not leading, or the store is away: both end by themselves, and the next tick looks again.
                 log.info("evaluation.postponed", reason=error.reason.value, message=error.message)

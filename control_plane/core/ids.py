@@ -118,8 +118,7 @@ def parse_node_id(text: str, field: str = "node_id") -> NodeId:
             Violation(
                 field=field,
                 rule="node_id",
-                message=f"{text[:120]!a} is not a node id: "
-                f"write kind:name with kind one of {', '.join(NODE_KINDS)}",
+                message=f"{text[:120]!a} is not a node id: write kind:name with kind one of {', '.join(NODE_KINDS)}",
             ),
         )
     parse_slug(slug, field)
