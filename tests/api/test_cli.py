@@ -512,6 +512,10 @@ def test_no_answer_and_invalid_input(runway: Runner, fake: ControlPlaneFake) -> 
     ran = runway("models show A")
     assert ran.code == 2
     assert ran.err == "runway: model_id: no id\n  model_id: no id\n  team: none\n"
+    fake.failures["RegistryService/GetModel"].append(
+        failure(code_pb2.INVALID_ARGUMENT, "INVALID_ID", "model_id: no id", [("model_id", "no id")])
+    )
+    assert runway("models show A").err == "runway: model_id: no id\n"
 
 
 def test_help_says_the_exit_codes_and_imports_little() -> None:

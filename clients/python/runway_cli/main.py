@@ -252,8 +252,10 @@ def run(arguments: list[str]) -> int:
         if code is None:
             raise
         _complain(str(error))
-        for violation in getattr(error, "violations", ()):
-            click.echo(f"  {violation.field}: {violation.message}", err=True)
+        violations = getattr(error, "violations", ())
+        if len(violations) > 1:  # the sentence has said a single one
+            for violation in violations:
+                click.echo(f"  {violation.field}: {violation.message}", err=True)
         return code
     return EXIT_OK
 
