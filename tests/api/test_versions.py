@@ -50,9 +50,16 @@ async def test_a_version_must_say_what_it_is(api: Api) -> None:
     twice = [registry_pb2.Metric(name="auc", value=0.5)] * 2
     refusal = await refused(api.version("delay", trained_from=instant(START + timedelta(days=1)), metrics=twice))
     assert set(refusal.violations) == {"version.trained_from", "version.metrics"}
-    assert (await refused(api.version("delay", upstream_versions={"nope": 1}))).reason == "MODEL_NOT_FOUND"
     assert (await refused(api.version("nope"))).reason == "MODEL_NOT_FOUND"
-    assert (await refused(api.version("delay", upstream_versions={"delay": 3}))).reason == "VERSION_NOT_FOUND"
+    refusal = await refused(api.version("delay", upstream_versions={"nope": 1, "delay": 3}, metrics=twice))
+    assert refusal.violations == {
+        "version.metrics": "UNIQUE",
+        "version.upstream_versions[delay]": "EXISTS",
+        "version.upstream_versions[nope]": "EXISTS",
+    }
+    unreadable = registry_pb2.ModelVersion(model_id="delay", upstream_versions={"No": 1, "No Such": 2}, metrics=twice)
+    refusal = await refused(api.registry.RegisterVersion(registry_pb2.RegisterVersionRequest(version=unreadable)))
+    assert {"version.artifact_uri", "version.upstream_versions", "version.metrics"} <= set(refusal.violations)
 
 
 async def test_a_profile_is_kept_by_its_content_and_a_broken_one_is_refused(api: Api) -> None:

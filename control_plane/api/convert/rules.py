@@ -14,7 +14,7 @@ from runway.v1 import common_pb2, policies_pb2, registry_pb2
 from control_plane.api.convert.policies import overrides_from
 from control_plane.api.convert.registry import LINKS_FROM, facts_from, version_facts_from
 from control_plane.core.errors import Invalid, Violation
-from control_plane.core.ids import SLUG
+from control_plane.core.ids import SLUG, parse_model_id
 from control_plane.core.policies import RELATED, Scalar, applied, built_in, normal, policies_violations
 from control_plane.core.registry.rules import facts_violations, version_violations
 from control_plane.core.registry.types import TaskType
@@ -78,10 +78,17 @@ def _version_violations(message: registry_pb2.ModelVersion) -> list[Violation]:
     if not copy.HasField("trained_until"):
         copy.ClearField("trained_from")
         copy.trained_until.CopyFrom(Timestamp(seconds=1))
+    found = []
+    for name in sorted(copy.upstream_versions):
+        try:
+            parse_model_id(name, "version.upstream_versions")
+        except Invalid as error:
+            found += error.violations
+    copy.ClearField("upstream_versions")
     try:
-        return version_violations(version_facts_from(copy, ""))
+        return [*found, *version_violations(version_facts_from(copy, ""))]
     except Invalid as error:
-        return list(error.violations)
+        return [*found, *error.violations]
 
 
 RULES: dict[type[Message], Callable[..., list[Violation]]] = {

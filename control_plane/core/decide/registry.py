@@ -10,7 +10,7 @@ from control_plane.core.errors import Invalid, NotFound, Reason, Refused, Violat
 from control_plane.core.events import AliasMoved, Event, ModelRegistered, ModelUpdated, VersionRegistered
 from control_plane.core.policies import Overrides, normal, overrides_violations
 from control_plane.core.registry.rules import check_alias_move, check_facts, check_own_alias, check_version
-from control_plane.core.registry.types import ModelFacts
+from control_plane.core.registry.types import ModelFacts, VersionFacts
 from control_plane.core.relations import check_not_retired
 from control_plane.core.retraining.rules import held_lease
 from control_plane.core.state import State
@@ -63,9 +63,7 @@ def _check(state: State, facts: ModelFacts, own: Overrides) -> None:
 def register_version(state: State, command: RegisterVersion, now: datetime) -> Decision:
     """Add a version; the same artifact of the same attempt again is the same version."""
     record = state.model(command.model_id)
-    check_version(command.facts, record.facts.expected_inputs)
-    for upstream, number in sorted(command.facts.upstream_versions.items()):
-        state.version(upstream, number)
+    check_version(command.facts, record.facts.expected_inputs, *_upstream_violations(state, command.facts))
     if command.attempt_id is not None:
         retrain = state.retrain_of_attempt(command.attempt_id)
         if retrain.model_id != command.model_id:
@@ -96,6 +94,18 @@ def register_version(state: State, command: RegisterVersion, now: datetime) -> D
         model_id=command.model_id, version=number, facts=command.facts, attempt_id=command.attempt_id
     )
     return Decision(events=(event,), result=Result(model_id=command.model_id, version=number, changed=1))
+
+
+def _upstream_violations(state: State, facts: VersionFacts) -> list[Violation]:
+    """Versions of others that a version says it was trained with, and that do not exist."""
+    found = []
+    for upstream, number in sorted(facts.upstream_versions.items()):
+        try:
+            state.version(upstream, number)
+        except NotFound as error:
+            field = f"version.upstream_versions[{upstream}]"
+            found.append(Violation(field=field, rule="exists", message=error.message))
+    return found
 
 
 def move_alias(state: State, command: MoveAlias) -> Decision:

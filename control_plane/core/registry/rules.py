@@ -169,9 +169,9 @@ def signature_violations(signature: Signature, expected: Sequence[Field]) -> lis
     return found
 
 
-def check_version(facts: VersionFacts, expected: Sequence[Field] = ()) -> None:
-    """Raise `Invalid` with every violation of a version's facts."""
-    found = [*version_violations(facts), *signature_violations(facts.signature, expected)]
+def check_version(facts: VersionFacts, expected: Sequence[Field] = (), *more: Violation) -> None:
+    """Raise `Invalid` with every violation of a version's facts, and `more` found by the caller."""
+    found = [*version_violations(facts), *signature_violations(facts.signature, expected), *more]
     if found:
         raise Invalid(Reason.INVALID_ARGUMENT, *found)
 
