@@ -13,7 +13,7 @@ from control_plane.app.node import Node
 from control_plane.app.replica import Submission
 from control_plane.core.commands import Command, Result
 from control_plane.core.decide import decide
-from control_plane.core.errors import Invalid, Reason, Unavailable, Violation
+from control_plane.core.errors import Invalid, Reason, Violation
 from control_plane.core.state import State
 
 READ_WAIT_S = 5.0
@@ -67,7 +67,7 @@ class Plane:
 
         Raises:
             Invalid: the moment lies in the future, or before anything happened.
-            Unavailable(REVISION_NOT_REACHED): there is no such revision yet.
+            Unavailable(REVISION_NOT_REACHED): `min_revision` is not there yet.
             Refused(HISTORY_NOT_KEPT): it is too far from what is kept.
         """
         if options.min_revision:
@@ -95,10 +95,15 @@ class Plane:
         if revision < 1:
             raise invalid("read.as_of_revision", "range", "revisions count from 1, the first event")
         if revision > newest:
-            raise Unavailable(
-                Reason.REVISION_NOT_REACHED,
-                f"Revision {revision} is not there yet; the newest is {newest}. Ask as of that one, or wait for this "
-                f"one with min_revision.",
+            # Waiting for it is what `min_revision` is for: an answer of the past that is not there yet is a slip.
+            raise Invalid(
+                Reason.INVALID_ARGUMENT,
+                Violation(
+                    field="read.as_of_revision",
+                    rule="past",
+                    message=f"revision {revision} is not there yet, the newest is {newest}: ask as of that one, or "
+                    "wait for this one with min_revision",
+                ),
                 revision=str(newest),
             )
         if revision == newest:
