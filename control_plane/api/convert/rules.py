@@ -78,7 +78,7 @@ def _version_violations(message: registry_pb2.ModelVersion) -> list[Violation]:
     if not copy.HasField("trained_until"):
         copy.ClearField("trained_from")
         copy.trained_until.CopyFrom(Timestamp(seconds=1))
-    found = []
+    found: list[Violation] = []
     for name in sorted(copy.upstream_versions):
         try:
             parse_model_id(name, "version.upstream_versions")
