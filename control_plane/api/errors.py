@@ -3,6 +3,10 @@
 `CODES` maps every reason to a status code; a test proves it complete.
 """
 
+from bisect import bisect_right
+from collections.abc import Callable
+from itertools import accumulate
+
 import grpc
 from google.protobuf import any_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
@@ -64,13 +68,13 @@ VIOLATIONS_BYTES_MAX = 3_500
 """Everything about an error travels in trailers, in which gRPC takes 8 KiB by default, and base64 makes bytes a third
 longer. Beyond this many bytes of violations nobody reads on; the ErrorInfo tells how many there are."""
 
-MESSAGE_CHARS_MAX = 1_000
+MESSAGE_BYTES_MAX = 1_000
 """Of the status message, which travels beside the details, percent-encoded."""
 
-METADATA_CHARS_MAX = 1_200
+METADATA_BYTES_MAX = 1_200
 """Of one value of the ErrorInfo."""
 
-DESCRIPTION_CHARS_MAX = 300
+DESCRIPTION_BYTES_MAX = 300
 """Of one violation."""
 
 
@@ -78,12 +82,12 @@ def to_status(error: RunwayError) -> status_pb2.Status:
     """The wire form of an error."""
     status = status_pb2.Status(
         code=_CODE_NUMBERS[CODES[error.reason]],
-        message=_shortened(error.message, MESSAGE_CHARS_MAX) or error.reason.value,
+        message=_shortened(error.message, MESSAGE_BYTES_MAX, _percent_encoded) or error.reason.value,
     )
     info = error_details_pb2.ErrorInfo(
         reason=error.reason.value,
         domain=DOMAIN,
-        metadata={key: _shortened(value, METADATA_CHARS_MAX) for key, value in error.details.items()},
+        metadata={key: _shortened(value, METADATA_BYTES_MAX) for key, value in error.details.items()},
     )
     if isinstance(error, Invalid):
         bad = _bad_request(error)
@@ -100,8 +104,8 @@ def _bad_request(error: Invalid) -> error_details_pb2.BadRequest:
     bad = error_details_pb2.BadRequest()
     for violation in error.violations:
         bad.field_violations.add(
-            field=_shortened(violation.field, DESCRIPTION_CHARS_MAX),
-            description=_shortened(violation.message, DESCRIPTION_CHARS_MAX),
+            field=_shortened(violation.field, DESCRIPTION_BYTES_MAX),
+            description=_shortened(violation.message, DESCRIPTION_BYTES_MAX),
             reason=violation.rule.upper(),
         )
         if bad.ByteSize() > VIOLATIONS_BYTES_MAX:
@@ -110,11 +114,19 @@ def _bad_request(error: Invalid) -> error_details_pb2.BadRequest:
     return bad
 
 
-def _shortened(text: str, chars_max: int) -> str:
-    """Cut to `chars_max` characters, fewer if they are not ASCII: each of those may take 9 bytes on the way."""
-    if not text.isascii():
-        chars_max //= 9
-    return text if len(text) <= chars_max else f"{text[: chars_max - 3]}..."
+def _shortened(text: str, bytes_max: int, cost: Callable[[str], int] = lambda char: len(char.encode())) -> str:
+    """Cut to what takes `bytes_max` bytes on the way."""
+    if text.isascii() and len(text) <= bytes_max // 3:
+        return text
+    ends = list(accumulate(map(cost, text)))
+    if not ends or ends[-1] <= bytes_max:
+        return text
+    return text[: bisect_right(ends, bytes_max - 3)] + "..."
+
+
+def _percent_encoded(char: str) -> int:
+    """Bytes of a character in the status message, which gRPC percent-encodes."""
+    return 1 if " " <= char <= "~" and char != "%" else 3 * len(char.encode())
 
 
 def _any(message: error_details_pb2.ErrorInfo | error_details_pb2.BadRequest) -> any_pb2.Any:

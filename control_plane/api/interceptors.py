@@ -21,6 +21,7 @@ import protovalidate
 import structlog
 from google.protobuf.message import Message
 
+from control_plane.api.convert.contract_words import sentence
 from control_plane.api.convert.rules import also_broken
 from control_plane.api.errors import to_status
 from control_plane.core.errors import Invalid, Reason, Refused, RunwayError, Unavailable, Violation
@@ -50,7 +51,8 @@ def violations_of(message: Message) -> list[Violation]:
     found = []
     for violation in _validator.collect_violations(message):
         proto = violation.proto
-        found.append(Violation(field=_path(proto.field), rule=proto.rule_id, message=proto.message))
+        words = sentence(message, violation)
+        found.append(Violation(field=_path(proto.field), rule=proto.rule_id, message=words))
     return found
 
 
@@ -211,6 +213,6 @@ async def _abort(method: str, context: Context, error: RunwayError) -> None:
     trailers: list[tuple[str, str | bytes]] = [(STATUS_DETAILS_METADATA, status.SerializeToString())]
     if request_id:
         trailers.append((REQUEST_ID_METADATA, request_id))
-    log.info("call.refused", method=method, reason=error.reason.value, message=error.message, request_id=request_id)
+    log.info("call.refused", method=method, reason=error.reason.value, message=status.message, request_id=request_id)
     code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
     await context.abort(code, status.message, tuple(trailers))

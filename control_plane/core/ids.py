@@ -92,7 +92,7 @@ def parse_slug(text: str, field: str) -> str:
             Violation(
                 field=field,
                 rule="slug",
-                message=f"{text[:120]!a} is not an id{_culprit(text)}: "
+                message=f"{text[:60]!a} is not an id{_culprit(text)}: "
                 "use a lower-case letter, then up to 99 of a-z 0-9 _",
             ),
         )
@@ -118,7 +118,7 @@ def parse_node_id(text: str, field: str = "node_id") -> NodeId:
             Violation(
                 field=field,
                 rule="node_id",
-                message=f"{text[:120]!a} is not a node id: write kind:name with kind one of {', '.join(NODE_KINDS)}",
+                message=f"{text[:60]!a} is not a node id: write kind:name with kind one of {', '.join(NODE_KINDS)}",
             ),
         )
     parse_slug(slug, field)

@@ -92,7 +92,7 @@ async def test_many_violations_still_arrive(api: Api) -> None:
     consumers = [f"NOT A SLUG {number} " + "x" * 80 for number in range(200)]
     refusal = await refused(api.model("delay", tags=tags, consumers=consumers))
     assert refusal.reason == "INVALID_ARGUMENT"
-    assert len(refusal.violations) >= 20
+    assert len(refusal.violations) >= 12
     assert int(refusal.metadata["violations"]) == 201
 
 

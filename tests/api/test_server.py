@@ -8,7 +8,7 @@ import pytest
 from google.rpc import code_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from runway.v1 import ground_truth_pb2, operations_pb2, registry_pb2
+from runway.v1 import common_pb2, graph_pb2, ground_truth_pb2, operations_pb2, registry_pb2
 
 from control_plane.adapters.memory.server import Mood
 from control_plane.api.server import _names
@@ -96,6 +96,43 @@ async def test_text_in_any_language_gets_through_errors(api: Api) -> None:
     assert "имя@пример.рф" in refusal.message
     for owner in ("人" * 200, "😀" * 200):
         assert (await refused(api.model("other", owner=owner))).violations == {"model.owner": "OWNER"}
+
+
+async def test_what_is_not_ascii_is_not_cut_where_it_fits(api: Api) -> None:
+    refusal = await refused(api.model("delay", tags={"clé du modèle": "x"}))
+    assert refusal.message == ("model.tags: the key 'clé du modèle' must have 1 to 100 characters, no space and no `=`")
+
+
+async def test_a_refusal_says_what_is_wrong_and_what_to_write_instead(api: Api) -> None:
+    broken = registry_pb2.Model(
+        model_id="d\u0435lay",
+        team="",
+        tier=common_pb2.TIER_UNSPECIFIED,
+        task_type=77,  # type: ignore[arg-type]
+        owner="x" * 300,
+        links=[registry_pb2.Link(kind=registry_pb2.LINK_KIND_RUN)],
+        tainted_windows=[registry_pb2.TaintedWindow(reason="dust")],
+        retrain_gpu_hours=-1,
+    )
+    refusal = await refused(api.registry.RegisterModel(registry_pb2.RegisterModelRequest(model=broken)))
+    tiers = "TIER_1, TIER_2, TIER_3, TIER_4"
+    for sentence in (
+        "model.model_id: 'd\\u0435lay' is not an id, its 2nd character is CYRILLIC SMALL LETTER IE, which only looks "
+        "like 'e': use a lower-case letter, then up to 99 of a-z 0-9 _",
+        "model.team: '' is not an id, it is empty: use a lower-case letter",
+        f"model.tier: it is missing: write one of {tiers}",
+        "model.task_type: 77 cannot be meant: write one of TASK_TYPE_BINARY, ",
+        "model.owner: it has 300 characters: use at most 200",
+        "model.links[0].url: it is empty: write something",
+        "model.tainted_windows[0].from: it is missing: it must be said",
+    ):
+        assert sentence in refusal.message
+    either = await refused(api.registry.GetVersion(registry_pb2.GetVersionRequest(model_id="delay")))
+    assert either.message == "which: say exactly one of version, alias"
+    edge = graph_pb2.Dependency(upstream_id="temp", downstream_id="model:delay", pinned="V 3")
+    refusal = await refused(api.graph.DeclareDependencies(graph_pb2.DeclareDependenciesRequest(dependencies=[edge])))
+    assert "'temp' is not a node id: write kind:name" in refusal.message
+    assert "'V 3' is neither a version nor an alias: write v3 or production" in refusal.message
 
 
 async def test_a_fault_of_ours_is_internal_and_says_where_to_look(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
