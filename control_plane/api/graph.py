@@ -200,7 +200,7 @@ class GraphServicer(graph_pb2_grpc.GraphServiceServicer):
 
     def _joined(self, rest: T, state: State, answer: Impact) -> T:
         """All of a response but its rows as a message, the rows joined to it as they are."""
-        return cast("T", rest.SerializeToString() + self._rows.encode(state.graph, answer))
+        return cast("T", self._rows.encode(state.graph, answer, rest.SerializeToString()))
 
     def _completeness(self, state: State, answer: Impact, now: datetime) -> graph_pb2.Completeness:
         oldest = state.edge_times.oldest(answer.layout, answer.used)

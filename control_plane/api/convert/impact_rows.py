@@ -3,8 +3,9 @@
 An answer may have a hundred thousand rows, and building a message object for each takes 1 us per field. But the facts
 of a node are the same in every answer, and there are few pairs of wave and distance. So facts are encoded once per
 node, the beginning of a row (its length, wave and distance) once per combination, and an answer is a join of known
-bytes. That fields may come in any order and that encodings may be concatenated are promises of the protobuf wire format
-(https://protobuf.dev/programming-guides/encoding/#order, "Last One Wins").
+bytes. Arrow joins them: the bytes of all nodes lie side by side, where 50,000 Python objects are spread over the memory
+and take four times as long to visit. That fields may come in any order and that encodings may be concatenated are
+promises of the protobuf wire format (https://protobuf.dev/programming-guides/encoding/#order, "Last One Wins").
 """
 
 from itertools import chain
@@ -12,12 +13,14 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 from runway.v1 import common_pb2, graph_pb2
 
 from control_plane.core.graph.dependency_graph import DependencyGraph
 from control_plane.core.graph.facts import Node
 from control_plane.core.graph.impact import Impact, ReachedNode
-from control_plane.core.graph.layout import Ints
+from control_plane.core.graph.layout import Ints, Numbering
 from control_plane.core.ids import NodeId
 
 ROW_KEY = bytes([graph_pb2.GetImpactResponse.REACHED_FIELD_NUMBER << 3 | 2])
@@ -38,9 +41,31 @@ class _Facts:
     """Encoded facts of the nodes of one graph, by their index, and which version of the node they are of."""
 
     def __init__(self) -> None:
-        self.rows = np.zeros(0, np.object_)
+        self.rows: list[bytes] = []
         self.lengths = np.zeros(0, np.int64)
         self.version = np.zeros(0, np.int64)
+        self.side_by_side: pa.BinaryArray = pa.array([], pa.binary())
+        """The same as `rows`."""
+        self._seen: tuple[int, Numbering] | None = None
+
+    def refresh(self, graph: DependencyGraph, numbering: Numbering) -> None:
+        """Encode the facts of all nodes that have changed."""
+        if self._seen is not None and self._seen[0] == graph.nodes_version and self._seen[1] is numbering:
+            return
+        self._seen = graph.nodes_version, numbering
+        index, written = numbering.index, graph.columns.written
+        if more := len(written) - len(self.rows):
+            self.rows += [b""] * more
+            self.lengths = np.concatenate([self.lengths, np.zeros(more, np.int64)])
+            self.version = np.concatenate([self.version, np.full(more, -1, np.int64)])
+        stale = index[self.version[index] != written[index]]
+        if not len(stale):
+            return
+        for place in stale.tolist():
+            self.rows[place] = _encoded(graph.at(place))
+        self.lengths[stale] = [len(self.rows[place]) for place in stale.tolist()]
+        self.version[stale] = written[stale]
+        self.side_by_side = pa.array(self.rows, pa.binary())
 
 
 class ImpactRows:
@@ -50,38 +75,21 @@ class ImpactRows:
         self._graphs: WeakKeyDictionary[DependencyGraph, _Facts] = WeakKeyDictionary()
         self._beginnings: dict[tuple[int, int, int], bytes] = {}
 
-    def encode(self, graph: DependencyGraph, answer: Impact) -> bytes:
-        """All rows of an answer, in order, to be appended to the rest of the response."""
+    def encode(self, graph: DependencyGraph, answer: Impact, rest: bytes = b"") -> bytes:
+        """All rows of an answer, in order, after the rest of the response."""
         if not len(answer):
-            return b""
-        index = answer.layout.numbering.index[answer.positions]
-        facts = self._facts(graph, index)
-        rows = facts.rows[index].tolist()
-        if answer.paths:
-            return b"".join(chain.from_iterable(_with_paths(answer, rows)))
-        parts: list[bytes] = [b""] * (2 * len(rows))
-        parts[0::2] = self._row_beginnings(facts.lengths[index], answer)
-        parts[1::2] = rows
-        return b"".join(parts)
-
-    def _facts(self, graph: DependencyGraph, index: Ints) -> _Facts:
-        """Encoded facts of at least these nodes."""
+            return rest
         facts = self._graphs.setdefault(graph, _Facts())
-        written = graph.columns.written
-        if len(facts.version) < len(written):
-            more = len(written) - len(facts.version)
-            facts.rows = np.concatenate([facts.rows, np.zeros(more, np.object_)])
-            facts.lengths = np.concatenate([facts.lengths, np.zeros(more, np.int64)])
-            facts.version = np.concatenate([facts.version, np.full(more, -1, np.int64)])
-        stale = index[facts.version[index] != written[index]].tolist()
-        for place in stale:
-            row = _encoded(graph.at(place))
-            facts.rows[place] = row
-            facts.lengths[place] = len(row)
-        facts.version[stale] = written[stale]
-        return facts
+        facts.refresh(graph, answer.layout.numbering)
+        index = answer.layout.numbering.index[answer.positions]
+        if answer.paths:
+            rows = [facts.rows[place] for place in index.tolist()]
+            return rest + b"".join(chain.from_iterable(_with_paths(answer, rows)))
+        beginnings = self._row_beginnings(facts.lengths[index], answer)
+        joined = pc.binary_join_element_wise(beginnings, facts.side_by_side.take(pa.array(index)), b"")
+        return b"".join((rest, joined.buffers()[2]))
 
-    def _row_beginnings(self, lengths: Ints, answer: Impact) -> list[bytes]:
+    def _row_beginnings(self, lengths: Ints, answer: Impact) -> pa.BinaryArray:
         """Key, length, wave and distance of each row."""
         waves, distances = answer.waves.astype(np.int64), answer.distances.astype(np.int64)
         distances_end, lengths_end = int(distances.max()) + 1, int(lengths.max()) + 1
@@ -92,14 +100,13 @@ class ImpactRows:
         known = self._beginnings
         if len(known) > BEGINNINGS_KEPT_MAX:
             known.clear()
-        beginnings = np.empty(len(distinct), np.object_)
-        for number, key in enumerate(zip(of_length.tolist(), of_wave.tolist(), of_distance.tolist(), strict=True)):
+        beginnings: list[bytes] = []
+        for key in zip(of_length.tolist(), of_wave.tolist(), of_distance.tolist(), strict=True):
             beginning = known.get(key)
             if beginning is None:
                 beginning = known[key] = _beginning(*key)
-            beginnings[number] = beginning
-        found: list[bytes] = beginnings[place].tolist()
-        return found
+            beginnings.append(beginning)
+        return pa.array(beginnings, pa.binary()).take(pa.array(place))
 
 
 def _distinct(codes: Ints, codes_end: int) -> tuple[Ints, npt.NDArray[np.intp]]:
