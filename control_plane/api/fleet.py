@@ -54,6 +54,8 @@ class FleetServicer(fleet_pb2_grpc.FleetServiceServicer):
                 if error.reason is not Reason.ETAG_MISMATCH or request.plan_etag or not left:
                     raise
             else:
+                if outcome.repeated:  # what it changed is to be told, not what it would change now
+                    plan = plan_fleet(await self._plane.before(outcome), reading.command, self._plane.now())
                 return plan, outcome.revision
         raise AssertionError("the last try is not checked against a plan")
 

@@ -24,12 +24,13 @@ ANONYMOUS = "anonymous"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a change came to. `dry`: it was only checked."""
+    """What a change came to. `dry`: it was only checked. `repeated`: it happened when this request came first."""
 
     state: State
     result: Result
     revision: int
     dry: bool = False
+    repeated: bool = False
 
 
 class Plane:
@@ -60,7 +61,12 @@ class Plane:
                 digest=digest,
             )
         )
-        return Outcome(state=self._node.state, result=answer.result, revision=answer.revision)
+        return Outcome(state=self._node.state, result=answer.result, revision=answer.revision, repeated=answer.repeated)
+
+    async def before(self, outcome: Outcome) -> State:
+        """The state that a repeated request met when it came first: what it changed can only be told from there."""
+        await self._node.durable(outcome.revision)
+        return await self._node.history.state_before(outcome.revision)
 
     async def read(self, options: common_pb2.ReadOptions) -> State:
         """The state, at least as fresh as asked for, or that of a moment of the past. It is shared: nobody changes it.

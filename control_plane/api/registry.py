@@ -1,6 +1,6 @@
 """RegistryService: models. Versions and aliases are in `versions`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import cast
 
@@ -22,10 +22,11 @@ from control_plane.app.model_filters import View
 from control_plane.app.model_finder import ModelFinder
 from control_plane.app.model_order import Facts
 from control_plane.core.commands import RegisterModel, SetLifecycle, UpdateModel
-from control_plane.core.decide.policies import facts_changes
+from control_plane.core.decide.policies import ValueChange, facts_changes
 from control_plane.core.errors import Invalid, Reason
 from control_plane.core.ids import ModelId
-from control_plane.core.policies import built_in, normal, resolve
+from control_plane.core.policies import Overrides, built_in, normal, resolve
+from control_plane.core.registry.types import ModelFacts
 from control_plane.core.relations import consumers_of
 from control_plane.core.staleness.verdict import Evaluation
 from control_plane.core.state import ModelRecord, State
@@ -60,27 +61,22 @@ class RegistryServicer(VersionMethods, registry_pb2_grpc.RegistryServiceServicer
         state = await self._plane.read(registry_pb2.GetModelRequest().read)
         record = state.model(model_id)
         facts, own = record.facts, record.own_policies
-        wanted = merged_model(facts, own, request.model, request.update_mask)
-        _check(wanted)
-        command = UpdateModel(
-            model_id=model_id,
-            facts=facts_from(wanted),
-            policies=overrides_from(wanted.policies, "model.policies"),
-            # The mask was merged into what stands now: nothing may come between.
-            etag=request.model.etag or record.etag,
-        )
+        command = _update_command(record, request)
         # The command holds what the mask was merged into; that the request is the same, only the request can say.
         outcome = await self._plane.submit(command, request.mutation, digest=digest_of(request))
-        scope = f"model:{model_id}"
-        told = facts_changes(
-            state, facts, command.facts or facts, {scope: own}, {scope: normal(command.policies or {})}
-        )
+        if outcome.repeated:
+            state = await self._plane.before(outcome)
+            record = state.model(model_id)
+            facts, own = record.facts, record.own_policies
+            command = _update_command(record, request)
         if outcome.dry:
             shown = _dry(state, record, command)
         else:
             shown = self._models.of(outcome.state, outcome.state.model(model_id))
         return registry_pb2.UpdateModelResponse(
-            model=shown, revision=outcome.revision, policy_changes=map(policy_change, told)
+            model=shown,
+            revision=outcome.revision,
+            policy_changes=map(policy_change, _told(state, facts, own, command)),
         )
 
     async def GetModel(  # noqa: N802
@@ -143,6 +139,26 @@ class RegistryServicer(VersionMethods, registry_pb2_grpc.RegistryServiceServicer
 def register_command(message: registry_pb2.Model) -> RegisterModel:
     """The command that registers a model."""
     return RegisterModel(facts=facts_from(message), policies=overrides_from(message.policies, "model.policies"))
+
+
+def _update_command(record: ModelRecord, request: registry_pb2.UpdateModelRequest) -> UpdateModel:
+    """The command that leads from a model as it stands to what the request wants of it."""
+    wanted = merged_model(record.facts, record.own_policies, request.model, request.update_mask)
+    _check(wanted)
+    return UpdateModel(
+        model_id=record.facts.model_id,
+        facts=facts_from(wanted),
+        policies=overrides_from(wanted.policies, "model.policies"),
+        # The mask was merged into what stands now: nothing may come between.
+        etag=request.model.etag or record.etag,
+    )
+
+
+def _told(state: State, facts: ModelFacts, own: Overrides, command: UpdateModel) -> Iterator[ValueChange]:
+    """What a command changes in the policies in force of its model, whose facts and own words were these before."""
+    scope = f"model:{command.model_id}"
+    said_after = {scope: normal(command.policies or {})}
+    return facts_changes(state, facts, command.facts or facts, {scope: own}, said_after)
 
 
 def _dry(state: State, record: ModelRecord, command: UpdateModel) -> registry_pb2.Model:

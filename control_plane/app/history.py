@@ -74,6 +74,18 @@ class History(Generic[S, CommandT]):
         # Whoever gives up must not take it away from the others.
         return await asyncio.shield(task)
 
+    async def state_before(self, revision: int) -> S:
+        """The state right before the request whose last event this is. Such a request has an id, and all its events
+        carry it. Errors as of `state_at`."""
+        (last,) = await self._log.read(revision - 1, 1)
+        seq, others = revision, list[int]()
+        while seq and not others:
+            start = max(0, seq - limits.PAGE_RECORDS)
+            records = await self._log.read(start, seq - start)
+            others = [record.seq for record in records if record.request_id != last.request_id]
+            seq = others[-1] if others else start
+        return await self.state_at(seq) if seq else self._machine.initial()
+
     async def revision_at(self, at: datetime) -> int:
         """The last revision whose event is not after this instant; 0 if there is none."""
         return await self._log.seq_at(at)

@@ -212,6 +212,18 @@ async def test_a_repeated_update_gets_its_first_answer(api: Api) -> None:
     other.CopyFrom(request)
     other.model.description = "another"
     assert (await refused(api.registry.UpdateModel(other))).reason == "REQUEST_ID_REUSED"
+    moved = registry_pb2.UpdateModelRequest(
+        mutation=by(request_id="u2"),
+        model=registry_pb2.Model(
+            model_id="delay",
+            tier=common_pb2.TIER_1,
+            policies=policies_pb2.Policies(rollout=policies_pb2.RolloutPolicy(require_load_check=True)),
+        ),
+        update_mask=FieldMask(paths=["tier", "policies"]),
+    )
+    first = await api.registry.UpdateModel(moved)
+    assert first.policy_changes
+    assert await api.registry.UpdateModel(moved) == first
 
 
 async def test_an_update_that_changes_nothing_leaves_the_log_alone(api: Api) -> None:

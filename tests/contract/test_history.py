@@ -37,6 +37,16 @@ async def test_a_past_state_is_the_fold_up_to_there(world: World, snapshot_at: t
             assert await node.history.state_at(revision) == await folded(world, revision)
 
 
+async def test_the_state_before_a_request_is_that_before_its_first_event(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "PAGE_RECORDS", 3)
+    async with leading(world) as node:
+        for number, (before, last) in enumerate([(0, 2), (2, 9), (9, 10), (10, 16)]):
+            await node.submit(add(request_id=f"r{number}", parts=last - before))
+            assert await node.history.state_before(last) == await folded(world, before)
+
+
 async def test_the_revision_of_a_time_is_the_last_event_by_then(world: World) -> None:
     async with leading(world) as node:
         await filled(node, events=6, snapshot_at=(3,))

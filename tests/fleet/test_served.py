@@ -134,7 +134,7 @@ def test_a_repeated_request_is_answered_and_applied_once(runway: Runway) -> None
     first = runway.fleet.apply(small(), why=why)
     assert len(first.changes) == 8
     runway.fleet.apply(small("nodes: [{node_id: feature:temp, title: warmth}]"))
-    assert runway.fleet.apply(small(), why=why).revision == first.revision
+    assert runway.fleet.apply(small(), why=why) == first
     assert {node.node_id: node.title for node in runway.fleet.export().nodes}["feature:temp"] == "warmth"
 
 
