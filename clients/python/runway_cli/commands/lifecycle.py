@@ -70,17 +70,21 @@ def retire(session: Session, model: str, force: bool, reason: str, dry_run: bool
 @click.command()
 @click.argument("model")
 @click.argument("version")
-@click.option("--passed/--failed", required=True, default=None, help="Did it load?")
+@click.option("--passed/--failed", default=None, help="Did it load?")
 @click.option("--environment", default="", metavar="TEXT", help="Where: an image, a runtime, a host class.")
 @click.option("--detail", default="", metavar="TEXT", help="The error, or how long it took.")
 @json_option
 @click.pass_obj
-def report_load_check(session: Session, model: str, version: str, passed: bool, environment: str, detail: str) -> None:
+def report_load_check(
+    session: Session, model: str, version: str, passed: bool | None, environment: str, detail: str
+) -> None:
     """Say whether VERSION (`v3`) of MODEL could be loaded.
 
     With `rollout.require_load_check` in its policies, no alias may point at a version before somebody has shown that it
     loads.
     """
+    if passed is None:
+        raise click.UsageError("did it load? Say --passed or --failed")
     runway = session.runway
     model_id = bare_model(model)
     with model_suggestions(runway, model_id):
