@@ -124,3 +124,9 @@ def test_an_export_does_not_leave_old_files_behind(tmp_path: Path) -> None:
 def test_json_is_yaml() -> None:
     text = json.dumps({"nodes": [{"node_id": "feature:a", "description": "a: b # c"}]})
     assert read_texts({"a.yaml": text}).manifest.nodes[0].description == "a: b # c"
+
+
+def test_what_the_control_plane_sets_is_no_remedy() -> None:
+    (problem,) = read_texts({"a.yaml": MODEL + "zzz: 1}]"}).problems
+    assert "there are model_id, owner, " in problem.message
+    assert "etag" not in problem.message

@@ -102,6 +102,11 @@ def test_what_the_control_plane_refuses_is_told_with_its_place(shell: Shell, tmp
     assert "models/air_time.yaml:4:12: owner: air_time: 'network' is neither an e-mail nor team:name" in ran.err
     assert "there is no node feature:tmp; declare it first" in ran.err
     assert "2 things are wrong" in ran.err
+    model.write_text(model.read_text().replace("task_type: regression", "task_type: regresion"))
+    ran = shell("apply", str(files))
+    assert "did you mean regression?" in ran.err
+    assert "there is no node feature:tmp; declare it first" in ran.err
+    assert "2 things are wrong" in ran.err
     assert "no models yet" in shell("models", "list").out
 
 
@@ -189,6 +194,8 @@ def test_the_life_of_a_model_from_the_command_line(shell: Shell, runway: Runway)
             model_id="route", artifact_uri="s3://route/1", artifact_sha256="a" * 64, trained_until=Timestamp(seconds=1)
         )
     )
+    unsaid = shell("models", "load-check", "route", "v1")
+    assert (unsaid.code, "Say --passed or --failed" in unsaid.err) == (2, True)
     assert "does not load" in shell("models", "load-check", "route", "v1", "--failed", "--detail", "no torch").out
     assert "no torch" in shell("models", "show", "route").out
     assert "points at v1" in shell("aliases", "move", "route", "blue", "v1").out

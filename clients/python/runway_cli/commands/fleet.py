@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import click
-from runway_client import RunwayRpcError, Why, messages
+from runway_client import Runway, RunwayRpcError, Why, messages
 from runway_client.fleet_files import FleetFiles, StrayFiles, read_fleet, write_fleet
 from runway_client.fleet_files.writing import SCHEMA_FILE
 
@@ -39,7 +39,7 @@ def apply_files(
     runway, page = session.runway, session.page
     found = read_fleet(directory)
     if found.problems:
-        _complain([str(problem) for problem in found.problems], directory)
+        _complain([*map(str, found.problems), *_also_wrong(runway, found)], directory)
     plan = runway.fleet.plan(found.manifest, prune=prune)
     if plan.problems:
         _complain([_placed(found, problem) for problem in plan.problems], directory)
@@ -75,6 +75,26 @@ def _placed(found: FleetFiles, problem: messages.ManifestProblem) -> str:
     place = found.place_of(problem.field)
     field = problem.field.removeprefix("manifest.").partition(".")[2]
     return f"{place or problem.field}: {field + ': ' if field and place else ''}{problem.message}"
+
+
+def _also_wrong(runway: Runway, found: FleetFiles) -> list[str]:
+    """What is wrong with the edges of files that have other faults: nodes that do not exist, cycles.
+
+    Only what no fault of theirs can have brought about. It is not asked when a file, an entry or an id could not be
+    read, since what is missing may stand there; nor said when nobody answers, since files can be checked without.
+    """
+    for problem in found.problems:
+        if problem.field.endswith("_id") or ("." not in problem.field and problem.rule != "unique"):
+            return []
+    try:
+        plan = runway.fleet.plan(found.manifest)
+    except RunwayRpcError:
+        return []
+    return [
+        _placed(found, problem)
+        for problem in plan.problems
+        if problem.field.startswith("dependencies[") and problem.rule in ("exists", "acyclic")
+    ]
 
 
 def _complain(problems: list[str], directory: str) -> None:

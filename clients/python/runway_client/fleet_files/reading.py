@@ -201,8 +201,11 @@ class _Reader:
         if not dependency.type:
             dependency.type = usual_type(dependency.upstream_id, dependency.downstream_id)
 
-    def _pairs(self, value: Value, path: str, known: list[str]) -> Iterator[tuple[str, Value]]:
-        """Names and values of a mapping, without those that are unknown or there twice."""
+    def _pairs(
+        self, value: Value, path: str, known: list[str], server: frozenset[str] = frozenset()
+    ) -> Iterator[tuple[str, Value]]:
+        """Names and values of a mapping, without those that are unknown or there twice. Those in `server` are known,
+        but no remedy."""
         if not isinstance(value, Mapping):
             what = "a list" if isinstance(value, Sequence) else repr(value.text[:40])
             example = f"{known[0]}: ..." if known else "name: value"
@@ -213,7 +216,7 @@ class _Reader:
             where = f"{path}.{name.text}" if path else name.text
             if name.text in seen:
                 self._wrong(name, where, "unique", f"{name.text} is at line {seen[name.text].line} already: keep one")
-            elif known and name.text not in known:
+            elif known and name.text not in known and name.text not in server:
                 self._unknown(name, where, known)
             else:
                 seen[name.text] = name.place
@@ -230,7 +233,7 @@ class _Reader:
         server = SERVER_FIELDS.get(descriptor.full_name, frozenset())
         said: set[str] = set()
         depends_on: Value | None = None
-        for name, inside in self._pairs(value, path, [*names_of(descriptor), *sorted(server)]):
+        for name, inside in self._pairs(value, path, names_of(descriptor), server):
             where = f"{path}.{name}"
             if name in server:
                 self._wrong(inside, where, "server", f"{name} is set by the control plane: leave it out")
