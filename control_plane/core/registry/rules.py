@@ -191,7 +191,8 @@ def check_alias_move(alias: str, current: int, version: int, versions: int, expe
     """May `alias` move from `current` (0 if nowhere) to `version`, of `versions` registered?"""
     check_own_alias(alias)
     if not 1 <= version <= versions:
-        raise Refused(Reason.VERSION_NOT_FOUND, f"version {version} does not exist; versions are 1 to {versions}")
+        have = f"versions are 1 to {versions}" if versions else "the model has no version yet"
+        raise Refused(Reason.VERSION_NOT_FOUND, f"version {version} does not exist: {have}")
     if expected is not None and expected != current:
         raise Refused(
             Reason.ETAG_MISMATCH,
