@@ -211,6 +211,9 @@ def test_nodes_are_renamed_and_removed(runway: Runner) -> None:
     assert runway("nodes rename temp temperature").out == "feature:temp is feature:temperature now, with 2 edges.\n"
     dry = runway("nodes rename temp feature:x --dry-run").out
     assert dry == "feature:temp would become feature:x with 2 edges; nothing was changed.\n"
+    merged = runway("nodes rename temp dataset:weather").out
+    assert merged == "feature:temp and dataset:weather are one now: dataset:weather; 2 edges moved.\n"
+    assert runway("nodes rename temp dataset:weather --dry-run").out.startswith("feature:temp would become one with")
     assert runway("nodes remove temp weather --reason gone").out == "2 nodes removed.\n"
 
 

@@ -60,7 +60,7 @@ def model_suggestions(runway: "Runway", model_id: str) -> AbstractContextManager
     )
 
 
-def _exists(runway: "Runway", node_id: str) -> bool:
+def node_exists(runway: "Runway", node_id: str) -> bool:
     """Asked about one node, so that a large graph need not be read whole."""
     try:
         runway.graph.get_impact(node_id, messages.ImpactFilter(depth_max=1))
@@ -73,7 +73,7 @@ def find_node(runway: "Runway", name: str) -> str:
     """The id of a node from what people type: `dataset:weather`, or `weather` if only one node is called so."""
     if ":" in name:
         return name
-    there = [node_id for kind in NODE_KINDS if _exists(runway, node_id := f"{kind}:{name}")]
+    there = [node_id for kind in NODE_KINDS if node_exists(runway, node_id := f"{kind}:{name}")]
     if len(there) == 1:
         return there[0]
     if there:

@@ -11,7 +11,7 @@ from runway_cli.commands.graph import WithPaths, filter_options, show_trust, sho
 from runway_cli.impact_text import bare, cost_sentence, kinds_sentence, owners_sentence, some
 from runway_cli.page import Column
 from runway_cli.session import Session, change_options, json_option
-from runway_cli.suggestions import find_node, node_suggestions
+from runway_cli.suggestions import find_node, node_exists, node_suggestions
 from runway_cli.words import count
 
 
@@ -199,11 +199,17 @@ def rename_node(session: Session, node: str, new_id: str, reason: str, dry_run: 
     node_id = find_node(runway, node)
     if ":" not in new_id:
         new_id = f"{node_id.partition(':')[0]}:{new_id}"
+    merges = new_id != node_id and not session.as_json and node_exists(runway, new_id)
     with node_suggestions(runway, node_id):
         answer = runway.graph.rename_node(node_id, new_id, why=Why(reason=reason, validate_only=dry_run))
     if session.as_json:
         session.emit(answer)
         return
     edges = count(answer.dependencies, "edge")
-    done = f"would become {new_id} with {edges}; nothing was changed" if dry_run else f"is {new_id} now, with {edges}"
+    one = "one with " if merges else ""
+    done = (
+        f"would become {one}{new_id} with {edges}; nothing was changed" if dry_run else f"is {new_id} now, with {edges}"
+    )
+    if merges and not dry_run:
+        done = f"and {new_id} are one now: {new_id}; {edges} moved"
     session.page.prose(f"{node_id} {done}.")
