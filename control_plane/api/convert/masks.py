@@ -54,12 +54,12 @@ def set_paths(changes: registry_pb2.Model) -> list[str]:
 def _fault(path: str) -> str:
     """Why a path cannot be masked; empty if it can."""
     if path.partition(".")[0] in SERVER_FIELDS:
-        return f"{path} is set by the server and cannot be changed"
+        return f"{path} is set by the server and cannot be changed: leave it out"
     within: Descriptor | None = registry_pb2.Model.DESCRIPTOR
     for name in path.split("."):
         field = within.fields_by_name.get(name) if within is not None else None
         if field is None:
-            return f"Model has no field {path[:100]!r}"
+            return f"Model has no field {path[:100]!r}: write a name of the contract, as `owner` or `policies.rollout`"
         within = field.message_type if not _repeated(field) else None
     return ""
 

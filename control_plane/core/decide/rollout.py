@@ -216,7 +216,7 @@ def roll_back(state: State, command: RollBack, now: datetime) -> Decision:
     if not current or not previous:
         raise Refused(
             Reason.NO_PREVIOUS_VERSION,
-            f"{command.model_id} has no previous version to go back to",
+            f"{command.model_id} has no previous version to go back to: promote one instead",
             model_id=command.model_id,
         )
     if record.versions[previous - 1].loads is False:

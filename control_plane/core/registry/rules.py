@@ -70,7 +70,8 @@ def facts_violations(facts: ModelFacts) -> list[Violation]:
         found.append(Violation(field="model.tier", rule="tier", message=f"{facts.tier} is not one of 1, 2, 3, 4"))
     twice = repeated(facts.consumers)
     if twice:
-        found.append(Violation(field="model.consumers", rule="unique", message=f"named twice: {', '.join(twice)}"))
+        message = f"named twice: {', '.join(twice)}; name each once"
+        found.append(Violation(field="model.consumers", rule="unique", message=message))
     return [*found, *_tag_violations(facts), *_training_violations(facts)]
 
 
@@ -99,7 +100,7 @@ def _training_violations(facts: ModelFacts) -> list[Violation]:
             found.append(Violation(field=f"model.tainted_windows[{number}].until", rule="window", message=message))
     twice = repeated(one.name for one in facts.expected_inputs)
     if twice:
-        message = f"named twice: {', '.join(twice)}"
+        message = f"named twice: {', '.join(twice)}; name each once"
         found.append(Violation(field="model.expected_inputs", rule="unique", message=message))
     if not (math.isfinite(facts.retrain_gpu_hours) and facts.retrain_gpu_hours >= 0):
         message = f"{facts.retrain_gpu_hours} is not a finite number of at least 0"
@@ -130,7 +131,7 @@ def version_violations(facts: VersionFacts) -> list[Violation]:
             Violation(
                 field="version.trained_from",
                 rule="window",
-                message="the training window ends before it starts",
+                message="the training window ends before it starts: trained_from must be earlier than trained_until",
             )
         )
     twice = repeated((metric.name, metric.slice) for metric in facts.metrics)
@@ -141,7 +142,7 @@ def version_violations(facts: VersionFacts) -> list[Violation]:
     for name, fields in (("inputs", facts.signature.inputs), ("outputs", facts.signature.outputs)):
         again = repeated(one.name for one in fields)
         if again:
-            message = f"named twice: {', '.join(again)}"
+            message = f"named twice: {', '.join(again)}; name each once"
             found.append(Violation(field=f"version.signature.{name}", rule="unique", message=message))
     for number, data in enumerate(facts.training_data):
         if data.node_id and not DATASET.fullmatch(data.node_id):
@@ -164,7 +165,10 @@ def signature_violations(signature: Signature, expected: Sequence[Field]) -> lis
             )
             found.append(Violation(field="version.signature.inputs", rule="expected_input", message=message))
         elif have is not None and len({have.value_type, want.value_type} - {ValueType.UNKNOWN}) > 1:
-            message = f"{want.name} is a {have.value_type.value}; the model expects a {want.value_type.value}"
+            message = (
+                f"{want.name} is a {have.value_type.value}; the model expects a {want.value_type.value}: train with "
+                "that, or change the model's expected_inputs"
+            )
             found.append(Violation(field="version.signature.inputs", rule="expected_type", message=message))
     return found
 
