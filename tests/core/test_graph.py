@@ -386,3 +386,10 @@ def test_a_preview_of_what_would_be_refused() -> None:
     assert not consumed.affected.complete
     with pytest.raises(NotFound, match="there is no node feature:a, feature:b"):
         preview(graph, Change(retire=[NodeId("feature:b"), NodeId("feature:a")]), ImpactFilter())
+
+
+def test_what_a_preview_takes_away_and_adds_again_has_not_changed() -> None:
+    graph = flights()
+    same = next(iter(graph.dependencies()))
+    found = preview(graph, Change(add=[same], remove=[same]), ImpactFilter())
+    assert (len(found.affected), found.directly_hit, found.orphaned, found.refusals) == (0, (), (), ())

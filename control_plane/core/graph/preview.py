@@ -64,6 +64,9 @@ def preview(graph: DependencyGraph, change: Change, wanted: ImpactFilter) -> Pre
     sound = {d.key: d for place, d in enumerate(change.add) if place not in unsound}
     added = [d for key, d in sorted(sound.items()) if key not in {e.key for e in after.between(*key[:2])}]
     after.add_dependencies(added)
+    # What is taken away and added again by the same change has not changed.
+    again = {d.key for d in gone} & {d.key for d in added}
+    gone, added = ([d for d in some if d.key not in again] for some in (gone, added))
     retired = frozenset(change.retire)
     touched = sorted({d.downstream for d in (*gone, *added)} - retired)
     return Preview(
