@@ -7,7 +7,7 @@ from typing import Any
 
 from runway.v1 import fleet_pb2, graph_pb2, policies_pb2, registry_pb2
 
-from control_plane.api.convert.graph import TYPES_FROM, dependency, node, usual_type
+from control_plane.api.convert.graph import dependency, node, type_of
 from control_plane.api.convert.policies import overrides_from, policies_message, policy_change
 from control_plane.api.convert.registry import facts_from, facts_message
 from control_plane.core.commands import ApplyFleet
@@ -161,7 +161,7 @@ def _dependency_from(message: graph_pb2.Dependency) -> Dependency:
     return Dependency(
         upstream=upstream,
         downstream=downstream,
-        edge_type=TYPES_FROM.get(message.type) or usual_type(upstream, downstream),
+        edge_type=type_of(message.type, upstream, downstream),
         pinned=message.pinned,
         note=message.note,
     )

@@ -1,6 +1,6 @@
 """Nodes, edges, impact."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 from runway.v1 import graph_pb2
@@ -12,9 +12,9 @@ from control_plane.core.graph.facts import Dependency, DependencyType, Node, Nod
 from control_plane.core.graph.impact import ImpactFilter, PathsWanted
 from control_plane.core.graph.paths import PATHS_MAX
 from control_plane.core.graph.preview import Change
+from control_plane.core.graph.rules import usual_type
 from control_plane.core.graph.summary import Summary
-from control_plane.core.ids import NodeId as CoreNodeId
-from control_plane.core.ids import parse_node_id
+from control_plane.core.ids import NodeId, parse_node_id
 
 KINDS = {
     NodeKind.DATASET: graph_pb2.NODE_KIND_DATASET,
@@ -31,13 +31,6 @@ TYPES = {
     DependencyType.DERIVED_FROM: graph_pb2.DEPENDENCY_TYPE_DERIVED_FROM,
 }
 TYPES_FROM = {number: kind for kind, number in TYPES.items()}
-
-USUAL_TYPES: Mapping[tuple[str, str], DependencyType] = {
-    ("dataset", "model"): DependencyType.TRAINED_ON,
-    ("feature", "model"): DependencyType.READS_FEATURE,
-    ("feature", "consumer"): DependencyType.READS_FEATURE,
-}
-"""What an edge of no stated type is taken for; model outputs and derived data below."""
 
 
 def node_from(message: graph_pb2.Node, index: int) -> Node:
@@ -70,22 +63,18 @@ def dependency_from(message: graph_pb2.Dependency, index: int, field: str = "dep
     """An edge to declare; a type that is not stated follows from the kinds it joins."""
     upstream = parse_node_id(message.upstream_id, f"{field}[{index}].upstream_id")
     downstream = parse_node_id(message.downstream_id, f"{field}[{index}].downstream_id")
-    edge_type = TYPES_FROM.get(message.type)
     return Dependency(
         upstream=upstream,
         downstream=downstream,
-        edge_type=edge_type or usual_type(upstream, downstream),
+        edge_type=type_of(message.type, upstream, downstream),
         pinned=message.pinned,
         note=message.note,
     )
 
 
-def usual_type(upstream: CoreNodeId, downstream: CoreNodeId) -> DependencyType:
-    """What an edge of no stated type is taken for."""
-    kinds = (upstream.partition(":")[0], downstream.partition(":")[0])
-    if kinds[0] == "model":
-        return DependencyType.CONSUMES_OUTPUT
-    return USUAL_TYPES.get(kinds, DependencyType.DERIVED_FROM)
+def type_of(stated: "graph_pb2.DependencyType.ValueType", upstream: NodeId, downstream: NodeId) -> DependencyType:
+    """The type of an edge: the stated one, else the usual one; of kinds that nothing joins any, the rules refuse it."""
+    return TYPES_FROM.get(stated) or usual_type(upstream, downstream) or DependencyType.DERIVED_FROM
 
 
 def dependency(found: Dependency) -> graph_pb2.Dependency:
