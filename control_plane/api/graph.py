@@ -101,7 +101,7 @@ class GraphServicer(graph_pb2_grpc.GraphServiceServicer):
     ) -> graph_pb2.GetImpactResponse:
         """Everything downstream."""
         state = await self._plane.read(request.read)
-        answer = impact(state.graph, _asked(request.node_id), filter_from(request.filter))
+        answer = impact(state.graph, _asked(state, request.node_id), filter_from(request.filter))
         return self._answer(graph_pb2.GetImpactResponse, state, answer, self._moment(state, request.read))
 
     async def GetUpstream(  # noqa: N802
@@ -109,7 +109,7 @@ class GraphServicer(graph_pb2_grpc.GraphServiceServicer):
     ) -> graph_pb2.GetUpstreamResponse:
         """Everything upstream."""
         state = await self._plane.read(request.read)
-        answer = upstream(state.graph, _asked(request.node_id), filter_from(request.filter))
+        answer = upstream(state.graph, _asked(state, request.node_id), filter_from(request.filter))
         return self._answer(graph_pb2.GetUpstreamResponse, state, answer, self._moment(state, request.read))
 
     async def ListPaths(  # noqa: N802
@@ -117,8 +117,8 @@ class GraphServicer(graph_pb2_grpc.GraphServiceServicer):
     ) -> graph_pb2.ListPathsResponse:
         """Paths between two nodes."""
         state = await self._plane.read(request.read)
-        source = _asked(request.from_node_id, "from_node_id")
-        target = _asked(request.to_node_id, "to_node_id")
+        source = _asked(state, request.from_node_id, "from_node_id")
+        target = _asked(state, request.to_node_id, "to_node_id")
         found = all_paths(state.graph, source, target, paths_max=request.paths_max or PATHS_MAX)
         return graph_pb2.ListPathsResponse(
             paths=[graph_pb2.Path(node_ids=path) for path in found.paths],
@@ -133,7 +133,7 @@ class GraphServicer(graph_pb2_grpc.GraphServiceServicer):
     ) -> graph_pb2.GetCommonCausesResponse:
         """What several nodes have upstream in common."""
         state = await self._plane.read(request.read)
-        asked = [_asked(text, f"node_ids[{place}]") for place, text in enumerate(request.node_ids)]
+        asked = [_asked(state, text, f"node_ids[{place}]") for place, text in enumerate(request.node_ids)]
         found = common_causes(state.graph, asked, kinds_from(request.kinds))
         return graph_pb2.GetCommonCausesResponse(
             causes=[common_cause(one, state.graph.node(one.node_id)) for one in found], revision=state.revision
@@ -212,6 +212,8 @@ class GraphServicer(graph_pb2_grpc.GraphServiceServicer):
         return self._plane.moment(state, options)
 
 
-def _asked(text: str, field: str = "node_id") -> NodeId:
-    """A node id; a bare name is taken for a model, because that is what people type."""
-    return parse_node_id(text if ":" in text else f"model:{text}", field)
+def _asked(state: State, text: str, field: str = "node_id") -> NodeId:
+    """A node id; a bare name is taken for a model, because that is what people type. An id that a node had before it
+    was renamed still stands for it."""
+    node_id = parse_node_id(text if ":" in text else f"model:{text}", field)
+    return node_id if state.graph.has_node(node_id) else state.lineage.at(node_id)

@@ -82,7 +82,8 @@ class Invalid(RunwayError):
     """The input is wrong; sending it again will fail again. Carries *all* violations found."""
 
     def __init__(self, reason: Reason, *violations: Violation, **details: str) -> None:
-        super().__init__(reason, "; ".join(f"{v.field}: {v.message}" for v in violations), dict(details))
+        told = (f"{v.field}: {v.message}" if v.field else v.message for v in violations)
+        super().__init__(reason, "; ".join(told), dict(details))
         self.violations = violations
 
 

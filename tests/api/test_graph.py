@@ -316,6 +316,9 @@ async def test_nodes_are_removed_and_renamed(fleet: Api) -> None:
     assert done.node == dry.node
     reply = await fleet.graph.GetImpact(graph_pb2.GetImpactRequest(node_id="dataset:weather"))
     assert [row.node_id for row in reply.reached][:2] == ["feature:wind_speed", "model:delay"]
+    by_old_id = await fleet.graph.GetImpact(graph_pb2.GetImpactRequest(node_id="feature:wind"))
+    by_new_id = await fleet.graph.GetImpact(graph_pb2.GetImpactRequest(node_id="feature:wind_speed"))
+    assert by_old_id == by_new_id
 
 
 @pytest.mark.parametrize(
