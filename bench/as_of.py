@@ -60,7 +60,7 @@ IDS = ("as_of_ms",)
 
 EVENTS = int(os.environ.get("AS_OF_EVENTS", "200000"))
 ASKED = 60
-BATCH = 2_000
+BATCH = 1_000
 START = datetime(2013, 1, 1, tzinfo=UTC)
 STEP = timedelta(seconds=30)
 """Between two batches of commands."""

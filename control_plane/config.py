@@ -48,7 +48,7 @@ class Config:
     """Serve gRPC reflection."""
     message_bytes_max: int = 32 * 1024 * 1024
     """Largest message taken; a bigger batch must be split."""
-    snapshot_every: int = 2_500
+    snapshot_every: int = 1_000
     """Events between snapshots."""
     drain_s: float = 10.0
     """How long a stopping server waits for calls to end."""

@@ -4,6 +4,8 @@ One place per node, at its index in the graph. Names of owners and teams are kep
 name. A place that a removed node leaves is taken by a later one.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -66,6 +68,15 @@ class Columns:
         self.owner[index] = self.owners.code(node.owner)
         self.team[index] = self.teams.code(node.team)
         self.written[index] = version
+
+    def fill(self, nodes: Sequence[Node]) -> None:
+        """Write the facts of all nodes of a new graph, the first at index 0."""
+        self._grow(len(nodes))
+        size = len(nodes)
+        self.kind[:size] = [KIND_CODES[node_kind(node.node_id)] for node in nodes]
+        self.tier[:size] = [node.tier or 0 for node in nodes]
+        self.owner[:size] = [self.owners.code(node.owner) for node in nodes]
+        self.team[:size] = [self.teams.code(node.team) for node in nodes]
 
     def forget(self, index: int) -> None:
         """The node is gone; the next one at its place starts without a cost."""

@@ -341,7 +341,7 @@ class DependencyGraph:
             downstream = [index[edge.downstream] for edge in edges]
         except KeyError as unknown:
             raise _damaged("dependencies", f"{unknown.args[0]} is not among the nodes") from None
-        types = np.fromiter((TYPE_NUMBERS[edge.edge_type] for edge in edges), np.int64, len(edges))
+        types = np.array([TYPE_NUMBERS[edge.edge_type] for edge in edges], np.int64)
         keys = np.sort(
             (np.array(upstream, np.int64) * len(ids) + np.array(downstream, np.int64)) * len(TYPE_NUMBERS) + types
         )
@@ -350,8 +350,7 @@ class DependencyGraph:
         built._graph.add_edges_from(list(zip(upstream, downstream, edges, strict=True)))
         if not rx.is_directed_acyclic_graph(built._graph):
             raise _damaged("dependencies", "they contain a cycle")
-        for place in index.values():
-            built.columns.put(place, built._graph[place], 0)
+        built.columns.fill(snapshot.nodes)
         return built
 
     # -- inside ----------------------------------------------------------------------------------------------
