@@ -30,6 +30,10 @@ class LabelSpec(msgspec.Struct, frozen=True, kw_only=True):
     absence_means_negative: bool = False
     metric: str = ""
     """Primary metric; empty takes the task's own: `auc` for binary, `rmse` for regression."""
+    proxy: str = ""
+    """Label type of a stand-in that arrives sooner (a click for a purchase); empty is none."""
+    proxy_window: timedelta = timedelta(days=1)
+    """Until when an outcome of the proxy counts."""
 
     @property
     def window_us(self) -> int:

@@ -165,6 +165,8 @@ class VersionFacts(msgspec.Struct, frozen=True, kw_only=True):
     code_revision: str = ""
     profile_sha256: str = ""
     """Content address of the reference profile in the fact store; empty if there is none."""
+    embeddings_sha256: str = ""
+    """Likewise of what it makes of the fixed anchors."""
     framework: str = ""
     training_data: tuple[TrainingData, ...] = ()
     signature: Signature = Signature()

@@ -115,6 +115,8 @@ class RetrainingPolicy(msgspec.Struct, frozen=True, kw_only=True):
     attempt_timeout: timedelta = timedelta(hours=6)
     attempts_max: int = 3
     retry_backoff: timedelta = timedelta(minutes=5)
+    off_peak_start_hour: int = 22
+    off_peak_end_hour: int = 6
 
 
 class RetrainingLimits(msgspec.Struct, frozen=True, kw_only=True):

@@ -56,6 +56,8 @@ class FeatureTable:
     importance: Float64s
     psi_usual: Float64s
     categories: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    outside: Int64s | None = None
+    """Current values outside the range of the training data, by feature; None if nobody counted them."""
 
     def __post_init__(self) -> None:
         rows = len(self.names)
@@ -173,9 +175,25 @@ class PredictionCounts:
             raise InvalidSample("prediction", "count", "a count is negative")
 
 
+class PerformanceSource(StrEnum):
+    """What a performance was measured on, strongest first."""
+
+    LABELS = "LABELS"
+    PROXY = "PROXY"
+    DOWNSTREAM = "DOWNSTREAM"
+    ESTIMATE = "ESTIMATE"
+
+
+class MetricRole(StrEnum):
+    """What a metric is for."""
+
+    PRIMARY = "PRIMARY"
+    GUARDRAIL = "GUARDRAIL"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PerformanceEvidence:
-    """The primary metric on the version's holdout, and on matured outcomes of the current window."""
+    """A metric on the version's holdout, and on matured outcomes of the current window."""
 
     metric: str
     higher_is_better: bool
@@ -190,6 +208,72 @@ class PerformanceEvidence:
     proxy: str = ""
     """Name of the stand-in the metric was measured on, if these are not real outcomes. Weaker, and says
     so."""
+    proxy_correlation: float | None = None
+    """Of the proxy with the real metric, day by day, where both are known."""
+    source: PerformanceSource = PerformanceSource.LABELS
+    detail: str = ""
+    """Where a DOWNSTREAM or ESTIMATE comes from, for the explanation: `read off 3 labelled consumers: ...`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConceptCounts:
+    """Outcomes by score bin, on the holdout and in the current window; shapes (B,). Positives are at most the totals."""
+
+    reference_total: Int64s
+    reference_positive: Int64s
+    current_total: Int64s
+    current_positive: Int64s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SliceEvidence:
+    """One part of the data, as `country=US`; its features are compared with the same part of the reference if that was
+    profiled, else with all of it."""
+
+    name: str
+    features: FeatureTable | None = None
+    performance: PerformanceEvidence | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Volume:
+    """Predictions in the current window, and in the windows of the same length before it, newest first."""
+
+    current: int
+    before: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compatibility:
+    """Embeddings of two versions on the same anchors; see `statistics.embeddings`. Floors: two seeds of one training."""
+
+    anchors: int
+    knn_jaccard: float
+    procrustes_cosine: float
+    cka: float
+    knn_jaccard_floor: float
+    procrustes_cosine_floor: float
+    cka_floor: float
+    floor_measured: bool
+    """False: nobody gave a second seed, and the floors are the usual ones."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamEvidence:
+    """An upstream model serves another version than this one was trained with. None: nobody gave embeddings."""
+
+    model_id: str
+    trained_with: int
+    serves: int
+    compatibility: Compatibility | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreAt:
+    """The score of an earlier look at the same version."""
+
+    at: datetime
+    score: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,3 +287,15 @@ class Evidence:
     performance: PerformanceEvidence | None = None
     coverage: float | None = None
     """joined / mature predictions of the window; None if nothing is mature."""
+    guardrails: tuple[PerformanceEvidence, ...] = ()
+    """Metrics that the policy names as guardrails, as far as they are known."""
+    fallbacks: tuple[PerformanceEvidence, ...] = ()
+    """The primary metric from weaker sources, strongest first; the first usable one stands in where outcomes are few."""
+    concept: ConceptCounts | None = None
+    slices: tuple[SliceEvidence, ...] = ()
+    volume: Volume | None = None
+    upstreams: tuple[UpstreamEvidence, ...] = ()
+    labels_per_day: float = 0.0
+    """Outcomes that arrive a day, for how long more of them take."""
+    history: tuple[ScoreAt, ...] = ()
+    """Scores of earlier looks at this version, oldest first, thinned to a few dozen: for the forecast."""

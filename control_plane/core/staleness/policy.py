@@ -34,6 +34,8 @@ class Weights(msgspec.Struct, frozen=True, kw_only=True):
     input_drift: float = 0.25
     prediction_drift: float = 0.20
     performance: float = 0.35
+    concept_drift: float = 0.0
+    """Shown where outcomes exist; weighs nothing unless somebody says so, because a performance drop has it already."""
 
 
 class StalenessPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,6 +79,16 @@ class StalenessPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """With fewer matured outcomes, performance is not known."""
     cadence: timedelta = CADENCES[2]
     """How often the model is evaluated."""
+    guardrails: str = ""
+    """Guardrail metrics with their tolerances, as `brier 0.02, accuracy 0.05`: a sure drop beyond one is a veto."""
+    estimate: bool = True
+    """Without enough outcomes, read the performance off labelled consumers or expect it from the scores alone."""
+    embedding_floor_share: float = 0.80
+    """Embeddings are compatible while their k-NN overlap is at least this share of the noise floor."""
+    verdict_cooldown: timedelta = timedelta(0)
+    """After the verdict changed it does not change again for so long, unless a hard trigger makes it STALE."""
+    evaluate_on_evidence: bool = True
+    """Evaluate when new evidence arrives, not only by the cadence."""
 
 
 def default_policy(tier: int) -> StalenessPolicy:

@@ -20,6 +20,7 @@ from enum import StrEnum
 
 import msgspec
 
+from control_plane.core.staleness.evidence import MetricRole, PerformanceSource
 from control_plane.core.staleness.policy import StalenessPolicy
 
 
@@ -53,7 +54,7 @@ class Signal(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One of the four signals."""
 
     name: str
-    """age, input_drift, prediction_drift, performance."""
+    """age, input_drift, prediction_drift, performance, concept_drift."""
     value: float
     """0 (good) to 1 (bad); 0 and meaningless if missing."""
     raw: float
@@ -66,6 +67,8 @@ class Signal(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     significant: bool
     missing: bool
     explanation: str
+    source: PerformanceSource | None = None
+    """Of performance."""
 
 
 class FeatureDrift(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -78,6 +81,75 @@ class FeatureDrift(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     psi_debiased: float
     p_value: float
     drifted: bool
+    seasonally_expected: bool = False
+    """Inside the range that this calendar period usually shows."""
+    psi_usual: float = 0.0
+    """The upper end of that range; 0 without history."""
+    importance: float = 1.0
+
+
+class MetricReading(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A metric against the version's own baseline. Positive drops are worse, whichever way the metric points."""
+
+    name: str
+    role: MetricRole
+    slice: str = ""
+    source: PerformanceSource = PerformanceSource.LABELS
+    proxy: str = ""
+    proxy_correlation: float | None = None
+    baseline: float | None = None
+    current: float
+    drop: float = 0.0
+    drop_low: float = 0.0
+    drop_high: float = 0.0
+    """Ends of the two-sided 90 % interval: each a one-sided bound at 95 %."""
+    p_value: float = 1.0
+    sample_size: int
+    tolerance: float
+
+
+class SliceDrift(msgspec.Struct, frozen=True, kw_only=True):
+    """Drift of the inputs in one part of the data."""
+
+    slice: str
+    sample_size: int
+    value: float
+    drifted_share: float
+    top_features: tuple[FeatureDrift, ...] = ()
+
+
+class WouldChange(msgspec.Struct, frozen=True, kw_only=True):
+    """A change that would bring another level, all else as it is. `now` and `needed` are in the unit of the sentence."""
+
+    signal: str
+    to: Level
+    now: float
+    needed: float
+    sentence: str
+
+
+class UpstreamCompatibility(msgspec.Struct, frozen=True, kw_only=True):
+    """How an upstream model's embeddings moved between the version this one was trained with and the one that serves."""
+
+    model_id: str
+    trained_with: int
+    serves: int
+    compatible: bool
+    knn_jaccard: float
+    knn_jaccard_floor: float
+    procrustes_cosine: float
+    cka: float
+    anchors: int
+    explanation: str
+
+
+class Season(msgspec.Struct, frozen=True, kw_only=True):
+    """Is the drift what this time of the year usually brings?"""
+
+    expected: bool
+    features_expected: int
+    features_drifted: int
+    explanation: str
 
 
 class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,6 +182,17 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     """Faults of the data that no retrain can mend."""
     hard_triggers: tuple[str, ...] = ()
     """What made it STALE whatever the score."""
+    would_change: tuple[WouldChange, ...] = ()
+    crosses_at: datetime | None = None
+    """When the score is expected to reach the threshold; None if it does not rise, or has reached it."""
+    forecast: str = ""
+    season: Season | None = None
+    """None: no history of the same calendar period, or nothing drifted."""
+    metrics: tuple[MetricReading, ...] = ()
+    slices: tuple[SliceDrift, ...] = ()
+    upstreams: tuple[UpstreamCompatibility, ...] = ()
+    evidence_sha256: str = ""
+    """Of the stored evidence that this look stands on; empty if it was not kept."""
 
 
 class Streak(msgspec.Struct, frozen=True, kw_only=True):

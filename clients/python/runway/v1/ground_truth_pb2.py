@@ -28,7 +28,7 @@ from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from runway.v1 import common_pb2 as runway_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1crunway/v1/ground_truth.proto\x12\trunway.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x16runway/v1/common.proto\"\x8b\x01\n\x18IngestPredictionsRequest\x12\x1c\n\x08\x62\x61tch_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01\x12\x1b\n\x08model_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18x\x12\x18\n\x07version\x18\x03 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01\x12\x1a\n\tarrow_ipc\x18\x04 \x01(\x0c\x42\x07\xbaH\x04z\x02\x10\x01\"0\n\rBatchAccepted\x12\x0c\n\x04rows\x18\x01 \x01(\x03\x12\x11\n\tduplicate\x18\x02 \x01(\x08\"\x8d\x01\n\x19IngestPredictionsResponse\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\t\x12,\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x0b\x32\x18.runway.v1.BatchAcceptedH\x00\x12%\n\x07refused\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"\x8b\x01\n\x15IngestOutcomesRequest\x12\x1c\n\x08\x62\x61tch_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01\x12\x1b\n\x08model_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18x\x12\x1b\n\nlabel_type\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12\x1a\n\tarrow_ipc\x18\x04 \x01(\x0c\x42\x07\xbaH\x04z\x02\x10\x01\"\x8a\x01\n\x16IngestOutcomesResponse\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\t\x12,\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x0b\x32\x18.runway.v1.BatchAcceptedH\x00\x12%\n\x07refused\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"\x82\x02\n\x0b\x43overageRow\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpredicted\x18\x03 \x01(\x03\x12\x0e\n\x06mature\x18\x04 \x01(\x03\x12\x0e\n\x06joined\x18\x05 \x01(\x03\x12\x0c\n\x04late\x18\x06 \x01(\x03\x12\x0f\n\x07orphans\x18\x07 \x01(\x03\x12\x15\n\x08\x63overage\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12\x1f\n\x05layer\x18\t \x01(\x0e\x32\x10.runway.v1.LayerB\x0b\n\t_coverage\"\xcf\x01\n\x12GetCoverageRequest\x12\x1b\n\x08model_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18x\x12\x18\n\x07version\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\x04read\x18\x05 \x01(\x0b\x32\x16.runway.v1.ReadOptions\"\xae\x01\n\x13GetCoverageResponse\x12%\n\x05total\x18\x01 \x01(\x0b\x32\x16.runway.v1.CoverageRow\x12$\n\x04rows\x18\x02 \x03(\x0b\x32\x16.runway.v1.CoverageRow\x12\x14\n\x0c\x63overage_min\x18\x03 \x01(\x01\x12\r\n\x05\x61lert\x18\x04 \x01(\x08\x12\x13\n\x0b\x65xplanation\x18\x05 \x01(\t\x12\x10\n\x08revision\x18\x06 \x01(\x03\"\x81\x01\n\x11PerformanceMetric\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\x12\x16\n\x0estandard_error\x18\x03 \x01(\x01\x12\x13\n\x0bsample_size\x18\x04 \x01(\x03\x12\x15\n\x08\x62\x61seline\x18\x05 \x01(\x01H\x00\x88\x01\x01\x42\x0b\n\t_baseline\"\xbe\x01\n\x0ePerformanceRow\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x07metrics\x18\x03 \x03(\x0b\x32\x1c.runway.v1.PerformanceMetric\x12\x1f\n\x05layer\x18\x04 \x01(\x0e\x32\x10.runway.v1.Layer\"\xd2\x01\n\x15GetPerformanceRequest\x12\x1b\n\x08model_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18x\x12\x18\n\x07version\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\x04read\x18\x05 \x01(\x0b\x32\x16.runway.v1.ReadOptions\"}\n\x16GetPerformanceResponse\x12(\n\x05total\x18\x01 \x01(\x0b\x32\x19.runway.v1.PerformanceRow\x12\'\n\x04rows\x18\x02 \x03(\x0b\x32\x19.runway.v1.PerformanceRow\x12\x10\n\x08revision\x18\x03 \x01(\x03*@\n\x05Layer\x12\x15\n\x11LAYER_UNSPECIFIED\x10\x00\x12\x0f\n\x0bLAYER_SPEED\x10\x01\x12\x0f\n\x0bLAYER_BATCH\x10\x02\x32\xf8\x02\n\x12GroundTruthService\x12\x62\n\x11IngestPredictions\x12#.runway.v1.IngestPredictionsRequest\x1a$.runway.v1.IngestPredictionsResponse(\x01\x30\x01\x12Y\n\x0eIngestOutcomes\x12 .runway.v1.IngestOutcomesRequest\x1a!.runway.v1.IngestOutcomesResponse(\x01\x30\x01\x12L\n\x0bGetCoverage\x12\x1d.runway.v1.GetCoverageRequest\x1a\x1e.runway.v1.GetCoverageResponse\x12U\n\x0eGetPerformance\x12 .runway.v1.GetPerformanceRequest\x1a!.runway.v1.GetPerformanceResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1crunway/v1/ground_truth.proto\x12\trunway.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x16runway/v1/common.proto\"\x8b\x01\n\x18IngestPredictionsRequest\x12\x1c\n\x08\x62\x61tch_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01\x12\x1b\n\x08model_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18x\x12\x18\n\x07version\x18\x03 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01\x12\x1a\n\tarrow_ipc\x18\x04 \x01(\x0c\x42\x07\xbaH\x04z\x02\x10\x01\"0\n\rBatchAccepted\x12\x0c\n\x04rows\x18\x01 \x01(\x03\x12\x11\n\tduplicate\x18\x02 \x01(\x08\"\x8d\x01\n\x19IngestPredictionsResponse\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\t\x12,\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x0b\x32\x18.runway.v1.BatchAcceptedH\x00\x12%\n\x07refused\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"\x8b\x01\n\x15IngestOutcomesRequest\x12\x1c\n\x08\x62\x61tch_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01\x12\x1b\n\x08model_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18x\x12\x1b\n\nlabel_type\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12\x1a\n\tarrow_ipc\x18\x04 \x01(\x0c\x42\x07\xbaH\x04z\x02\x10\x01\"\x8a\x01\n\x16IngestOutcomesResponse\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\t\x12,\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x0b\x32\x18.runway.v1.BatchAcceptedH\x00\x12%\n\x07refused\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"\\\n\rHourHistogram\x12\x18\n\x04name\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xf4\x03\x12\r\n\x05\x65\x64ges\x18\x02 \x03(\x01\x12\x12\n\ncategories\x18\x03 \x03(\t\x12\x0e\n\x06\x63ounts\x18\x04 \x03(\x03\"\xeb\x02\n\x17IngestHistogramsRequest\x12\x1c\n\x08\x62\x61tch_id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01\x12\x1b\n\x08model_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18x\x12\x18\n\x07version\x18\x03 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01\x12\x1c\n\x08producer\x18\x04 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01\x12\x30\n\x04hour\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01\x12\x1c\n\x0bpredictions\x18\x06 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x35\n\x08\x66\x65\x61tures\x18\x07 \x03(\x0b\x32\x18.runway.v1.HourHistogramB\t\xbaH\x06\x92\x01\x03\x10\x90N\x12,\n\nprediction\x18\x08 \x01(\x0b\x32\x18.runway.v1.HourHistogram\x12\x17\n\x05slice\x18\t \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x0f\n\x07replace\x18\n \x01(\x08\"\x8c\x01\n\x18IngestHistogramsResponse\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\t\x12,\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x0b\x32\x18.runway.v1.BatchAcceptedH\x00\x12%\n\x07refused\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"\x82\x02\n\x0b\x43overageRow\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpredicted\x18\x03 \x01(\x03\x12\x0e\n\x06mature\x18\x04 \x01(\x03\x12\x0e\n\x06joined\x18\x05 \x01(\x03\x12\x0c\n\x04late\x18\x06 \x01(\x03\x12\x0f\n\x07orphans\x18\x07 \x01(\x03\x12\x15\n\x08\x63overage\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12\x1f\n\x05layer\x18\t \x01(\x0e\x32\x10.runway.v1.LayerB\x0b\n\t_coverage\"\xcf\x01\n\x12GetCoverageRequest\x12\x1b\n\x08model_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18x\x12\x18\n\x07version\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\x04read\x18\x05 \x01(\x0b\x32\x16.runway.v1.ReadOptions\"\xae\x01\n\x13GetCoverageResponse\x12%\n\x05total\x18\x01 \x01(\x0b\x32\x16.runway.v1.CoverageRow\x12$\n\x04rows\x18\x02 \x03(\x0b\x32\x16.runway.v1.CoverageRow\x12\x14\n\x0c\x63overage_min\x18\x03 \x01(\x01\x12\r\n\x05\x61lert\x18\x04 \x01(\x08\x12\x13\n\x0b\x65xplanation\x18\x05 \x01(\t\x12\x10\n\x08revision\x18\x06 \x01(\x03\"\x81\x01\n\x11PerformanceMetric\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\x12\x16\n\x0estandard_error\x18\x03 \x01(\x01\x12\x13\n\x0bsample_size\x18\x04 \x01(\x03\x12\x15\n\x08\x62\x61seline\x18\x05 \x01(\x01H\x00\x88\x01\x01\x42\x0b\n\t_baseline\"\xbe\x01\n\x0ePerformanceRow\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x07metrics\x18\x03 \x03(\x0b\x32\x1c.runway.v1.PerformanceMetric\x12\x1f\n\x05layer\x18\x04 \x01(\x0e\x32\x10.runway.v1.Layer\"\xd2\x01\n\x15GetPerformanceRequest\x12\x1b\n\x08model_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18x\x12\x18\n\x07version\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\x04read\x18\x05 \x01(\x0b\x32\x16.runway.v1.ReadOptions\"}\n\x16GetPerformanceResponse\x12(\n\x05total\x18\x01 \x01(\x0b\x32\x19.runway.v1.PerformanceRow\x12\'\n\x04rows\x18\x02 \x03(\x0b\x32\x19.runway.v1.PerformanceRow\x12\x10\n\x08revision\x18\x03 \x01(\x03*@\n\x05Layer\x12\x15\n\x11LAYER_UNSPECIFIED\x10\x00\x12\x0f\n\x0bLAYER_SPEED\x10\x01\x12\x0f\n\x0bLAYER_BATCH\x10\x02\x32\xd9\x03\n\x12GroundTruthService\x12\x62\n\x11IngestPredictions\x12#.runway.v1.IngestPredictionsRequest\x1a$.runway.v1.IngestPredictionsResponse(\x01\x30\x01\x12Y\n\x0eIngestOutcomes\x12 .runway.v1.IngestOutcomesRequest\x1a!.runway.v1.IngestOutcomesResponse(\x01\x30\x01\x12_\n\x10IngestHistograms\x12\".runway.v1.IngestHistogramsRequest\x1a#.runway.v1.IngestHistogramsResponse(\x01\x30\x01\x12L\n\x0bGetCoverage\x12\x1d.runway.v1.GetCoverageRequest\x1a\x1e.runway.v1.GetCoverageResponse\x12U\n\x0eGetPerformance\x12 .runway.v1.GetPerformanceRequest\x1a!.runway.v1.GetPerformanceResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,6 +51,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INGESTOUTCOMESREQUEST'].fields_by_name['label_type']._serialized_options = b'\272H\004r\002\030d'
   _globals['_INGESTOUTCOMESREQUEST'].fields_by_name['arrow_ipc']._loaded_options = None
   _globals['_INGESTOUTCOMESREQUEST'].fields_by_name['arrow_ipc']._serialized_options = b'\272H\004z\002\020\001'
+  _globals['_HOURHISTOGRAM'].fields_by_name['name']._loaded_options = None
+  _globals['_HOURHISTOGRAM'].fields_by_name['name']._serialized_options = b'\272H\007r\005\020\001\030\364\003'
+  _globals['_INGESTHISTOGRAMSREQUEST'].fields_by_name['batch_id']._loaded_options = None
+  _globals['_INGESTHISTOGRAMSREQUEST'].fields_by_name['batch_id']._serialized_options = b'\272H\007r\005\020\001\030\310\001'
+  _globals['_INGESTHISTOGRAMSREQUEST'].fields_by_name['model_id']._loaded_options = None
+  _globals['_INGESTHISTOGRAMSREQUEST'].fields_by_name['model_id']._serialized_options = b'\272H\006r\004\020\001\030x'
+  _globals['_INGESTHISTOGRAMSREQUEST'].fields_by_name['version']._loaded_options = None
+  _globals['_INGESTHISTOGRAMSREQUEST'].fields_by_name['version']._serialized_options = b'\272H\004\"\002(\001'
+  _globals['_INGESTHISTOGRAMSREQUEST'].fields_by_name['producer']._loaded_options = None
+  _globals['_INGESTHISTOGRAMSREQUEST'].fields_by_name['producer']._serialized_options = b'\272H\007r\005\020\001\030\310\001'
+  _globals['_INGESTHISTOGRAMSREQUEST'].fields_by_name['hour']._loaded_options = None
+  _globals['_INGESTHISTOGRAMSREQUEST'].fields_by_name['hour']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_INGESTHISTOGRAMSREQUEST'].fields_by_name['predictions']._loaded_options = None
+  _globals['_INGESTHISTOGRAMSREQUEST'].fields_by_name['predictions']._serialized_options = b'\272H\004\"\002(\000'
+  _globals['_INGESTHISTOGRAMSREQUEST'].fields_by_name['features']._loaded_options = None
+  _globals['_INGESTHISTOGRAMSREQUEST'].fields_by_name['features']._serialized_options = b'\272H\006\222\001\003\020\220N'
+  _globals['_INGESTHISTOGRAMSREQUEST'].fields_by_name['slice']._loaded_options = None
+  _globals['_INGESTHISTOGRAMSREQUEST'].fields_by_name['slice']._serialized_options = b'\272H\005r\003\030\310\001'
   _globals['_GETCOVERAGEREQUEST'].fields_by_name['model_id']._loaded_options = None
   _globals['_GETCOVERAGEREQUEST'].fields_by_name['model_id']._serialized_options = b'\272H\006r\004\020\001\030x'
   _globals['_GETCOVERAGEREQUEST'].fields_by_name['version']._loaded_options = None
@@ -59,8 +77,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETPERFORMANCEREQUEST'].fields_by_name['model_id']._serialized_options = b'\272H\006r\004\020\001\030x'
   _globals['_GETPERFORMANCEREQUEST'].fields_by_name['version']._loaded_options = None
   _globals['_GETPERFORMANCEREQUEST'].fields_by_name['version']._serialized_options = b'\272H\004\"\002(\000'
-  _globals['_LAYER']._serialized_start=2086
-  _globals['_LAYER']._serialized_end=2150
+  _globals['_LAYER']._serialized_start=2689
+  _globals['_LAYER']._serialized_end=2753
   _globals['_INGESTPREDICTIONSREQUEST']._serialized_start=155
   _globals['_INGESTPREDICTIONSREQUEST']._serialized_end=294
   _globals['_BATCHACCEPTED']._serialized_start=296
@@ -71,20 +89,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INGESTOUTCOMESREQUEST']._serialized_end=630
   _globals['_INGESTOUTCOMESRESPONSE']._serialized_start=633
   _globals['_INGESTOUTCOMESRESPONSE']._serialized_end=771
-  _globals['_COVERAGEROW']._serialized_start=774
-  _globals['_COVERAGEROW']._serialized_end=1032
-  _globals['_GETCOVERAGEREQUEST']._serialized_start=1035
-  _globals['_GETCOVERAGEREQUEST']._serialized_end=1242
-  _globals['_GETCOVERAGERESPONSE']._serialized_start=1245
-  _globals['_GETCOVERAGERESPONSE']._serialized_end=1419
-  _globals['_PERFORMANCEMETRIC']._serialized_start=1422
-  _globals['_PERFORMANCEMETRIC']._serialized_end=1551
-  _globals['_PERFORMANCEROW']._serialized_start=1554
-  _globals['_PERFORMANCEROW']._serialized_end=1744
-  _globals['_GETPERFORMANCEREQUEST']._serialized_start=1747
-  _globals['_GETPERFORMANCEREQUEST']._serialized_end=1957
-  _globals['_GETPERFORMANCERESPONSE']._serialized_start=1959
-  _globals['_GETPERFORMANCERESPONSE']._serialized_end=2084
-  _globals['_GROUNDTRUTHSERVICE']._serialized_start=2153
-  _globals['_GROUNDTRUTHSERVICE']._serialized_end=2529
+  _globals['_HOURHISTOGRAM']._serialized_start=773
+  _globals['_HOURHISTOGRAM']._serialized_end=865
+  _globals['_INGESTHISTOGRAMSREQUEST']._serialized_start=868
+  _globals['_INGESTHISTOGRAMSREQUEST']._serialized_end=1231
+  _globals['_INGESTHISTOGRAMSRESPONSE']._serialized_start=1234
+  _globals['_INGESTHISTOGRAMSRESPONSE']._serialized_end=1374
+  _globals['_COVERAGEROW']._serialized_start=1377
+  _globals['_COVERAGEROW']._serialized_end=1635
+  _globals['_GETCOVERAGEREQUEST']._serialized_start=1638
+  _globals['_GETCOVERAGEREQUEST']._serialized_end=1845
+  _globals['_GETCOVERAGERESPONSE']._serialized_start=1848
+  _globals['_GETCOVERAGERESPONSE']._serialized_end=2022
+  _globals['_PERFORMANCEMETRIC']._serialized_start=2025
+  _globals['_PERFORMANCEMETRIC']._serialized_end=2154
+  _globals['_PERFORMANCEROW']._serialized_start=2157
+  _globals['_PERFORMANCEROW']._serialized_end=2347
+  _globals['_GETPERFORMANCEREQUEST']._serialized_start=2350
+  _globals['_GETPERFORMANCEREQUEST']._serialized_end=2560
+  _globals['_GETPERFORMANCERESPONSE']._serialized_start=2562
+  _globals['_GETPERFORMANCERESPONSE']._serialized_end=2687
+  _globals['_GROUNDTRUTHSERVICE']._serialized_start=2756
+  _globals['_GROUNDTRUTHSERVICE']._serialized_end=3229
 # @@protoc_insertion_point(module_scope)

@@ -54,7 +54,7 @@ class IngestPredictionsRequest(_message.Message):
     version: _builtins.int
     arrow_ipc: _builtins.bytes
     """One Arrow IPC stream: prediction_id fixed_size_binary(16) (UUIDv7), predicted_at timestamp[us, UTC], score float64,
-    and optional `feature.<name>` columns (float64, or string for categories; null is missing).
+    and optional `feature.<name>` columns (float64, or string for categories; null is missing) and `slice.<name>` (string).
     """
     def __init__(
         self,
@@ -186,6 +186,128 @@ class IngestOutcomesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 
 Global___IngestOutcomesResponse: _TypeAlias = IngestOutcomesResponse  # noqa: Y015
+
+@_typing.final
+class HourHistogram(_message.Message):
+    """Counts of one feature, or of the score."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    EDGES_FIELD_NUMBER: _builtins.int
+    CATEGORIES_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    @_builtins.property
+    def edges(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Of a number: interior edges, as in the reference profile. Others are refused."""
+
+    @_builtins.property
+    def categories(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of a category, as in the reference profile."""
+
+    @_builtins.property
+    def counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """As in the reference profile: bins, for categories `other`, then missing."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        edges: _abc.Iterable[_builtins.float] | None = ...,
+        categories: _abc.Iterable[_builtins.str] | None = ...,
+        counts: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["categories", b"categories", "counts", b"counts", "edges", b"edges", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HourHistogram: _TypeAlias = HourHistogram  # noqa: Y015
+
+@_typing.final
+class IngestHistogramsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCH_ID_FIELD_NUMBER: _builtins.int
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    PRODUCER_FIELD_NUMBER: _builtins.int
+    HOUR_FIELD_NUMBER: _builtins.int
+    PREDICTIONS_FIELD_NUMBER: _builtins.int
+    FEATURES_FIELD_NUMBER: _builtins.int
+    PREDICTION_FIELD_NUMBER: _builtins.int
+    SLICE_FIELD_NUMBER: _builtins.int
+    REPLACE_FIELD_NUMBER: _builtins.int
+    batch_id: _builtins.str
+    """Chosen by the sender; the same id is the same batch."""
+    model_id: _builtins.str
+    version: _builtins.int
+    producer: _builtins.str
+    """Who counted: an hour is counted once by each producer. The same hour again with the same counts changes nothing;
+    with others it is refused unless `replace`.
+    """
+    predictions: _builtins.int
+    slice: _builtins.str
+    """The part of the data, as `country=US`; empty is all of it."""
+    replace: _builtins.bool
+    @_builtins.property
+    def hour(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def features(self) -> _containers.RepeatedCompositeFieldContainer[Global___HourHistogram]: ...
+    @_builtins.property
+    def prediction(self) -> Global___HourHistogram: ...
+    def __init__(
+        self,
+        *,
+        batch_id: _builtins.str = ...,
+        model_id: _builtins.str = ...,
+        version: _builtins.int = ...,
+        producer: _builtins.str = ...,
+        hour: _timestamp_pb2.Timestamp | None = ...,
+        predictions: _builtins.int = ...,
+        features: _abc.Iterable[Global___HourHistogram] | None = ...,
+        prediction: Global___HourHistogram | None = ...,
+        slice: _builtins.str = ...,
+        replace: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hour", b"hour", "prediction", b"prediction"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "features", b"features", "hour", b"hour", "model_id", b"model_id", "prediction", b"prediction", "predictions", b"predictions", "producer", b"producer", "replace", b"replace", "slice", b"slice", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IngestHistogramsRequest: _TypeAlias = IngestHistogramsRequest  # noqa: Y015
+
+@_typing.final
+class IngestHistogramsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCH_ID_FIELD_NUMBER: _builtins.int
+    ACCEPTED_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    batch_id: _builtins.str
+    @_builtins.property
+    def accepted(self) -> Global___BatchAccepted: ...
+    @_builtins.property
+    def refused(self) -> _status_pb2.Status: ...
+    def __init__(
+        self,
+        *,
+        batch_id: _builtins.str = ...,
+        accepted: Global___BatchAccepted | None = ...,
+        refused: _status_pb2.Status | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "outcome", b"outcome", "refused", b"refused"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "batch_id", b"batch_id", "outcome", b"outcome", "refused", b"refused"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["accepted", "refused"]  # noqa: Y015
+    _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+Global___IngestHistogramsResponse: _TypeAlias = IngestHistogramsResponse  # noqa: Y015
 
 @_typing.final
 class CoverageRow(_message.Message):

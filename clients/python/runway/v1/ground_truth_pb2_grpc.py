@@ -44,6 +44,11 @@ class GroundTruthServiceStub:
                 request_serializer=runway_dot_v1_dot_ground__truth__pb2.IngestOutcomesRequest.SerializeToString,
                 response_deserializer=runway_dot_v1_dot_ground__truth__pb2.IngestOutcomesResponse.FromString,
                 _registered_method=True)
+        self.IngestHistograms = channel.stream_stream(
+                '/runway.v1.GroundTruthService/IngestHistograms',
+                request_serializer=runway_dot_v1_dot_ground__truth__pb2.IngestHistogramsRequest.SerializeToString,
+                response_deserializer=runway_dot_v1_dot_ground__truth__pb2.IngestHistogramsResponse.FromString,
+                _registered_method=True)
         self.GetCoverage = channel.unary_unary(
                 '/runway.v1.GroundTruthService/GetCoverage',
                 request_serializer=runway_dot_v1_dot_ground__truth__pb2.GetCoverageRequest.SerializeToString,
@@ -69,6 +74,13 @@ class GroundTruthServiceServicer:
 
     def IngestOutcomes(self, request_iterator, context):
         """Store outcomes, likewise.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def IngestHistograms(self, request_iterator, context):
+        """Store hourly histograms that the producer has counted itself, over the cells of the version's reference profile.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -100,6 +112,11 @@ def add_GroundTruthServiceServicer_to_server(servicer, server):
                     servicer.IngestOutcomes,
                     request_deserializer=runway_dot_v1_dot_ground__truth__pb2.IngestOutcomesRequest.FromString,
                     response_serializer=runway_dot_v1_dot_ground__truth__pb2.IngestOutcomesResponse.SerializeToString,
+            ),
+            'IngestHistograms': grpc.stream_stream_rpc_method_handler(
+                    servicer.IngestHistograms,
+                    request_deserializer=runway_dot_v1_dot_ground__truth__pb2.IngestHistogramsRequest.FromString,
+                    response_serializer=runway_dot_v1_dot_ground__truth__pb2.IngestHistogramsResponse.SerializeToString,
             ),
             'GetCoverage': grpc.unary_unary_rpc_method_handler(
                     servicer.GetCoverage,
@@ -166,6 +183,33 @@ class GroundTruthService:
             '/runway.v1.GroundTruthService/IngestOutcomes',
             runway_dot_v1_dot_ground__truth__pb2.IngestOutcomesRequest.SerializeToString,
             runway_dot_v1_dot_ground__truth__pb2.IngestOutcomesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def IngestHistograms(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/runway.v1.GroundTruthService/IngestHistograms',
+            runway_dot_v1_dot_ground__truth__pb2.IngestHistogramsRequest.SerializeToString,
+            runway_dot_v1_dot_ground__truth__pb2.IngestHistogramsResponse.FromString,
             options,
             channel_credentials,
             insecure,

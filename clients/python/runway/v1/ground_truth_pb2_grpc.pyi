@@ -37,6 +37,8 @@ class GroundTruthServiceStub:
     """
     IngestOutcomes: _grpc.StreamStreamMultiCallable[_ground_truth_pb2.IngestOutcomesRequest, _ground_truth_pb2.IngestOutcomesResponse]
     """Store outcomes, likewise."""
+    IngestHistograms: _grpc.StreamStreamMultiCallable[_ground_truth_pb2.IngestHistogramsRequest, _ground_truth_pb2.IngestHistogramsResponse]
+    """Store hourly histograms that the producer has counted itself, over the cells of the version's reference profile."""
     GetCoverage: _grpc.UnaryUnaryMultiCallable[_ground_truth_pb2.GetCoverageRequest, _ground_truth_pb2.GetCoverageResponse]
     """How much of the truth has arrived."""
     GetPerformance: _grpc.UnaryUnaryMultiCallable[_ground_truth_pb2.GetPerformanceRequest, _ground_truth_pb2.GetPerformanceResponse]
@@ -51,6 +53,8 @@ class GroundTruthServiceAsyncStub(GroundTruthServiceStub):
     """
     IngestOutcomes: _aio.StreamStreamMultiCallable[_ground_truth_pb2.IngestOutcomesRequest, _ground_truth_pb2.IngestOutcomesResponse]  # type: ignore[assignment]
     """Store outcomes, likewise."""
+    IngestHistograms: _aio.StreamStreamMultiCallable[_ground_truth_pb2.IngestHistogramsRequest, _ground_truth_pb2.IngestHistogramsResponse]  # type: ignore[assignment]
+    """Store hourly histograms that the producer has counted itself, over the cells of the version's reference profile."""
     GetCoverage: _aio.UnaryUnaryMultiCallable[_ground_truth_pb2.GetCoverageRequest, _ground_truth_pb2.GetCoverageResponse]  # type: ignore[assignment]
     """How much of the truth has arrived."""
     GetPerformance: _aio.UnaryUnaryMultiCallable[_ground_truth_pb2.GetPerformanceRequest, _ground_truth_pb2.GetPerformanceResponse]  # type: ignore[assignment]
@@ -74,6 +78,14 @@ class GroundTruthServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_ground_truth_pb2.IngestOutcomesResponse], _abc.AsyncIterator[_ground_truth_pb2.IngestOutcomesResponse]]:
         """Store outcomes, likewise."""
+
+    @_abc_1.abstractmethod
+    def IngestHistograms(
+        self,
+        request_iterator: _MaybeAsyncIterator[_ground_truth_pb2.IngestHistogramsRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_ground_truth_pb2.IngestHistogramsResponse], _abc.AsyncIterator[_ground_truth_pb2.IngestHistogramsResponse]]:
+        """Store hourly histograms that the producer has counted itself, over the cells of the version's reference profile."""
 
     @_abc_1.abstractmethod
     def GetCoverage(

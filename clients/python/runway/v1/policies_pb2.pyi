@@ -465,10 +465,13 @@ class StalenessPolicy(_message.Message):
         INPUT_DRIFT_FIELD_NUMBER: _builtins.int
         PREDICTION_DRIFT_FIELD_NUMBER: _builtins.int
         PERFORMANCE_FIELD_NUMBER: _builtins.int
+        CONCEPT_DRIFT_FIELD_NUMBER: _builtins.int
         age: _builtins.float
         input_drift: _builtins.float
         prediction_drift: _builtins.float
         performance: _builtins.float
+        concept_drift: _builtins.float
+        """Change of P(outcome | score), where outcomes exist."""
         def __init__(
             self,
             *,
@@ -476,10 +479,11 @@ class StalenessPolicy(_message.Message):
             input_drift: _builtins.float = ...,
             prediction_drift: _builtins.float = ...,
             performance: _builtins.float = ...,
+            concept_drift: _builtins.float = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "input_drift", b"input_drift", "performance", b"performance", "prediction_drift", b"prediction_drift"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "concept_drift", b"concept_drift", "input_drift", b"input_drift", "performance", b"performance", "prediction_drift", b"prediction_drift"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -502,6 +506,11 @@ class StalenessPolicy(_message.Message):
     DRIFTED_SHARE_FULL_FIELD_NUMBER: _builtins.int
     FALSE_DISCOVERY_RATE_FIELD_NUMBER: _builtins.int
     SEASONAL_WEIGHT_FIELD_NUMBER: _builtins.int
+    GUARDRAILS_FIELD_NUMBER: _builtins.int
+    ESTIMATE_FIELD_NUMBER: _builtins.int
+    EMBEDDING_FLOOR_SHARE_FIELD_NUMBER: _builtins.int
+    VERDICT_COOLDOWN_FIELD_NUMBER: _builtins.int
+    EVALUATE_ON_EVIDENCE_FIELD_NUMBER: _builtins.int
     fusion: Global___Fusion.ValueType
     stale_threshold: _builtins.float
     """Score at or above which the model is STALE."""
@@ -533,11 +542,23 @@ class StalenessPolicy(_message.Message):
     """Benjamini-Hochberg level over the model's features."""
     seasonal_weight: _builtins.float
     """What a drift that is usual for the season counts, against one that is not."""
+    guardrails: _builtins.str
+    """Guardrail metrics with their tolerances, as `brier 0.02, accuracy 0.05`."""
+    estimate: _builtins.bool
+    """Without enough outcomes, expect the metric from the scores alone (CBPE), or read it off labelled consumers."""
+    embedding_floor_share: _builtins.float
+    """Embeddings are compatible while their k-NN overlap is at least this share of the noise floor."""
+    evaluate_on_evidence: _builtins.bool
+    """Evaluate when new evidence arrives, not only by the cadence."""
     @_builtins.property
     def weights(self) -> Global___StalenessPolicy.Weights: ...
     @_builtins.property
     def cadence(self) -> _duration_pb2.Duration:
         """How often the model is evaluated."""
+
+    @_builtins.property
+    def verdict_cooldown(self) -> _duration_pb2.Duration:
+        """After the verdict changed it does not get better for so long, and does not get worse without a hard trigger."""
 
     def __init__(
         self,
@@ -561,10 +582,15 @@ class StalenessPolicy(_message.Message):
         drifted_share_full: _builtins.float | None = ...,
         false_discovery_rate: _builtins.float | None = ...,
         seasonal_weight: _builtins.float | None = ...,
+        guardrails: _builtins.str | None = ...,
+        estimate: _builtins.bool | None = ...,
+        embedding_floor_share: _builtins.float | None = ...,
+        verdict_cooldown: _duration_pb2.Duration | None = ...,
+        evaluate_on_evidence: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_age_backstop_days", b"_age_backstop_days", "_at_risk_threshold", b"_at_risk_threshold", "_coverage_min", b"_coverage_min", "_drifted_share_full", b"_drifted_share_full", "_false_discovery_rate", b"_false_discovery_rate", "_hysteresis_k", b"_hysteresis_k", "_hysteresis_n", b"_hysteresis_n", "_labels_min", b"_labels_min", "_performance_floor", b"_performance_floor", "_performance_tolerance", b"_performance_tolerance", "_predictions_min", b"_predictions_min", "_psi_moderate", b"_psi_moderate", "_psi_significant", b"_psi_significant", "_seasonal_weight", b"_seasonal_weight", "_stale_threshold", b"_stale_threshold", "_window_days", b"_window_days", "age_backstop_days", b"age_backstop_days", "at_risk_threshold", b"at_risk_threshold", "cadence", b"cadence", "coverage_min", b"coverage_min", "drifted_share_full", b"drifted_share_full", "false_discovery_rate", b"false_discovery_rate", "hysteresis_k", b"hysteresis_k", "hysteresis_n", b"hysteresis_n", "labels_min", b"labels_min", "performance_floor", b"performance_floor", "performance_tolerance", b"performance_tolerance", "predictions_min", b"predictions_min", "psi_moderate", b"psi_moderate", "psi_significant", b"psi_significant", "seasonal_weight", b"seasonal_weight", "stale_threshold", b"stale_threshold", "weights", b"weights", "window_days", b"window_days"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_age_backstop_days", b"_age_backstop_days", "_at_risk_threshold", b"_at_risk_threshold", "_coverage_min", b"_coverage_min", "_drifted_share_full", b"_drifted_share_full", "_embedding_floor_share", b"_embedding_floor_share", "_estimate", b"_estimate", "_evaluate_on_evidence", b"_evaluate_on_evidence", "_false_discovery_rate", b"_false_discovery_rate", "_guardrails", b"_guardrails", "_hysteresis_k", b"_hysteresis_k", "_hysteresis_n", b"_hysteresis_n", "_labels_min", b"_labels_min", "_performance_floor", b"_performance_floor", "_performance_tolerance", b"_performance_tolerance", "_predictions_min", b"_predictions_min", "_psi_moderate", b"_psi_moderate", "_psi_significant", b"_psi_significant", "_seasonal_weight", b"_seasonal_weight", "_stale_threshold", b"_stale_threshold", "_window_days", b"_window_days", "age_backstop_days", b"age_backstop_days", "at_risk_threshold", b"at_risk_threshold", "cadence", b"cadence", "coverage_min", b"coverage_min", "drifted_share_full", b"drifted_share_full", "embedding_floor_share", b"embedding_floor_share", "estimate", b"estimate", "evaluate_on_evidence", b"evaluate_on_evidence", "false_discovery_rate", b"false_discovery_rate", "guardrails", b"guardrails", "hysteresis_k", b"hysteresis_k", "hysteresis_n", b"hysteresis_n", "labels_min", b"labels_min", "performance_floor", b"performance_floor", "performance_tolerance", b"performance_tolerance", "predictions_min", b"predictions_min", "psi_moderate", b"psi_moderate", "psi_significant", b"psi_significant", "seasonal_weight", b"seasonal_weight", "stale_threshold", b"stale_threshold", "verdict_cooldown", b"verdict_cooldown", "weights", b"weights", "window_days", b"window_days"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_age_backstop_days", b"_age_backstop_days", "_at_risk_threshold", b"_at_risk_threshold", "_coverage_min", b"_coverage_min", "_drifted_share_full", b"_drifted_share_full", "_false_discovery_rate", b"_false_discovery_rate", "_hysteresis_k", b"_hysteresis_k", "_hysteresis_n", b"_hysteresis_n", "_labels_min", b"_labels_min", "_performance_floor", b"_performance_floor", "_performance_tolerance", b"_performance_tolerance", "_predictions_min", b"_predictions_min", "_psi_moderate", b"_psi_moderate", "_psi_significant", b"_psi_significant", "_seasonal_weight", b"_seasonal_weight", "_stale_threshold", b"_stale_threshold", "_window_days", b"_window_days", "age_backstop_days", b"age_backstop_days", "at_risk_threshold", b"at_risk_threshold", "cadence", b"cadence", "coverage_min", b"coverage_min", "drifted_share_full", b"drifted_share_full", "false_discovery_rate", b"false_discovery_rate", "fusion", b"fusion", "hysteresis_k", b"hysteresis_k", "hysteresis_n", b"hysteresis_n", "labels_min", b"labels_min", "performance_floor", b"performance_floor", "performance_tolerance", b"performance_tolerance", "predictions_min", b"predictions_min", "psi_moderate", b"psi_moderate", "psi_significant", b"psi_significant", "seasonal_weight", b"seasonal_weight", "stale_threshold", b"stale_threshold", "weights", b"weights", "window_days", b"window_days"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_age_backstop_days", b"_age_backstop_days", "_at_risk_threshold", b"_at_risk_threshold", "_coverage_min", b"_coverage_min", "_drifted_share_full", b"_drifted_share_full", "_embedding_floor_share", b"_embedding_floor_share", "_estimate", b"_estimate", "_evaluate_on_evidence", b"_evaluate_on_evidence", "_false_discovery_rate", b"_false_discovery_rate", "_guardrails", b"_guardrails", "_hysteresis_k", b"_hysteresis_k", "_hysteresis_n", b"_hysteresis_n", "_labels_min", b"_labels_min", "_performance_floor", b"_performance_floor", "_performance_tolerance", b"_performance_tolerance", "_predictions_min", b"_predictions_min", "_psi_moderate", b"_psi_moderate", "_psi_significant", b"_psi_significant", "_seasonal_weight", b"_seasonal_weight", "_stale_threshold", b"_stale_threshold", "_window_days", b"_window_days", "age_backstop_days", b"age_backstop_days", "at_risk_threshold", b"at_risk_threshold", "cadence", b"cadence", "coverage_min", b"coverage_min", "drifted_share_full", b"drifted_share_full", "embedding_floor_share", b"embedding_floor_share", "estimate", b"estimate", "evaluate_on_evidence", b"evaluate_on_evidence", "false_discovery_rate", b"false_discovery_rate", "fusion", b"fusion", "guardrails", b"guardrails", "hysteresis_k", b"hysteresis_k", "hysteresis_n", b"hysteresis_n", "labels_min", b"labels_min", "performance_floor", b"performance_floor", "performance_tolerance", b"performance_tolerance", "predictions_min", b"predictions_min", "psi_moderate", b"psi_moderate", "psi_significant", b"psi_significant", "seasonal_weight", b"seasonal_weight", "stale_threshold", b"stale_threshold", "verdict_cooldown", b"verdict_cooldown", "weights", b"weights", "window_days", b"window_days"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__age_backstop_days: _TypeAlias = _typing.Literal["age_backstop_days"]  # noqa: Y015
     _WhichOneofArgType__age_backstop_days: _TypeAlias = _typing.Literal["_age_backstop_days", b"_age_backstop_days"]  # noqa: Y015
@@ -574,8 +600,16 @@ class StalenessPolicy(_message.Message):
     _WhichOneofArgType__coverage_min: _TypeAlias = _typing.Literal["_coverage_min", b"_coverage_min"]  # noqa: Y015
     _WhichOneofReturnType__drifted_share_full: _TypeAlias = _typing.Literal["drifted_share_full"]  # noqa: Y015
     _WhichOneofArgType__drifted_share_full: _TypeAlias = _typing.Literal["_drifted_share_full", b"_drifted_share_full"]  # noqa: Y015
+    _WhichOneofReturnType__embedding_floor_share: _TypeAlias = _typing.Literal["embedding_floor_share"]  # noqa: Y015
+    _WhichOneofArgType__embedding_floor_share: _TypeAlias = _typing.Literal["_embedding_floor_share", b"_embedding_floor_share"]  # noqa: Y015
+    _WhichOneofReturnType__estimate: _TypeAlias = _typing.Literal["estimate"]  # noqa: Y015
+    _WhichOneofArgType__estimate: _TypeAlias = _typing.Literal["_estimate", b"_estimate"]  # noqa: Y015
+    _WhichOneofReturnType__evaluate_on_evidence: _TypeAlias = _typing.Literal["evaluate_on_evidence"]  # noqa: Y015
+    _WhichOneofArgType__evaluate_on_evidence: _TypeAlias = _typing.Literal["_evaluate_on_evidence", b"_evaluate_on_evidence"]  # noqa: Y015
     _WhichOneofReturnType__false_discovery_rate: _TypeAlias = _typing.Literal["false_discovery_rate"]  # noqa: Y015
     _WhichOneofArgType__false_discovery_rate: _TypeAlias = _typing.Literal["_false_discovery_rate", b"_false_discovery_rate"]  # noqa: Y015
+    _WhichOneofReturnType__guardrails: _TypeAlias = _typing.Literal["guardrails"]  # noqa: Y015
+    _WhichOneofArgType__guardrails: _TypeAlias = _typing.Literal["_guardrails", b"_guardrails"]  # noqa: Y015
     _WhichOneofReturnType__hysteresis_k: _TypeAlias = _typing.Literal["hysteresis_k"]  # noqa: Y015
     _WhichOneofArgType__hysteresis_k: _TypeAlias = _typing.Literal["_hysteresis_k", b"_hysteresis_k"]  # noqa: Y015
     _WhichOneofReturnType__hysteresis_n: _TypeAlias = _typing.Literal["hysteresis_n"]  # noqa: Y015
@@ -607,7 +641,15 @@ class StalenessPolicy(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__drifted_share_full) -> _WhichOneofReturnType__drifted_share_full | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__embedding_floor_share) -> _WhichOneofReturnType__embedding_floor_share | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__estimate) -> _WhichOneofReturnType__estimate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__evaluate_on_evidence) -> _WhichOneofReturnType__evaluate_on_evidence | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__false_discovery_rate) -> _WhichOneofReturnType__false_discovery_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__guardrails) -> _WhichOneofReturnType__guardrails | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__hysteresis_k) -> _WhichOneofReturnType__hysteresis_k | None: ...
     @_typing.overload
@@ -646,10 +688,15 @@ class RetrainingPolicy(_message.Message):
     ATTEMPT_TIMEOUT_FIELD_NUMBER: _builtins.int
     ATTEMPTS_MAX_FIELD_NUMBER: _builtins.int
     RETRY_BACKOFF_FIELD_NUMBER: _builtins.int
+    OFF_PEAK_START_HOUR_FIELD_NUMBER: _builtins.int
+    OFF_PEAK_END_HOUR_FIELD_NUMBER: _builtins.int
     automatic: _builtins.bool
     """Request a retrain when the verdict becomes STALE. False: verdicts only inform."""
     attempts_max: _builtins.int
     """After so many failed attempts the retrain is FAILED."""
+    off_peak_start_hour: _builtins.int
+    """Off-peak hours of the day in UTC, [start, end), over midnight if end is smaller."""
+    off_peak_end_hour: _builtins.int
     @_builtins.property
     def cooldown(self) -> _duration_pb2.Duration:
         """No new retrain of the model sooner than this after its last one ended."""
@@ -680,19 +727,29 @@ class RetrainingPolicy(_message.Message):
         attempt_timeout: _duration_pb2.Duration | None = ...,
         attempts_max: _builtins.int | None = ...,
         retry_backoff: _duration_pb2.Duration | None = ...,
+        off_peak_start_hour: _builtins.int | None = ...,
+        off_peak_end_hour: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_attempts_max", b"_attempts_max", "_automatic", b"_automatic", "attempt_timeout", b"attempt_timeout", "attempts_max", b"attempts_max", "automatic", b"automatic", "cascade_cooldown", b"cascade_cooldown", "cooldown", b"cooldown", "lease_ttl", b"lease_ttl", "retry_backoff", b"retry_backoff"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_attempts_max", b"_attempts_max", "_automatic", b"_automatic", "_off_peak_end_hour", b"_off_peak_end_hour", "_off_peak_start_hour", b"_off_peak_start_hour", "attempt_timeout", b"attempt_timeout", "attempts_max", b"attempts_max", "automatic", b"automatic", "cascade_cooldown", b"cascade_cooldown", "cooldown", b"cooldown", "lease_ttl", b"lease_ttl", "off_peak_end_hour", b"off_peak_end_hour", "off_peak_start_hour", b"off_peak_start_hour", "retry_backoff", b"retry_backoff"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempts_max", b"_attempts_max", "_automatic", b"_automatic", "attempt_timeout", b"attempt_timeout", "attempts_max", b"attempts_max", "automatic", b"automatic", "cascade_cooldown", b"cascade_cooldown", "cooldown", b"cooldown", "lease_ttl", b"lease_ttl", "retry_backoff", b"retry_backoff"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempts_max", b"_attempts_max", "_automatic", b"_automatic", "_off_peak_end_hour", b"_off_peak_end_hour", "_off_peak_start_hour", b"_off_peak_start_hour", "attempt_timeout", b"attempt_timeout", "attempts_max", b"attempts_max", "automatic", b"automatic", "cascade_cooldown", b"cascade_cooldown", "cooldown", b"cooldown", "lease_ttl", b"lease_ttl", "off_peak_end_hour", b"off_peak_end_hour", "off_peak_start_hour", b"off_peak_start_hour", "retry_backoff", b"retry_backoff"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__attempts_max: _TypeAlias = _typing.Literal["attempts_max"]  # noqa: Y015
     _WhichOneofArgType__attempts_max: _TypeAlias = _typing.Literal["_attempts_max", b"_attempts_max"]  # noqa: Y015
     _WhichOneofReturnType__automatic: _TypeAlias = _typing.Literal["automatic"]  # noqa: Y015
     _WhichOneofArgType__automatic: _TypeAlias = _typing.Literal["_automatic", b"_automatic"]  # noqa: Y015
+    _WhichOneofReturnType__off_peak_end_hour: _TypeAlias = _typing.Literal["off_peak_end_hour"]  # noqa: Y015
+    _WhichOneofArgType__off_peak_end_hour: _TypeAlias = _typing.Literal["_off_peak_end_hour", b"_off_peak_end_hour"]  # noqa: Y015
+    _WhichOneofReturnType__off_peak_start_hour: _TypeAlias = _typing.Literal["off_peak_start_hour"]  # noqa: Y015
+    _WhichOneofArgType__off_peak_start_hour: _TypeAlias = _typing.Literal["_off_peak_start_hour", b"_off_peak_start_hour"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__attempts_max) -> _WhichOneofReturnType__attempts_max | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__automatic) -> _WhichOneofReturnType__automatic | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__off_peak_end_hour) -> _WhichOneofReturnType__off_peak_end_hour | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__off_peak_start_hour) -> _WhichOneofReturnType__off_peak_start_hour | None: ...
 
 Global___RetrainingPolicy: _TypeAlias = RetrainingPolicy  # noqa: Y015
 
@@ -769,15 +826,23 @@ class LabelSpec(_message.Message):
     WINDOW_FIELD_NUMBER: _builtins.int
     ABSENCE_MEANS_NEGATIVE_FIELD_NUMBER: _builtins.int
     METRIC_FIELD_NUMBER: _builtins.int
+    PROXY_FIELD_NUMBER: _builtins.int
+    PROXY_WINDOW_FIELD_NUMBER: _builtins.int
     label_type: _builtins.str
     """Name of the label; a model may have several in later versions of this contract."""
     absence_means_negative: _builtins.bool
     """No outcome within the window counts as 0 (a click that never came). Otherwise it stays unknown."""
     metric: _builtins.str
     """Primary metric: auc, accuracy, log_loss, brier, mae, rmse."""
+    proxy: _builtins.str
+    """Label type of a stand-in that arrives sooner (a click for a purchase); empty: none."""
     @_builtins.property
     def window(self) -> _duration_pb2.Duration:
         """How long after the prediction an outcome still counts. Inclusive."""
+
+    @_builtins.property
+    def proxy_window(self) -> _duration_pb2.Duration:
+        """How long after the prediction an outcome of the proxy still counts."""
 
     def __init__(
         self,
@@ -786,13 +851,20 @@ class LabelSpec(_message.Message):
         window: _duration_pb2.Duration | None = ...,
         absence_means_negative: _builtins.bool | None = ...,
         metric: _builtins.str = ...,
+        proxy: _builtins.str | None = ...,
+        proxy_window: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_absence_means_negative", b"_absence_means_negative", "absence_means_negative", b"absence_means_negative", "window", b"window"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_absence_means_negative", b"_absence_means_negative", "_proxy", b"_proxy", "absence_means_negative", b"absence_means_negative", "proxy", b"proxy", "proxy_window", b"proxy_window", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_absence_means_negative", b"_absence_means_negative", "absence_means_negative", b"absence_means_negative", "label_type", b"label_type", "metric", b"metric", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_absence_means_negative", b"_absence_means_negative", "_proxy", b"_proxy", "absence_means_negative", b"absence_means_negative", "label_type", b"label_type", "metric", b"metric", "proxy", b"proxy", "proxy_window", b"proxy_window", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__absence_means_negative: _TypeAlias = _typing.Literal["absence_means_negative"]  # noqa: Y015
     _WhichOneofArgType__absence_means_negative: _TypeAlias = _typing.Literal["_absence_means_negative", b"_absence_means_negative"]  # noqa: Y015
+    _WhichOneofReturnType__proxy: _TypeAlias = _typing.Literal["proxy"]  # noqa: Y015
+    _WhichOneofArgType__proxy: _TypeAlias = _typing.Literal["_proxy", b"_proxy"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__absence_means_negative) -> _WhichOneofReturnType__absence_means_negative | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__proxy) -> _WhichOneofReturnType__proxy | None: ...
 
 Global___LabelSpec: _TypeAlias = LabelSpec  # noqa: Y015

@@ -510,6 +510,7 @@ class ModelVersion(_message.Message):
     REGISTERED_AT_FIELD_NUMBER: _builtins.int
     ATTEMPT_ID_FIELD_NUMBER: _builtins.int
     PROFILE_SHA256_FIELD_NUMBER: _builtins.int
+    EMBEDDINGS_SHA256_FIELD_NUMBER: _builtins.int
     LOAD_CHECKS_FIELD_NUMBER: _builtins.int
     VALIDATIONS_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
@@ -528,6 +529,8 @@ class ModelVersion(_message.Message):
     """The attempt that produced it, if a retrain did."""
     profile_sha256: _builtins.str
     """sha256 of the reference profile, empty if none was given."""
+    embeddings_sha256: _builtins.str
+    """sha256 of the embeddings, empty if none were given."""
     @_builtins.property
     def trained_from(self) -> _timestamp_pb2.Timestamp:
         """Data the version was trained on: [trained_from, trained_until)."""
@@ -578,12 +581,13 @@ class ModelVersion(_message.Message):
         registered_at: _timestamp_pb2.Timestamp | None = ...,
         attempt_id: _builtins.str = ...,
         profile_sha256: _builtins.str = ...,
+        embeddings_sha256: _builtins.str = ...,
         load_checks: _abc.Iterable[Global___LoadCheck] | None = ...,
         validations: _abc.Iterable[_rollout_pb2.Validation] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["registered_at", b"registered_at", "signature", b"signature", "trained_from", b"trained_from", "trained_until", b"trained_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_sha256", b"artifact_sha256", "artifact_size_bytes", b"artifact_size_bytes", "artifact_uri", b"artifact_uri", "attempt_id", b"attempt_id", "code_revision", b"code_revision", "framework", b"framework", "load_checks", b"load_checks", "metrics", b"metrics", "model_id", b"model_id", "profile_sha256", b"profile_sha256", "registered_at", b"registered_at", "run", b"run", "signature", b"signature", "trained_from", b"trained_from", "trained_until", b"trained_until", "training_data", b"training_data", "upstream_versions", b"upstream_versions", "validations", b"validations", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_sha256", b"artifact_sha256", "artifact_size_bytes", b"artifact_size_bytes", "artifact_uri", b"artifact_uri", "attempt_id", b"attempt_id", "code_revision", b"code_revision", "embeddings_sha256", b"embeddings_sha256", "framework", b"framework", "load_checks", b"load_checks", "metrics", b"metrics", "model_id", b"model_id", "profile_sha256", b"profile_sha256", "registered_at", b"registered_at", "run", b"run", "signature", b"signature", "trained_from", b"trained_from", "trained_until", b"trained_until", "training_data", b"training_data", "upstream_versions", b"upstream_versions", "validations", b"validations", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -938,11 +942,16 @@ class RegisterVersionRequest(_message.Message):
     REFERENCE_PROFILE_FIELD_NUMBER: _builtins.int
     ATTEMPT_ID_FIELD_NUMBER: _builtins.int
     LEASE_TOKEN_FIELD_NUMBER: _builtins.int
+    EMBEDDINGS_FIELD_NUMBER: _builtins.int
     reference_profile: _builtins.bytes
     """JSON of the reference profile: bins and counts per feature and of the predictions (see docs/profile.md)."""
     attempt_id: _builtins.str
     """The attempt that produced it and its lease; empty for a version trained elsewhere."""
     lease_token: _builtins.str
+    embeddings: _builtins.bytes
+    """What it makes of the fixed anchors, as one Arrow IPC stream: anchor_id string, vector fixed_size_list<float32>, and
+    optional vector_other_seed of the same shape, from the same training with another seed: the noise floor.
+    """
     @_builtins.property
     def mutation(self) -> _common_pb2.Mutation: ...
     @_builtins.property
@@ -955,10 +964,11 @@ class RegisterVersionRequest(_message.Message):
         reference_profile: _builtins.bytes = ...,
         attempt_id: _builtins.str = ...,
         lease_token: _builtins.str = ...,
+        embeddings: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["mutation", b"mutation", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "lease_token", b"lease_token", "mutation", b"mutation", "reference_profile", b"reference_profile", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "embeddings", b"embeddings", "lease_token", b"lease_token", "mutation", b"mutation", "reference_profile", b"reference_profile", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

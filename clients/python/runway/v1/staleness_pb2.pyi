@@ -10,6 +10,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from runway.v1 import common_pb2 as _common_pb2
+from runway.v1 import rules_pb2 as _rules_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -63,9 +64,61 @@ CONFIDENCE_MEDIUM: Confidence.ValueType  # 2
 CONFIDENCE_HIGH: Confidence.ValueType  # 3
 Global___Confidence: _TypeAlias = Confidence  # noqa: Y015
 
+class _PerformanceSource:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PerformanceSourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PerformanceSource.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PERFORMANCE_SOURCE_UNSPECIFIED: _PerformanceSource.ValueType  # 0
+    PERFORMANCE_SOURCE_LABELS: _PerformanceSource.ValueType  # 1
+    """Outcomes of the model's own predictions."""
+    PERFORMANCE_SOURCE_PROXY: _PerformanceSource.ValueType  # 2
+    """Outcomes of a named stand-in."""
+    PERFORMANCE_SOURCE_DOWNSTREAM: _PerformanceSource.ValueType  # 3
+    """The realised loss of labelled models that consume this one."""
+    PERFORMANCE_SOURCE_ESTIMATE: _PerformanceSource.ValueType  # 4
+    """Expected from the scores alone (CBPE): blind to concept drift."""
+
+class PerformanceSource(_PerformanceSource, metaclass=_PerformanceSourceEnumTypeWrapper):
+    """What a performance was measured on, strongest first."""
+
+PERFORMANCE_SOURCE_UNSPECIFIED: PerformanceSource.ValueType  # 0
+PERFORMANCE_SOURCE_LABELS: PerformanceSource.ValueType  # 1
+"""Outcomes of the model's own predictions."""
+PERFORMANCE_SOURCE_PROXY: PerformanceSource.ValueType  # 2
+"""Outcomes of a named stand-in."""
+PERFORMANCE_SOURCE_DOWNSTREAM: PerformanceSource.ValueType  # 3
+"""The realised loss of labelled models that consume this one."""
+PERFORMANCE_SOURCE_ESTIMATE: PerformanceSource.ValueType  # 4
+"""Expected from the scores alone (CBPE): blind to concept drift."""
+Global___PerformanceSource: _TypeAlias = PerformanceSource  # noqa: Y015
+
+class _MetricRole:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MetricRoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MetricRole.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    METRIC_ROLE_UNSPECIFIED: _MetricRole.ValueType  # 0
+    METRIC_ROLE_PRIMARY: _MetricRole.ValueType  # 1
+    """Its drop is the performance signal."""
+    METRIC_ROLE_GUARDRAIL: _MetricRole.ValueType  # 2
+    """A sure drop beyond its tolerance keeps the model from being FRESH."""
+
+class MetricRole(_MetricRole, metaclass=_MetricRoleEnumTypeWrapper):
+    """What a metric is for."""
+
+METRIC_ROLE_UNSPECIFIED: MetricRole.ValueType  # 0
+METRIC_ROLE_PRIMARY: MetricRole.ValueType  # 1
+"""Its drop is the performance signal."""
+METRIC_ROLE_GUARDRAIL: MetricRole.ValueType  # 2
+"""A sure drop beyond its tolerance keeps the model from being FRESH."""
+Global___MetricRole: _TypeAlias = MetricRole  # noqa: Y015
+
 @_typing.final
 class Signal(_message.Message):
-    """One of the four signals."""
+    """One of the signals."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -78,8 +131,9 @@ class Signal(_message.Message):
     SIGNIFICANT_FIELD_NUMBER: _builtins.int
     MISSING_FIELD_NUMBER: _builtins.int
     EXPLANATION_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """age, input_drift, prediction_drift, performance."""
+    """age, input_drift, prediction_drift, performance, concept_drift."""
     value: _builtins.float
     """0 (good) to 1 (bad). Meaningless when missing."""
     raw: _builtins.float
@@ -90,6 +144,8 @@ class Signal(_message.Message):
     significant: _builtins.bool
     missing: _builtins.bool
     explanation: _builtins.str
+    source: Global___PerformanceSource.ValueType
+    """Of performance."""
     def __init__(
         self,
         *,
@@ -102,14 +158,237 @@ class Signal(_message.Message):
         significant: _builtins.bool = ...,
         missing: _builtins.bool = ...,
         explanation: _builtins.str = ...,
+        source: Global___PerformanceSource.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contribution", b"contribution", "explanation", b"explanation", "missing", b"missing", "name", b"name", "raw", b"raw", "sample_size", b"sample_size", "significant", b"significant", "value", b"value", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contribution", b"contribution", "explanation", b"explanation", "missing", b"missing", "name", b"name", "raw", b"raw", "sample_size", b"sample_size", "significant", b"significant", "source", b"source", "value", b"value", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Signal: _TypeAlias = Signal  # noqa: Y015
+
+@_typing.final
+class MetricReading(_message.Message):
+    """A metric against the version's own baseline."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    SLICE_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    PROXY_FIELD_NUMBER: _builtins.int
+    PROXY_CORRELATION_FIELD_NUMBER: _builtins.int
+    BASELINE_FIELD_NUMBER: _builtins.int
+    CURRENT_FIELD_NUMBER: _builtins.int
+    DROP_FIELD_NUMBER: _builtins.int
+    DROP_LOW_FIELD_NUMBER: _builtins.int
+    DROP_HIGH_FIELD_NUMBER: _builtins.int
+    P_VALUE_FIELD_NUMBER: _builtins.int
+    SAMPLE_SIZE_FIELD_NUMBER: _builtins.int
+    TOLERANCE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    role: Global___MetricRole.ValueType
+    slice: _builtins.str
+    """The part of the data it was measured on, as `country=US`; empty is all of it."""
+    source: Global___PerformanceSource.ValueType
+    proxy: _builtins.str
+    """Name of the proxy, and its correlation with the real metric where both are known."""
+    proxy_correlation: _builtins.float
+    baseline: _builtins.float
+    current: _builtins.float
+    drop: _builtins.float
+    """Of the drop, which is positive when worse, whichever way the metric points."""
+    drop_low: _builtins.float
+    drop_high: _builtins.float
+    p_value: _builtins.float
+    """Of the one-sided test that it did not get worse."""
+    sample_size: _builtins.int
+    tolerance: _builtins.float
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        role: Global___MetricRole.ValueType = ...,
+        slice: _builtins.str = ...,
+        source: Global___PerformanceSource.ValueType = ...,
+        proxy: _builtins.str = ...,
+        proxy_correlation: _builtins.float | None = ...,
+        baseline: _builtins.float | None = ...,
+        current: _builtins.float = ...,
+        drop: _builtins.float = ...,
+        drop_low: _builtins.float = ...,
+        drop_high: _builtins.float = ...,
+        p_value: _builtins.float = ...,
+        sample_size: _builtins.int = ...,
+        tolerance: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_baseline", b"_baseline", "_proxy_correlation", b"_proxy_correlation", "baseline", b"baseline", "proxy_correlation", b"proxy_correlation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_baseline", b"_baseline", "_proxy_correlation", b"_proxy_correlation", "baseline", b"baseline", "current", b"current", "drop", b"drop", "drop_high", b"drop_high", "drop_low", b"drop_low", "name", b"name", "p_value", b"p_value", "proxy", b"proxy", "proxy_correlation", b"proxy_correlation", "role", b"role", "sample_size", b"sample_size", "slice", b"slice", "source", b"source", "tolerance", b"tolerance"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__baseline: _TypeAlias = _typing.Literal["baseline"]  # noqa: Y015
+    _WhichOneofArgType__baseline: _TypeAlias = _typing.Literal["_baseline", b"_baseline"]  # noqa: Y015
+    _WhichOneofReturnType__proxy_correlation: _TypeAlias = _typing.Literal["proxy_correlation"]  # noqa: Y015
+    _WhichOneofArgType__proxy_correlation: _TypeAlias = _typing.Literal["_proxy_correlation", b"_proxy_correlation"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__baseline) -> _WhichOneofReturnType__baseline | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__proxy_correlation) -> _WhichOneofReturnType__proxy_correlation | None: ...
+
+Global___MetricReading: _TypeAlias = MetricReading  # noqa: Y015
+
+@_typing.final
+class SliceDrift(_message.Message):
+    """Drift of the inputs in one part of the data."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SLICE_FIELD_NUMBER: _builtins.int
+    SAMPLE_SIZE_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    DRIFTED_SHARE_FIELD_NUMBER: _builtins.int
+    TOP_FEATURES_FIELD_NUMBER: _builtins.int
+    slice: _builtins.str
+    """`country=US`."""
+    sample_size: _builtins.int
+    value: _builtins.float
+    drifted_share: _builtins.float
+    @_builtins.property
+    def top_features(self) -> _containers.RepeatedCompositeFieldContainer[Global___FeatureDrift]: ...
+    def __init__(
+        self,
+        *,
+        slice: _builtins.str = ...,
+        sample_size: _builtins.int = ...,
+        value: _builtins.float = ...,
+        drifted_share: _builtins.float = ...,
+        top_features: _abc.Iterable[Global___FeatureDrift] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["drifted_share", b"drifted_share", "sample_size", b"sample_size", "slice", b"slice", "top_features", b"top_features", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SliceDrift: _TypeAlias = SliceDrift  # noqa: Y015
+
+@_typing.final
+class WouldChange(_message.Message):
+    """A change that would bring another level, all else as it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIGNAL_FIELD_NUMBER: _builtins.int
+    TO_FIELD_NUMBER: _builtins.int
+    NOW_FIELD_NUMBER: _builtins.int
+    NEEDED_FIELD_NUMBER: _builtins.int
+    SENTENCE_FIELD_NUMBER: _builtins.int
+    signal: _builtins.str
+    to: Global___Verdict.ValueType
+    now: _builtins.float
+    """In the unit of what is named: labels, PSI, days, metric."""
+    needed: _builtins.float
+    sentence: _builtins.str
+    """`PSI of temp above 0.31 would make it STALE.`"""
+    def __init__(
+        self,
+        *,
+        signal: _builtins.str = ...,
+        to: Global___Verdict.ValueType = ...,
+        now: _builtins.float = ...,
+        needed: _builtins.float = ...,
+        sentence: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["needed", b"needed", "now", b"now", "sentence", b"sentence", "signal", b"signal", "to", b"to"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WouldChange: _TypeAlias = WouldChange  # noqa: Y015
+
+@_typing.final
+class UpstreamCompatibility(_message.Message):
+    """How an upstream model's embeddings moved between the version this one was trained with and the one that serves."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    TRAINED_WITH_FIELD_NUMBER: _builtins.int
+    SERVES_FIELD_NUMBER: _builtins.int
+    COMPATIBLE_FIELD_NUMBER: _builtins.int
+    KNN_JACCARD_FIELD_NUMBER: _builtins.int
+    KNN_JACCARD_FLOOR_FIELD_NUMBER: _builtins.int
+    PROCRUSTES_COSINE_FIELD_NUMBER: _builtins.int
+    CKA_FIELD_NUMBER: _builtins.int
+    ANCHORS_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
+    model_id: _builtins.str
+    trained_with: _builtins.int
+    serves: _builtins.int
+    compatible: _builtins.bool
+    knn_jaccard: _builtins.float
+    """Mean overlap of the 10 nearest neighbours of the anchors, and what two seeds of the same training have."""
+    knn_jaccard_floor: _builtins.float
+    procrustes_cosine: _builtins.float
+    cka: _builtins.float
+    anchors: _builtins.int
+    explanation: _builtins.str
+    def __init__(
+        self,
+        *,
+        model_id: _builtins.str = ...,
+        trained_with: _builtins.int = ...,
+        serves: _builtins.int = ...,
+        compatible: _builtins.bool = ...,
+        knn_jaccard: _builtins.float = ...,
+        knn_jaccard_floor: _builtins.float = ...,
+        procrustes_cosine: _builtins.float = ...,
+        cka: _builtins.float = ...,
+        anchors: _builtins.int = ...,
+        explanation: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchors", b"anchors", "cka", b"cka", "compatible", b"compatible", "explanation", b"explanation", "knn_jaccard", b"knn_jaccard", "knn_jaccard_floor", b"knn_jaccard_floor", "model_id", b"model_id", "procrustes_cosine", b"procrustes_cosine", "serves", b"serves", "trained_with", b"trained_with"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpstreamCompatibility: _TypeAlias = UpstreamCompatibility  # noqa: Y015
+
+@_typing.final
+class Season(_message.Message):
+    """Is the drift what this time of the year usually brings?"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPECTED_FIELD_NUMBER: _builtins.int
+    FEATURES_EXPECTED_FIELD_NUMBER: _builtins.int
+    FEATURES_DRIFTED_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
+    expected: _builtins.bool
+    """All that drifted is inside its usual range for the calendar period."""
+    features_expected: _builtins.int
+    """Drifted features that are, of all that drifted."""
+    features_drifted: _builtins.int
+    explanation: _builtins.str
+    def __init__(
+        self,
+        *,
+        expected: _builtins.bool = ...,
+        features_expected: _builtins.int = ...,
+        features_drifted: _builtins.int = ...,
+        explanation: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected", b"expected", "explanation", b"explanation", "features_drifted", b"features_drifted", "features_expected", b"features_expected"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Season: _TypeAlias = Season  # noqa: Y015
 
 @_typing.final
 class FeatureDrift(_message.Message):
@@ -122,11 +401,19 @@ class FeatureDrift(_message.Message):
     PSI_DEBIASED_FIELD_NUMBER: _builtins.int
     P_VALUE_FIELD_NUMBER: _builtins.int
     DRIFTED_FIELD_NUMBER: _builtins.int
+    SEASONALLY_EXPECTED_FIELD_NUMBER: _builtins.int
+    PSI_USUAL_FIELD_NUMBER: _builtins.int
+    IMPORTANCE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     psi: _builtins.float
     psi_debiased: _builtins.float
     p_value: _builtins.float
     drifted: _builtins.bool
+    seasonally_expected: _builtins.bool
+    """Inside the range that this calendar period usually shows."""
+    psi_usual: _builtins.float
+    """The upper end of that range; 0 without history."""
+    importance: _builtins.float
     def __init__(
         self,
         *,
@@ -135,10 +422,13 @@ class FeatureDrift(_message.Message):
         psi_debiased: _builtins.float = ...,
         p_value: _builtins.float = ...,
         drifted: _builtins.bool = ...,
+        seasonally_expected: _builtins.bool = ...,
+        psi_usual: _builtins.float = ...,
+        importance: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["drifted", b"drifted", "name", b"name", "p_value", b"p_value", "psi", b"psi", "psi_debiased", b"psi_debiased"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["drifted", b"drifted", "importance", b"importance", "name", b"name", "p_value", b"p_value", "psi", b"psi", "psi_debiased", b"psi_debiased", "psi_usual", b"psi_usual", "seasonally_expected", b"seasonally_expected"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -167,6 +457,14 @@ class Evaluation(_message.Message):
     WEIGHTED_AVERAGE_FIELD_NUMBER: _builtins.int
     NOISY_OR_FIELD_NUMBER: _builtins.int
     HARD_TRIGGERS_FIELD_NUMBER: _builtins.int
+    WOULD_CHANGE_FIELD_NUMBER: _builtins.int
+    CROSSES_AT_FIELD_NUMBER: _builtins.int
+    FORECAST_FIELD_NUMBER: _builtins.int
+    SEASON_FIELD_NUMBER: _builtins.int
+    METRICS_FIELD_NUMBER: _builtins.int
+    SLICES_FIELD_NUMBER: _builtins.int
+    UPSTREAMS_FIELD_NUMBER: _builtins.int
+    EVIDENCE_SHA256_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     level: Global___Verdict.ValueType
     """What this look alone says; the verdict follows after hysteresis."""
@@ -181,6 +479,9 @@ class Evaluation(_message.Message):
     weighted_average: _builtins.float
     """Both fusions, whichever the policy acts on."""
     noisy_or: _builtins.float
+    forecast: _builtins.str
+    evidence_sha256: _builtins.str
+    """Of the evidence this look stands on; empty if it was not kept."""
     @_builtins.property
     def evaluated_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -199,6 +500,22 @@ class Evaluation(_message.Message):
     def hard_triggers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What made it STALE whatever the score."""
 
+    @_builtins.property
+    def would_change(self) -> _containers.RepeatedCompositeFieldContainer[Global___WouldChange]:
+        """The nearest changes that would bring another level."""
+
+    @_builtins.property
+    def crosses_at(self) -> _timestamp_pb2.Timestamp:
+        """When the score is expected to reach the threshold; absent if it does not rise, or has reached it."""
+
+    @_builtins.property
+    def season(self) -> Global___Season: ...
+    @_builtins.property
+    def metrics(self) -> _containers.RepeatedCompositeFieldContainer[Global___MetricReading]: ...
+    @_builtins.property
+    def slices(self) -> _containers.RepeatedCompositeFieldContainer[Global___SliceDrift]: ...
+    @_builtins.property
+    def upstreams(self) -> _containers.RepeatedCompositeFieldContainer[Global___UpstreamCompatibility]: ...
     def __init__(
         self,
         *,
@@ -219,10 +536,18 @@ class Evaluation(_message.Message):
         weighted_average: _builtins.float = ...,
         noisy_or: _builtins.float = ...,
         hard_triggers: _abc.Iterable[_builtins.str] | None = ...,
+        would_change: _abc.Iterable[Global___WouldChange] | None = ...,
+        crosses_at: _timestamp_pb2.Timestamp | None = ...,
+        forecast: _builtins.str = ...,
+        season: Global___Season | None = ...,
+        metrics: _abc.Iterable[Global___MetricReading] | None = ...,
+        slices: _abc.Iterable[Global___SliceDrift] | None = ...,
+        upstreams: _abc.Iterable[Global___UpstreamCompatibility] | None = ...,
+        evidence_sha256: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["evaluated_at", b"evaluated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["crosses_at", b"crosses_at", "evaluated_at", b"evaluated_at", "season", b"season"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "confidence_reason", b"confidence_reason", "data_quality", b"data_quality", "evaluated_at", b"evaluated_at", "hard_triggers", b"hard_triggers", "level", b"level", "noisy_or", b"noisy_or", "reasons", b"reasons", "recommended_action", b"recommended_action", "score", b"score", "score_high", b"score_high", "score_low", b"score_low", "signals", b"signals", "threshold", b"threshold", "top_features", b"top_features", "version", b"version", "weighted_average", b"weighted_average"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "confidence_reason", b"confidence_reason", "crosses_at", b"crosses_at", "data_quality", b"data_quality", "evaluated_at", b"evaluated_at", "evidence_sha256", b"evidence_sha256", "forecast", b"forecast", "hard_triggers", b"hard_triggers", "level", b"level", "metrics", b"metrics", "noisy_or", b"noisy_or", "reasons", b"reasons", "recommended_action", b"recommended_action", "score", b"score", "score_high", b"score_high", "score_low", b"score_low", "season", b"season", "signals", b"signals", "slices", b"slices", "threshold", b"threshold", "top_features", b"top_features", "upstreams", b"upstreams", "version", b"version", "weighted_average", b"weighted_average", "would_change", b"would_change"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -241,6 +566,7 @@ class Staleness(_message.Message):
     OWNER_FIELD_NUMBER: _builtins.int
     TEAM_FIELD_NUMBER: _builtins.int
     TIER_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     verdict: Global___Verdict.ValueType
     owner: _builtins.str
@@ -252,6 +578,10 @@ class Staleness(_message.Message):
     def evaluation(self) -> Global___Evaluation:
         """Absent until the first evaluation after a start."""
 
+    @_builtins.property
+    def rules(self) -> _rules_pb2.RuleOutcome:
+        """What the rules in force make of it; absent if no rule matches."""
+
     def __init__(
         self,
         *,
@@ -262,10 +592,11 @@ class Staleness(_message.Message):
         owner: _builtins.str = ...,
         team: _builtins.str = ...,
         tier: _common_pb2.Tier.ValueType = ...,
+        rules: _rules_pb2.RuleOutcome | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["evaluation", b"evaluation", "verdict_since", b"verdict_since"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["evaluation", b"evaluation", "rules", b"rules", "verdict_since", b"verdict_since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluation", b"evaluation", "model_id", b"model_id", "owner", b"owner", "team", b"team", "tier", b"tier", "verdict", b"verdict", "verdict_since", b"verdict_since"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluation", b"evaluation", "model_id", b"model_id", "owner", b"owner", "rules", b"rules", "team", b"team", "tier", b"tier", "verdict", b"verdict", "verdict_since", b"verdict_since"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -556,3 +887,131 @@ class ListVerdictChangesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListVerdictChangesResponse: _TypeAlias = ListVerdictChangesResponse  # noqa: Y015
+
+@_typing.final
+class ListEvaluationsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    POINTS_MAX_FIELD_NUMBER: _builtins.int
+    PAGE_FIELD_NUMBER: _builtins.int
+    model_id: _builtins.str
+    points_max: _builtins.int
+    """Thin to at most so many, the newest of each stretch; 0 means all, by page."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """[start, end); default: all that is kept."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def page(self) -> _common_pb2.PageRequest: ...
+    def __init__(
+        self,
+        *,
+        model_id: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        points_max: _builtins.int = ...,
+        page: _common_pb2.PageRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "page", b"page", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "model_id", b"model_id", "page", b"page", "points_max", b"points_max", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEvaluationsRequest: _TypeAlias = ListEvaluationsRequest  # noqa: Y015
+
+@_typing.final
+class ListEvaluationsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVALUATIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    @_builtins.property
+    def evaluations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Evaluation]: ...
+    def __init__(
+        self,
+        *,
+        evaluations: _abc.Iterable[Global___Evaluation] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluations", b"evaluations", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEvaluationsResponse: _TypeAlias = ListEvaluationsResponse  # noqa: Y015
+
+@_typing.final
+class ReplayEvaluationRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    EVALUATED_AT_FIELD_NUMBER: _builtins.int
+    model_id: _builtins.str
+    revision: _builtins.int
+    """The verdict change of this revision."""
+    @_builtins.property
+    def evaluated_at(self) -> _timestamp_pb2.Timestamp:
+        """The look at this time."""
+
+    def __init__(
+        self,
+        *,
+        model_id: _builtins.str = ...,
+        revision: _builtins.int = ...,
+        evaluated_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["evaluated_at", b"evaluated_at", "revision", b"revision", "which", b"which"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluated_at", b"evaluated_at", "model_id", b"model_id", "revision", b"revision", "which", b"which"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_which: _TypeAlias = _typing.Literal["revision", "evaluated_at"]  # noqa: Y015
+    _WhichOneofArgType_which: _TypeAlias = _typing.Literal["which", b"which"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_which) -> _WhichOneofReturnType_which | None: ...
+
+Global___ReplayEvaluationRequest: _TypeAlias = ReplayEvaluationRequest  # noqa: Y015
+
+@_typing.final
+class ReplayEvaluationResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORDED_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
+    IDENTICAL_FIELD_NUMBER: _builtins.int
+    DIFFERENCES_FIELD_NUMBER: _builtins.int
+    EVIDENCE_SHA256_FIELD_NUMBER: _builtins.int
+    identical: _builtins.bool
+    """The two are the same, bit for bit."""
+    evidence_sha256: _builtins.str
+    @_builtins.property
+    def recorded(self) -> Global___Evaluation: ...
+    @_builtins.property
+    def replayed(self) -> Global___Evaluation: ...
+    @_builtins.property
+    def differences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Which parts differ."""
+
+    def __init__(
+        self,
+        *,
+        recorded: Global___Evaluation | None = ...,
+        replayed: Global___Evaluation | None = ...,
+        identical: _builtins.bool = ...,
+        differences: _abc.Iterable[_builtins.str] | None = ...,
+        evidence_sha256: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["recorded", b"recorded", "replayed", b"replayed"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["differences", b"differences", "evidence_sha256", b"evidence_sha256", "identical", b"identical", "recorded", b"recorded", "replayed", b"replayed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplayEvaluationResponse: _TypeAlias = ReplayEvaluationResponse  # noqa: Y015

@@ -59,6 +59,16 @@ class StalenessServiceStub:
                 request_serializer=runway_dot_v1_dot_staleness__pb2.ListVerdictChangesRequest.SerializeToString,
                 response_deserializer=runway_dot_v1_dot_staleness__pb2.ListVerdictChangesResponse.FromString,
                 _registered_method=True)
+        self.ListEvaluations = channel.unary_unary(
+                '/runway.v1.StalenessService/ListEvaluations',
+                request_serializer=runway_dot_v1_dot_staleness__pb2.ListEvaluationsRequest.SerializeToString,
+                response_deserializer=runway_dot_v1_dot_staleness__pb2.ListEvaluationsResponse.FromString,
+                _registered_method=True)
+        self.ReplayEvaluation = channel.unary_unary(
+                '/runway.v1.StalenessService/ReplayEvaluation',
+                request_serializer=runway_dot_v1_dot_staleness__pb2.ReplayEvaluationRequest.SerializeToString,
+                response_deserializer=runway_dot_v1_dot_staleness__pb2.ReplayEvaluationResponse.FromString,
+                _registered_method=True)
 
 
 class StalenessServiceServicer:
@@ -99,6 +109,20 @@ class StalenessServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListEvaluations(self, request, context):
+        """Every look at a model, newest first; kept for 13 months.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReplayEvaluation(self, request, context):
+        """Make a look again from the evidence that was stored with it, and compare bit for bit.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_StalenessServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -126,6 +150,16 @@ def add_StalenessServiceServicer_to_server(servicer, server):
                     servicer.ListVerdictChanges,
                     request_deserializer=runway_dot_v1_dot_staleness__pb2.ListVerdictChangesRequest.FromString,
                     response_serializer=runway_dot_v1_dot_staleness__pb2.ListVerdictChangesResponse.SerializeToString,
+            ),
+            'ListEvaluations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEvaluations,
+                    request_deserializer=runway_dot_v1_dot_staleness__pb2.ListEvaluationsRequest.FromString,
+                    response_serializer=runway_dot_v1_dot_staleness__pb2.ListEvaluationsResponse.SerializeToString,
+            ),
+            'ReplayEvaluation': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReplayEvaluation,
+                    request_deserializer=runway_dot_v1_dot_staleness__pb2.ReplayEvaluationRequest.FromString,
+                    response_serializer=runway_dot_v1_dot_staleness__pb2.ReplayEvaluationResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -263,6 +297,60 @@ class StalenessService:
             '/runway.v1.StalenessService/ListVerdictChanges',
             runway_dot_v1_dot_staleness__pb2.ListVerdictChangesRequest.SerializeToString,
             runway_dot_v1_dot_staleness__pb2.ListVerdictChangesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEvaluations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runway.v1.StalenessService/ListEvaluations',
+            runway_dot_v1_dot_staleness__pb2.ListEvaluationsRequest.SerializeToString,
+            runway_dot_v1_dot_staleness__pb2.ListEvaluationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReplayEvaluation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runway.v1.StalenessService/ReplayEvaluation',
+            runway_dot_v1_dot_staleness__pb2.ReplayEvaluationRequest.SerializeToString,
+            runway_dot_v1_dot_staleness__pb2.ReplayEvaluationResponse.FromString,
             options,
             channel_credentials,
             insecure,

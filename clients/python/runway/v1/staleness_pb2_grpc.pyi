@@ -41,6 +41,10 @@ class StalenessServiceStub:
     """Evaluate now instead of waiting for the cadence."""
     ListVerdictChanges: _grpc.UnaryUnaryMultiCallable[_staleness_pb2.ListVerdictChangesRequest, _staleness_pb2.ListVerdictChangesResponse]
     """Every change of a model's verdict, newest first."""
+    ListEvaluations: _grpc.UnaryUnaryMultiCallable[_staleness_pb2.ListEvaluationsRequest, _staleness_pb2.ListEvaluationsResponse]
+    """Every look at a model, newest first; kept for 13 months."""
+    ReplayEvaluation: _grpc.UnaryUnaryMultiCallable[_staleness_pb2.ReplayEvaluationRequest, _staleness_pb2.ReplayEvaluationResponse]
+    """Make a look again from the evidence that was stored with it, and compare bit for bit."""
 
 @_typing.type_check_only
 class StalenessServiceAsyncStub(StalenessServiceStub):
@@ -55,6 +59,10 @@ class StalenessServiceAsyncStub(StalenessServiceStub):
     """Evaluate now instead of waiting for the cadence."""
     ListVerdictChanges: _aio.UnaryUnaryMultiCallable[_staleness_pb2.ListVerdictChangesRequest, _staleness_pb2.ListVerdictChangesResponse]  # type: ignore[assignment]
     """Every change of a model's verdict, newest first."""
+    ListEvaluations: _aio.UnaryUnaryMultiCallable[_staleness_pb2.ListEvaluationsRequest, _staleness_pb2.ListEvaluationsResponse]  # type: ignore[assignment]
+    """Every look at a model, newest first; kept for 13 months."""
+    ReplayEvaluation: _aio.UnaryUnaryMultiCallable[_staleness_pb2.ReplayEvaluationRequest, _staleness_pb2.ReplayEvaluationResponse]  # type: ignore[assignment]
+    """Make a look again from the evidence that was stored with it, and compare bit for bit."""
 
 class StalenessServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -96,5 +104,21 @@ class StalenessServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_staleness_pb2.ListVerdictChangesResponse, _abc.Awaitable[_staleness_pb2.ListVerdictChangesResponse]]:
         """Every change of a model's verdict, newest first."""
+
+    @_abc_1.abstractmethod
+    def ListEvaluations(
+        self,
+        request: _staleness_pb2.ListEvaluationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_staleness_pb2.ListEvaluationsResponse, _abc.Awaitable[_staleness_pb2.ListEvaluationsResponse]]:
+        """Every look at a model, newest first; kept for 13 months."""
+
+    @_abc_1.abstractmethod
+    def ReplayEvaluation(
+        self,
+        request: _staleness_pb2.ReplayEvaluationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_staleness_pb2.ReplayEvaluationResponse, _abc.Awaitable[_staleness_pb2.ReplayEvaluationResponse]]:
+        """Make a look again from the evidence that was stored with it, and compare bit for bit."""
 
 def add_StalenessServiceServicer_to_server(servicer: StalenessServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

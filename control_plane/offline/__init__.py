@@ -1,0 +1,1 @@
+"""What works without a server: drift between two files, and backtest reports as pages."""
