@@ -217,7 +217,7 @@ class PerformanceEvidence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConceptCounts:
-    """Outcomes by score bin, on the holdout and in the current window; shapes (B,). Positives are at most the totals."""
+    """Outcomes by score bin, on the holdout and in the current window; shapes (B,). Positives are at most totals."""
 
     reference_total: Int64s
     reference_positive: Int64s
@@ -245,7 +245,7 @@ class Volume:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compatibility:
-    """Embeddings of two versions on the same anchors; see `statistics.embeddings`. Floors: two seeds of one training."""
+    """Embeddings of two versions on the same anchors, see `statistics.embeddings`. Floors: two seeds of one version."""
 
     anchors: int
     knn_jaccard: float
@@ -290,7 +290,7 @@ class Evidence:
     guardrails: tuple[PerformanceEvidence, ...] = ()
     """Metrics that the policy names as guardrails, as far as they are known."""
     fallbacks: tuple[PerformanceEvidence, ...] = ()
-    """The primary metric from weaker sources, strongest first; the first usable one stands in where outcomes are few."""
+    """The primary metric from weaker sources, strongest first; the first usable one stands in for few outcomes."""
     concept: ConceptCounts | None = None
     slices: tuple[SliceEvidence, ...] = ()
     volume: Volume | None = None

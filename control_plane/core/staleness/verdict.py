@@ -119,7 +119,7 @@ class SliceDrift(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WouldChange(msgspec.Struct, frozen=True, kw_only=True):
-    """A change that would bring another level, all else as it is. `now` and `needed` are in the unit of the sentence."""
+    """A change that would bring another level, all else as it is. `now`, `needed`: in the unit of the sentence."""
 
     signal: str
     to: Level
@@ -129,7 +129,7 @@ class WouldChange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UpstreamCompatibility(msgspec.Struct, frozen=True, kw_only=True):
-    """How an upstream model's embeddings moved between the version this one was trained with and the one that serves."""
+    """How an upstream model's embeddings moved from the version this one was trained with to the one that serves."""
 
     model_id: str
     trained_with: int
