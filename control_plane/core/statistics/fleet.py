@@ -62,7 +62,14 @@ def row_drift(reference: Matrix, current: Matrix, cells: Int64s) -> RowDrift:
 
 
 def _block(reference: Matrix, current: Matrix, cells: Int64s) -> RowDrift:
-    """One block, computed with the cells along the first axis: every sum is then over contiguous rows."""
+    """One block, computed with the cells along the first axis: every sum is then over contiguous rows.
+
+    The sums add cell by cell, in order, so a row gets the same bits in whatever block it stands: looks are replayed
+    alone. A block of one row would be summed in another order, so it is computed as two.
+    """
+    if len(cells) == 1:
+        twice = _block(np.repeat(reference, 2, axis=0), np.repeat(current, 2, axis=0), np.repeat(cells, 2))
+        return RowDrift(**{field.name: getattr(twice, field.name)[:1] for field in fields(RowDrift)})
     r = np.ascontiguousarray(reference.T, np.float64)
     c = np.ascontiguousarray(current.T, np.float64)
     n, m = r.sum(axis=0), c.sum(axis=0)
@@ -122,9 +129,10 @@ def _chi_square(r: Float64s, total: Float64s, n: Float64s, m: Float64s) -> tuple
     small &= filled
     freedom = np.add.reduce(filled, axis=0, dtype=np.int32).astype(np.int64) - 1
     affected = np.flatnonzero(small.any(axis=1))
+    pooled: Float64s | float = 0.0
     if affected.size:
-        _pool(r, total, terms, small, affected=affected, share=share, enough=enough, freedom=freedom)
-    return terms.sum(axis=0) * (whole / m), freedom
+        pooled = _pool(r, total, terms, small, affected=affected, share=share, enough=enough, freedom=freedom)
+    return (terms.sum(axis=0) + pooled) * (whole / m), freedom
 
 
 def _pool(
@@ -137,10 +145,8 @@ def _pool(
     share: Float64s,
     enough: Float64s,
     freedom: Int64s,
-) -> None:
-    """Replace the terms of pooled cells, in place, by the pooled cell's (written to the first affected
-    one).
-    """
+) -> Float64s:
+    """The term of the pooled cell of each column; the terms of the cells in it are set to 0, in place."""
     pooled_r, pooled_total = np.zeros_like(share), np.zeros_like(share)
     for cell in affected.tolist():
         pooled_r += r[cell] * small[cell]
@@ -157,8 +163,8 @@ def _pool(
     terms[smallest, short] = 0.0
     freedom[short] -= 1
     expected = pooled_total * share
-    terms[affected[0]] += (pooled_r - expected) ** 2 / np.maximum(expected, np.finfo(np.float64).tiny)
     freedom += pooled_total > 0
+    return (pooled_r - expected) ** 2 / np.maximum(expected, np.finfo(np.float64).tiny)
 
 
 def _first_equal(values: Float64s, wanted: Float64s) -> Int64s:
