@@ -3,6 +3,7 @@
 Facts are bulk and recomputable; they never enter the event log. `adapters/parquet` implements this on local disk.
 """
 
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
@@ -104,6 +105,57 @@ class FeatureEvidence:
     """A name for each cell, `missing` last."""
     reference: Int64s
     current: Int64s
+    importance: float = 1.0
+    """As its profile says; 1 if it says nothing."""
+    psi_usual: float = 0.0
+    """The upper end of what the PSI usually is in these weeks of the year; 0 without history."""
+    outside: int = 0
+    """Of the rows that were binned here, those outside the range of the training data."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SliceFacts:
+    """One part of the data, as `country=US`."""
+
+    name: str
+    predictions: int
+    features: tuple[FeatureEvidence, ...]
+    """The reference is that of the same part, if it was profiled, else of all the data."""
+    performance: PerformanceRow | None
+    """Over the mature window; None if none of it was labelled."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConceptFacts:
+    """Outcomes by score bin of the profile: on the holdout and in the mature window; shapes (B,)."""
+
+    reference_total: Int64s
+    reference_positive: Int64s
+    current_total: Int64s
+    current_positive: Int64s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EstimateFacts:
+    """What is needed to expect a binary model's metric from its scores alone; shapes (SCORE_BINS,), the bins of
+    `core.ground_truth.partials`."""
+
+    scores: Int64s
+    """All predictions of the window, labelled or not."""
+    calibration_total: Int64s
+    """Predictions whose outcome is known: of this version's mature history, and of its profile's holdout."""
+    calibration_positive: Int64s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProxyFacts:
+    """A stand-in for the label that arrives sooner."""
+
+    label: LabelSpec
+    performance: PerformanceRow
+    """On the proxy, over its own mature window: it is later than that of the label."""
+    days: tuple[tuple[float, float], ...]
+    """(primary metric on the proxy, on the label) of each day on which both are known, oldest first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +178,90 @@ class FactEvidence:
     """Over mature predictions: a window of the same length, moved back to where labels are complete."""
     coverage: CoverageRow
     """Of that same moved window."""
+    volume: tuple[int, tuple[int, ...]] = (0, ())
+    """The model's predictions, all versions: of the window, and of windows of the same length before it, newest first;
+    at most `WINDOWS_BEFORE_MAX`, none that began before the model did."""
+    slices: tuple[SliceFacts, ...] = ()
+    """Ordered by name."""
+    concept: ConceptFacts | None = None
+    """None if the profile has no outcomes, or the window none."""
+    estimate: EstimateFacts | None = None
+    """None if the label is not binary, or nothing is calibrated."""
+    proxy: ProxyFacts | None = None
+    """None if the label has no proxy."""
+    labels_per_day: float = 0.0
+    """Outcomes a day, over the mature window."""
+
+
+WINDOWS_BEFORE_MAX = 8
+"""Earlier windows that the volume is compared with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SentHistogram:
+    """Counts that a producer made itself. Edges (of a number) or categories are those of the reference profile."""
+
+    name: str
+    edges: tuple[float, ...]
+    categories: tuple[str, ...]
+    counts: tuple[int, ...]
+    """As in the profile: bins, for categories `other`, then missing (which a score may leave out)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureCells:
+    """Where a histogram is in the vector of all cells of a profile."""
+
+    name: str
+    kind: Literal["numeric", "categorical"]
+    cells: tuple[str, ...]
+    reference: Int64s
+    start: int
+    importance: float
+
+    @property
+    def end(self) -> int:
+        """One past its last cell."""
+        return self.start + len(self.reference)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedCounts:
+    """Hourly counts of a version over the cells of one profile; n hours."""
+
+    version: int
+    profile_sha256: str
+    features: tuple[FeatureCells, ...]
+    prediction: FeatureCells | None
+    hours: Int64s
+    """Hours since 1970, ascending; shape (n,)."""
+    predictions: Int64s
+    """Shape (n,)."""
+    counts: npt.NDArray[np.integer]
+    """Shape (n, cells): 32 bits wide where they hold all counts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedPartials:
+    """Hourly partials of a version as they are served now."""
+
+    version: int
+    hours: Int64s
+    """Hours since 1970, ascending; shape (n,)."""
+    partials: tuple[Partial, ...]
+    """n of them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedHours:
+    """The recorded history of a model, for a backtest."""
+
+    model_id: str
+    label: LabelSpec
+    counts: tuple[RecordedCounts, ...]
+    """By version and profile."""
+    partials: tuple[RecordedPartials, ...]
+    """By version."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,8 +316,29 @@ class FactStore(Protocol):
         """Store a batch of outcomes; durable and readable on return."""
         ...
 
+    def submit_histograms(
+        self,
+        batch_id: str,
+        model_id: str,
+        version: int,
+        producer: str,
+        hour: datetime,
+        predictions: int,
+        histograms: Sequence[SentHistogram],
+        prediction: SentHistogram | None,
+        slice_name: str,
+        replace: bool,
+        now: datetime,
+    ) -> "Future[Receipt]":
+        """Queue one hour as a producer counted it, of all its predictions or of a slice (as `country=US`).
+
+        The same hour of the same producer again changes nothing if the counts are the same; others are refused
+        (`INVALID_BATCH`) unless `replace`.
+        """
+        ...
+
     def set_label(self, model_id: str, spec: LabelSpec) -> None:
-        """Declare a model's label; the same again changes nothing."""
+        """Declare a model's label and its proxy; the same again changes nothing."""
         ...
 
     def put_profile(self, json_bytes: bytes) -> str:
@@ -190,6 +347,25 @@ class FactStore(Protocol):
 
     def profile(self, digest: str) -> bytes | None:
         """The JSON of a profile; None if there is none."""
+        ...
+
+    def put_embeddings(self, ipc_bytes: bytes) -> str:
+        """Check and store what a version makes of the fixed anchors; returns its sha256.
+
+        `INVALID_ARGUMENT` names row and column of each violation.
+        """
+        ...
+
+    def embeddings(self, digest: str) -> bytes | None:
+        """The Arrow IPC stream as it was put; None if there is none."""
+        ...
+
+    def rebaseline(self, model_id: str, from_version: int, to_version: int, start: datetime, end: datetime) -> str:
+        """Give a version that has no profile one made of the counts of another in [start, end), whole days; its sha256.
+
+        Raises:
+            NotFound: the other version has no profile, or nothing was counted then.
+        """
         ...
 
     def set_reference(self, model_id: str, version: int, digest: str) -> None:
@@ -228,6 +404,17 @@ class FactStore(Protocol):
         grain: Grain = "day",
     ) -> PerformanceReport:
         """Metrics over the mature predictions made in [start, end)."""
+        ...
+
+    def recorded_hours(self, model_id: str, start: datetime, end: datetime) -> RecordedHours:
+        """What was recorded of the predictions made in [start, end): counts, and partials as they are served now."""
+        ...
+
+    def arrivals(self) -> dict[str, int]:
+        """How much has arrived of each model since the start (rows, outcomes, histograms).
+
+        Grows whenever a model's evidence may have changed. Cheap; models of which nothing came are missing.
+        """
         ...
 
     def last_predictions(self) -> dict[str, datetime]:

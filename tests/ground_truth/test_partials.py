@@ -19,7 +19,17 @@ from control_plane.core.ground_truth.ids import (
 )
 from control_plane.core.ground_truth.labels import LabelSpec
 from control_plane.core.ground_truth.metrics import auc, metrics_of
-from control_plane.core.ground_truth.partials import EMPTY, Partial, Rows, merge, pack, partials_of, unpack
+from control_plane.core.ground_truth.partials import (
+    COUNTS,
+    DELAY_CELLS,
+    EMPTY,
+    Partial,
+    Rows,
+    merge,
+    pack,
+    partials_of,
+    unpack,
+)
 
 BINARY = LabelSpec()
 REGRESSION = LabelSpec(task="regression")
@@ -126,7 +136,7 @@ def test_many_rows_and_few_rows_are_counted_alike() -> None:
     whole = partials_of(BINARY, rows_of(score, value), 1)[0]
     parts = [partials_of(BINARY, rows_of(score[at : at + 10], value[at : at + 10]), 1)[0] for at in range(0, 6_000, 10)]
     counts = merge(parts).dense()
-    delays = slice(whole.dense().size - 2 * 1024 - 26, whole.dense().size - 2 * 1024)
+    delays = slice(len(COUNTS), len(COUNTS) + DELAY_CELLS)
     counts[delays] = whole.dense()[delays]  # the delays of `rows_of` count from each slice's start
     assert counts.tolist() == whole.dense().tolist()
 

@@ -46,6 +46,8 @@ class Facts:
     """(model id, label type, hour) -> segment -> late rows that no batch join has seen."""
     newest_hours: dict[str, int] = field(default_factory=dict)
     """Model id -> hour of its newest prediction, of what was read or written since the start; files know the rest."""
+    arrivals: dict[str, int] = field(default_factory=dict)
+    """Model id -> rows, outcomes and histograms taken in since the start."""
     rows_appended: int = 0
     batches_appended: int = 0
     duplicate_batches: int = 0
@@ -125,10 +127,15 @@ class Facts:
         self.unsealed_batches.setdefault(segment, {})[batch_key(head)] = head.rows
         self.rows_appended += head.rows
         self.batches_appended += 1
+        self.note_arrival(head.model_id, head.rows)
         if isinstance(batch, PredictionBatch):
             self._apply_predictions(segment, head, batch)
         else:
             self._apply_outcomes(segment, head, batch)
+
+    def note_arrival(self, model_id: str, rows: int) -> None:
+        """A model's evidence may have changed."""
+        self.arrivals[model_id] = self.arrivals.get(model_id, 0) + max(rows, 1)
 
     def _apply_predictions(self, segment: int, head: BatchHead, batch: PredictionBatch) -> None:
         newest = hour_of(int(batch.predicted_us.max()))

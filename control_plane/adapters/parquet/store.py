@@ -6,7 +6,8 @@ become Parquet and hours that the speed view has let go of are joined by DuckDB.
 catalogue; after a crash, memory is rebuilt from catalogue, Parquet and the segments that were not converted yet.
 
 Files below the directory: `segments/` (the log), `predictions/` and `outcomes/` (Parquet), `profiles/` (JSON by
-sha256), `catalog.sqlite`, `spill/` (DuckDB's, emptied at start), `lock` (one process at a time).
+sha256), `embeddings/` (Arrow by sha256), `catalog.sqlite`, `spill/` (DuckDB's, emptied at start), `lock` (one process
+at a time).
 
 Every method may be called from any thread. Writing goes through one thread; reads take a lock for milliseconds.
 """
@@ -19,6 +20,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from control_plane.adapters.parquet.catalog import Catalog, Orphan
+from control_plane.adapters.parquet.embeddings import EmbeddingStore
 from control_plane.adapters.parquet.facts import Facts
 from control_plane.adapters.parquet.histograms import Histograms
 from control_plane.adapters.parquet.maintenance import Maintenance, StoreConfig
@@ -73,6 +75,7 @@ class ParquetFactStore:
         except BaseException:
             os.close(self._lock_file)
             raise
+        self._embeddings = EmbeddingStore(root / "embeddings")
         self._writer = Writer(self._facts)
         self._reader = Reader(self._facts)
         self._maintenance = Maintenance(self._facts, self._writer, config)
@@ -111,6 +114,14 @@ class ParquetFactStore:
     def profile(self, digest: str) -> bytes | None:
         """See `FactStore`."""
         return self._facts.profiles.text(digest)
+
+    def put_embeddings(self, ipc_bytes: bytes) -> str:
+        """See `FactStore`."""
+        return self._embeddings.put(ipc_bytes)
+
+    def embeddings(self, digest: str) -> bytes | None:
+        """See `FactStore`."""
+        return self._embeddings.get(digest)
 
     def set_reference(self, model_id: str, version: int, digest: str) -> None:
         """See `FactStore`."""
@@ -160,6 +171,11 @@ class ParquetFactStore:
         """Outcomes of a model whose prediction was never seen, as of the last joins; newest first."""
         with self._facts.lock:
             return self._facts.catalog.orphans(model_id, limit)
+
+    def arrivals(self) -> dict[str, int]:
+        """See `FactStore`."""
+        with self._facts.lock:
+            return dict(self._facts.arrivals)
 
     def last_predictions(self) -> dict[str, datetime]:
         """See `FactStore`."""
