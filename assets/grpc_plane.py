@@ -270,4 +270,10 @@ def _verdict(standing: messages.Staleness) -> Verdict:
         confidence=_name(messages.Confidence.Name(look.confidence), "CONFIDENCE_"),
         reasons=tuple(look.reasons),
         recommended_action=look.recommended_action,
+        threshold=look.threshold,
+        metrics={f"{metric.name} {metric.slice}".strip(): metric.current for metric in look.metrics},
+        would_change=tuple(change.sentence for change in look.would_change),
+        season=look.season.explanation,
+        forecast=look.forecast,
+        rules=standing.rules.explanation,
     )

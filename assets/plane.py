@@ -113,6 +113,16 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     confidence: str = ""
     reasons: tuple[str, ...] = ()
     recommended_action: str = ""
+    threshold: float | None = None
+    """Score from which on it is STALE."""
+    metrics: dict[str, float] = {}
+    """Metrics as they are now: `auc`, `brier`; of a part of the data `auc country=US`."""
+    would_change: tuple[str, ...] = ()
+    """What would bring another verdict, in sentences."""
+    season: str = ""
+    forecast: str = ""
+    rules: str = ""
+    """What the rules in force make of it."""
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):

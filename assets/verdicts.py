@@ -11,6 +11,9 @@ from assets.tags import FRESH
 SEVERITY = {"STALE": dg.AssetCheckSeverity.ERROR}
 """AT_RISK and UNKNOWN warn: neither may look fresh, and neither is worth waking somebody."""
 
+CONFIDENCES = {"LOW": 1.0, "MEDIUM": 2.0, "HIGH": 3.0}
+"""As a number too, because only numbers plot."""
+
 
 def fresh_check(model_id: str, connect: Callable[[], ControlPlane]) -> dg.AssetChecksDefinition:
     """The check of one model. The staleness sensor reports its results; run by hand it evaluates the model now."""
@@ -49,21 +52,27 @@ def description_of(verdict: Verdict) -> str:
 def metadata_of(verdict: Verdict) -> dict[str, Any]:
     """Numbers as floats, because Dagster plots those and only those."""
     found: dict[str, Any] = {"verdict": verdict.verdict}
-    for name in ("score", "score_low", "score_high", "top_psi"):
+    for name in ("score", "score_low", "score_high", "threshold", "top_psi"):
         value = getattr(verdict, name)
         if value is not None:
             found[name] = dg.MetadataValue.float(float(value))
     found |= {name: dg.MetadataValue.float(float(value)) for name, value in sorted(verdict.signals.items())}
+    found |= {f"metric {name}": dg.MetadataValue.float(float(value)) for name, value in sorted(verdict.metrics.items())}
     if verdict.top_feature:
         found["top_feature"] = verdict.top_feature
     if verdict.version:
         found["version"] = dg.MetadataValue.int(verdict.version)
     if verdict.evaluated_at is not None:
         found["evaluated_at"] = dg.MetadataValue.timestamp(verdict.evaluated_at)
-    if verdict.confidence:
+    if verdict.confidence in CONFIDENCES:
         found["confidence"] = verdict.confidence
-    if verdict.reasons:
-        found["reasons"] = dg.MetadataValue.md("\n".join(f"- {reason}" for reason in verdict.reasons))
+        found["confidence level"] = dg.MetadataValue.float(CONFIDENCES[verdict.confidence])
+    for name, sentences in (("reasons", verdict.reasons), ("would_change", verdict.would_change)):
+        if sentences:
+            found[name] = dg.MetadataValue.md("\n".join(f"- {sentence}" for sentence in sentences))
+    for name in ("season", "forecast", "rules"):
+        if getattr(verdict, name):
+            found[name] = getattr(verdict, name)
     if verdict.recommended_action:
         found["recommended_action"] = verdict.recommended_action
     return found

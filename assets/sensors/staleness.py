@@ -29,7 +29,8 @@ SCORES_EVERY_S = 15.0
 
 DIGEST_CHARS = 8
 SCORE_DIGITS = 3
-"""A score that moved by less than this is not news."""
+PSI_DIGITS = 2
+"""A score or PSI that moved by less than this is not news."""
 
 
 class Shown(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,5 +104,6 @@ def read_cursor(text: str | None) -> Shown:
 def digest(verdict: Verdict) -> str:
     """Changes when there is something new to show."""
     score = None if verdict.score is None else round(verdict.score, SCORE_DIGITS)
-    news = (verdict.verdict, score, verdict.version, verdict.top_feature, verdict.confidence)
+    psi = None if verdict.top_psi is None else round(verdict.top_psi, PSI_DIGITS)
+    news = (verdict.verdict, score, verdict.version, verdict.top_feature, psi, verdict.confidence, verdict.rules)
     return hashlib.sha256(msgspec.json.encode(news)).hexdigest()[:DIGEST_CHARS]

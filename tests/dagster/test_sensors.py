@@ -160,6 +160,12 @@ def verdict(model_id: str, name: str, score: float) -> Verdict:
         signals={"age": 8.0, "performance": 0.02},
         confidence="HIGH",
         reasons=("temp drifted", "8 days old"),
+        threshold=0.6,
+        metrics={"auc": 0.71, "auc origin=JFK": 0.69},
+        would_change=("PSI of temp below 0.1 would make it FRESH.",),
+        season="temp is what March usually brings",
+        forecast="At this pace it is stale around Mar 19.",
+        rules="retraining waits for off-peak hours (night_only)",
     )
 
 
@@ -178,6 +184,10 @@ class TestStaleness:
         }
         assert all(type(seen.metadata[name].value) is float for name in ("score", "top_psi", "age"))
         assert seen.metadata["verdict"].value == "STALE"
+        assert [seen.metadata[f"metric {name}"].value for name in ("auc", "auc origin=JFK")] == [0.71, 0.69]
+        assert (seen.metadata["threshold"].value, seen.metadata["confidence level"].value) == (0.6, 3.0)
+        assert seen.metadata["would_change"].value == "- PSI of temp below 0.1 would make it FRESH."
+        assert "off-peak" in str(seen.metadata["rules"].value)
         key = dg.AssetCheckKey(dg.AssetKey(["air_time"]), "fresh")
         (record,) = world.instance.event_log_storage.get_asset_check_execution_history(key, limit=10)
         assert record.event is not None
