@@ -303,7 +303,7 @@ def policies_violations(policies: EffectivePolicies) -> list[Violation]:
     """All broken rules of policies in force; fields are paths."""
     label = policies.label
     found = [
-        *staleness_violations(policies.staleness),
+        *staleness_violations(policies.staleness, metrics=METRICS, primary=policies.label.primary_metric),
         *retraining_violations(policies.retraining),
         *validation_violations(policies.validation),
     ]

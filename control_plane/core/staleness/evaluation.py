@@ -1,19 +1,15 @@
 """One look: from evidence to an evaluation. The rule, in order; the body follows it.
 
-1. Each signal is read: a value from 0 to 1, or missing with the reason why. 2. The signals are fused to a
-score with its bounds. 3. Hard triggers make it STALE whatever the score: age at the backstop, metric worse
-than the floor. 4. Otherwise, with too little data, only what holds whatever the missing signals turn out to
-be counts: the lower
-   bound decides, and what would be FRESH is UNKNOWN. Too little means: no drift signal is known, although the
-   version has a reference to compare with, or there are no outcomes either.
-5. Otherwise the score decides between FRESH, AT_RISK and STALE. 6. Vetoes: nothing is FRESH that has a
-data-quality finding, or whose metric surely dropped by the tolerance or more
-   (an average would let the other signals hide it).
-7. What to do: a data-quality finding goes to the data's owner, even of a model that is STALE, because
-training on
-   broken data mends nothing; STALE is retrained; AT_RISK and UNKNOWN wait; FRESH needs nothing.
+1. Each signal is read: a value from 0 to 1, or missing with the reason why. Performance comes from outcomes, or from
+the first weaker source that is usable. 2. Hard triggers: age at the backstop, outcomes worse than the floor, an
+upstream whose embeddings are not compatible with those it was trained with. 3. Faults of the data; vetoes of
+guardrails and slices. 4. Signals, triggers, faults and vetoes give score and level, see `levels`. 5. What to do: a
+data-quality finding goes to the data's owner, even of a model that is STALE, because training on broken data mends
+nothing; STALE is retrained; AT_RISK and UNKNOWN wait; FRESH needs nothing. 6. Around it: how sure, why, what would
+change it, when it will be stale.
 
-More evidence of trouble never gives a better level: every step is monotone in the value of each signal.
+More evidence of trouble never gives a better level: every step is monotone in the value of each signal. And a look
+at one model is the same, bit for bit, whoever else is looked at with it: that is what makes it replayable.
 """
 
 from collections.abc import Sequence
@@ -21,21 +17,25 @@ from datetime import datetime
 
 from control_plane.core.staleness import signals
 from control_plane.core.staleness.confidence import confidence_of
+from control_plane.core.staleness.data_quality import volume_drop
 from control_plane.core.staleness.evidence import Evidence
-from control_plane.core.staleness.fusion import Score, fuse
+from control_plane.core.staleness.forecast import forecast
 from control_plane.core.staleness.input_drift import InputDrift, input_drifts
+from control_plane.core.staleness.levels import Situation, stand
+from control_plane.core.staleness.performance import below_floor, metric_readings, performance
 from control_plane.core.staleness.policy import Fusion, StalenessPolicy
+from control_plane.core.staleness.reasons import Seen, reasons, season_of
 from control_plane.core.staleness.signals import PredictionDrift, Reading, prediction_drifts
-from control_plane.core.staleness.verdict import SEVERITY, Action, Confidence, Evaluation, Level, Signal
+from control_plane.core.staleness.slices import slice_drifts
+from control_plane.core.staleness.upstreams import compatibilities
+from control_plane.core.staleness.verdict import Action, Evaluation, Level, Signal, SliceDrift, UpstreamCompatibility
+from control_plane.core.staleness.would_change import Look, would_change
 
 Item = tuple[StalenessPolicy, Evidence]
 
-NOTABLE = 0.05
-"""Contribution to the score from which on a signal is worth a sentence among the reasons."""
-
 
 def evaluate(policy: StalenessPolicy, evidence: Evidence, now: datetime) -> Evaluation:
-    """One look at one model; `evaluate_fleet` of one.
+    """One look at one model; `evaluate_fleet` of one, bit for bit.
 
     Args:
         policy: valid, see `policy_violations`.
@@ -56,9 +56,12 @@ def evaluate_fleet(items: Sequence[Item], now: datetime) -> list[Evaluation]:
     for at, drift in zip(given, input_drifts(tables, [items[at][0] for at in given]), strict=True):
         inputs[at] = drift
     predictions = prediction_drifts([evidence.prediction for _, evidence in items])
+    parts = slice_drifts(items)
     return [
-        _evaluated(policy, evidence, own_input, own_prediction, now)
-        for (policy, evidence), own_input, own_prediction in zip(items, inputs, predictions, strict=True)
+        _evaluated(policy, evidence, own_input, own_prediction, own_parts, now)
+        for (policy, evidence), own_input, own_prediction, own_parts in zip(
+            items, inputs, predictions, parts, strict=True
+        )
     ]
 
 
@@ -67,26 +70,67 @@ def _evaluated(
     evidence: Evidence,
     inputs: InputDrift | None,
     predictions: PredictionDrift | None,
+    parts: tuple[SliceDrift, ...],
     now: datetime,
 ) -> Evaluation:
+    own_performance, measured = performance(policy, evidence)
     readings = {
         "age": signals.age(policy, evidence, now),
         "input_drift": signals.input_drift(policy, evidence, inputs),
         "prediction_drift": signals.prediction_drift(policy, evidence, predictions),
-        "performance": signals.performance(policy, evidence),
+        "performance": own_performance,
     }
     own = policy.weights
-    weights = (own.age, own.input_drift, own.prediction_drift, own.performance)
+    weights: tuple[float, ...] = (own.age, own.input_drift, own.prediction_drift, own.performance)
+    concept = signals.concept_drift(policy, evidence)
+    if concept is not None:
+        readings["concept_drift"] = concept
+        weights = (*weights, own.concept_drift)
+    upstreams, unknown_upstreams = compatibilities(policy, evidence.upstreams) if evidence.upstreams else ((), ())
+    triggers = _hard_triggers(policy, evidence, readings["age"], upstreams)
+    known = inputs if readings["input_drift"].value is not None else None
+    faults = (known.faults if known is not None else ()) + volume_drop(evidence.volume, policy.window_days)
+    metrics, vetoes = metric_readings(policy, evidence, measured)
+    situation = Situation(
+        policy=policy,
+        weights=weights,
+        comparable=evidence.features is not None or evidence.prediction is not None,
+        faulty=bool(faults),
+        vetoed=bool(vetoes),
+        triggered=bool(triggers),
+    )
     values = [reading.value for reading in readings.values()]
-    average, noisy_or = (fuse(values, weights, fusion) for fusion in (Fusion.WEIGHTED_AVERAGE, Fusion.NOISY_OR))
-    score = average if policy.fusion is Fusion.WEIGHTED_AVERAGE else noisy_or
-    triggers = _hard_triggers(policy, evidence, readings)
-    known_inputs = inputs if readings["input_drift"].value is not None else None
-    faults = known_inputs.faults if known_inputs is not None else ()
-    level = _level(policy, evidence, readings, score, triggered=bool(triggers), faulty=bool(faults))
-    confidence, confidence_reason = confidence_of(policy, evidence, readings)
+    standing = stand(situation, values)
+    score, level = standing.score, standing.level
+    averaged = policy.fusion is Fusion.WEIGHTED_AVERAGE
+    confidence, confidence_reason = confidence_of(policy, evidence, readings, measured, unknown_upstreams)
     weighed = _weighed(readings, weights, policy.fusion)
-    action = _action(level, bool(faults))
+    season = season_of(known) if known is not None else None
+    look = Look(
+        situation=situation,
+        values=tuple(values),
+        level=level,
+        evidence=evidence,
+        readings=readings,
+        inputs=known,
+        predictions=predictions,
+        measured=measured,
+    )
+    crosses_at, sentence = forecast(look, now, policy.stale_threshold)
+    seen = Seen(
+        level=level,
+        signals=weighed,
+        triggers=triggers,
+        faults=faults,
+        vetoes=vetoes,
+        season=season,
+        slices=parts,
+        quiet=known is not None and known.drifted == 0,
+        upstreams=upstreams,
+        unknown_upstreams=unknown_upstreams,
+        confidence=confidence,
+        confidence_reason=confidence_reason,
+    )
     return Evaluation(
         version=evidence.model_version,
         at=now,
@@ -94,60 +138,42 @@ def _evaluated(
         score=score.score,
         score_low=score.low,
         score_high=score.high,
-        weighted_average=average.score,
-        noisy_or=noisy_or.score,
+        weighted_average=score.score if averaged else standing.other,
+        noisy_or=standing.other if averaged else score.score,
         threshold=policy.stale_threshold,
         confidence=confidence,
         confidence_reason=confidence_reason,
         signals=weighed,
-        top_features=known_inputs.top if known_inputs is not None else (),
-        reasons=_reasons(level, weighed, triggers, faults, (confidence, confidence_reason)),
-        recommended_action=action,
+        top_features=known.top if known is not None else (),
+        reasons=reasons(seen),
+        recommended_action=_action(level, bool(faults)),
         data_quality=faults,
         hard_triggers=triggers,
+        would_change=would_change(look),
+        crosses_at=crosses_at,
+        forecast=sentence,
+        season=season,
+        metrics=metrics,
+        slices=parts,
+        upstreams=upstreams,
     )
 
 
-def _hard_triggers(policy: StalenessPolicy, evidence: Evidence, readings: dict[str, Reading]) -> tuple[str, ...]:
-    """Step 3."""
-    found = []
-    if readings["age"].raw >= policy.age_backstop_days:
-        found.append(f"it is {readings['age'].raw:.1f} days old, its backstop is {policy.age_backstop_days:g} days")
-    performance = evidence.performance
-    if performance is not None and signals.below_floor(policy, performance):
-        found.append(
-            f"{performance.metric} is {performance.current:.4g}, worse than its floor of {policy.performance_floor:g}"
-        )
+def _hard_triggers(
+    policy: StalenessPolicy, evidence: Evidence, age: Reading, upstreams: Sequence[UpstreamCompatibility]
+) -> tuple[str, ...]:
+    """Step 2."""
+    found = [upstream.explanation for upstream in upstreams if not upstream.compatible]
+    if age.raw >= policy.age_backstop_days:
+        found.append(f"it is {age.raw:.1f} days old, its backstop is {policy.age_backstop_days:g} days")
+    metric = evidence.performance
+    if metric is not None and below_floor(policy, metric):
+        found.append(f"{metric.metric} is {metric.current:.4g}, worse than its floor of {policy.performance_floor:g}")
     return tuple(found)
 
 
-def _level(
-    policy: StalenessPolicy,
-    evidence: Evidence,
-    readings: dict[str, Reading],
-    score: Score,
-    *,
-    triggered: bool,
-    faulty: bool,
-) -> Level:
-    """Steps 3 to 6."""
-    if triggered:
-        return Level.STALE
-    blind = readings["input_drift"].value is None and readings["prediction_drift"].value is None
-    comparable = evidence.features is not None or evidence.prediction is not None
-    performance = readings["performance"].value
-    scarce = blind and (comparable or performance is None)
-    decisive = score.low if scarce else score.score
-    if decisive >= policy.stale_threshold:
-        return Level.STALE
-    dropped = performance is not None and performance >= 1
-    if decisive >= policy.at_risk_threshold or faulty or dropped:
-        return Level.AT_RISK
-    return Level.UNKNOWN if scarce else Level.FRESH
-
-
 def _action(level: Level, faulty: bool) -> Action:
-    """Step 7."""
+    """Step 5."""
     if faulty:
         return Action.ALERT_DATA_OWNER
     match level:
@@ -161,48 +187,26 @@ def _action(level: Level, faulty: bool) -> Action:
 
 def _weighed(readings: dict[str, Reading], weights: Sequence[float], fusion: Fusion) -> tuple[Signal, ...]:
     """Signals with what each contributes; in an average the contributions add up to the score."""
-    known = sum(w for reading, w in zip(readings.values(), weights, strict=True) if reading.value is not None)
+    known = 0.0
+    for reading, weight in zip(readings.values(), weights, strict=True):
+        if reading.value is not None:
+            known += weight
     share = 1.0 if fusion is Fusion.NOISY_OR or known == 0 else 1 / known
-    return tuple(
-        Signal(
-            name=name,
-            value=reading.value if reading.value is not None else 0.0,
-            raw=reading.raw,
-            weight=weight,
-            contribution=reading.value * weight * share if reading.value is not None else 0.0,
-            sample_size=reading.sample_size,
-            significant=reading.significant,
-            missing=reading.value is None,
-            explanation=reading.explanation,
+    found = []
+    for (name, reading), weight in zip(readings.items(), weights, strict=True):
+        value = reading.value
+        found.append(
+            Signal(
+                name=name,
+                value=value if value is not None else 0.0,
+                raw=reading.raw,
+                weight=weight,
+                contribution=value * weight * share if value is not None else 0.0,
+                sample_size=reading.sample_size,
+                significant=reading.significant,
+                missing=value is None,
+                explanation=reading.explanation,
+                source=reading.source,
+            )
         )
-        for (name, reading), weight in zip(readings.items(), weights, strict=True)
-    )
-
-
-def _reasons(
-    level: Level,
-    weighed: tuple[Signal, ...],
-    triggers: tuple[str, ...],
-    faults: tuple[str, ...],
-    confidence: tuple[Confidence, str],
-) -> tuple[str, ...]:
-    """Most important first: triggers, broken data, what moves the score by how much; what is missing at the
-    end.
-    """
-    found = [*triggers, *(f"broken data, {fault}" for fault in faults)]
-    notable = [signal for signal in weighed if signal.contribution >= NOTABLE]
-    notable.sort(key=lambda signal: -signal.contribution)
-    moving = [signal.explanation for signal in notable]
-    if SEVERITY[level] >= SEVERITY[Level.AT_RISK]:
-        found.extend(moving)
-    elif level is Level.UNKNOWN:
-        found.append(f"too little is known to say: {confidence[1]}")
-    else:
-        unsure = confidence[0] is not Confidence.HIGH
-        found.append(f"healthy, but confidence is {confidence[0].value}: {confidence[1]}" if unsure else "healthy")
-        found.extend(moving)
-    if not found:
-        found.append("the signals together reach the threshold, none of them much by itself")
-    if level not in (Level.UNKNOWN, Level.FRESH):
-        found.extend(signal.explanation for signal in weighed if signal.missing)
     return tuple(found)

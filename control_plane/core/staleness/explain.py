@@ -1,4 +1,4 @@
-"""An evaluation in about ten sentences for the owner: why, how sure, what to do."""
+"""An evaluation in about ten lines for the owner: why, how sure, what to do."""
 
 from control_plane.core.staleness.verdict import Action, Evaluation, FeatureDrift, Level, Signal
 
@@ -10,26 +10,30 @@ ADVICE = {
 }
 FEATURES_SHOWN = 3
 FAULTS_SHOWN = 3
+CHANGES_SHOWN = 2
+NAMES = {
+    "age": "Age",
+    "input_drift": "Input drift",
+    "prediction_drift": "Prediction drift",
+    "performance": "Performance",
+    "concept_drift": "Concept drift",
+}
 
 
 def explain(evaluation: Evaluation) -> list[str]:
     """Sentences for a terminal or a page, one a line, most important first."""
     found = [_headline(evaluation)]
     found.extend(f"Hard trigger: {trigger}." for trigger in evaluation.hard_triggers)
-    found.extend(f"Broken data: {fault}." for fault in evaluation.data_quality[:FAULTS_SHOWN])
-    found.extend(_signal(signal) for signal in sorted(evaluation.signals, key=lambda s: (s.missing, -s.contribution)))
-    if any(signal.missing for signal in evaluation.signals):
-        found.append(
-            f"What is missing is taken to be like the rest; at best the score were {evaluation.score_low:.2f}, "
-            f"at worst {evaluation.score_high:.2f}."
-        )
-    if evaluation.top_features:
-        named = "; ".join(_feature(feature) for feature in evaluation.top_features[:FEATURES_SHOWN])
-        found.append(f"Features that moved most: {named}.")
-    found.append(
-        f"Fused otherwise: weighted average {evaluation.weighted_average:.2f}, noisy OR {evaluation.noisy_or:.2f}."
-    )
-    found.append(f"How sure: {evaluation.confidence.value}, {evaluation.confidence_reason}.")
+    found.extend(_faults(evaluation.data_quality))
+    found.extend(_signals(evaluation.signals))
+    if evaluation.top_features and any(feature.drifted for feature in evaluation.top_features):
+        named = "; ".join(_feature(feature) for feature in evaluation.top_features[:FEATURES_SHOWN] if feature.drifted)
+        found.append(f"Features that drifted most: {named}.")
+    found.extend(_around(evaluation))
+    ahead = [*_changes(evaluation), *([evaluation.forecast] if evaluation.forecast else [])]
+    if ahead:
+        found.append(" ".join(ahead))
+    found.append(_sure(evaluation))
     found.append(ADVICE[evaluation.recommended_action])
     return found
 
@@ -48,16 +52,60 @@ def _headline(evaluation: Evaluation) -> str:
             return f"{subject} is UNKNOWN: too little data to say."
 
 
-def _signal(signal: Signal) -> str:
-    name = signal.name.replace("_", " ").capitalize()
-    if signal.missing:
-        return f"{name} is not known: {signal.explanation}."
-    return (
-        f"{name} {signal.value:.2f} (weight {signal.weight:.2f}) adds {signal.contribution:.2f}: {signal.explanation}."
-    )
+def _faults(faults: tuple[str, ...]) -> list[str]:
+    if not faults:
+        return []
+    more = f"; and {len(faults) - FAULTS_SHOWN} more" if len(faults) > FAULTS_SHOWN else ""
+    return [f"Broken data: {'; '.join(faults[:FAULTS_SHOWN])}{more}."]
+
+
+def _signals(signals: tuple[Signal, ...]) -> list[str]:
+    """One line for each signal that adds something, one for those that add nothing, one for what is missing."""
+    known = sorted((one for one in signals if not one.missing), key=lambda one: -one.contribution)
+    adding = [one for one in known if one.contribution >= 0.005]
+    quiet = [one for one in known if one.contribution < 0.005]
+    missing = [one for one in signals if one.missing]
+    found = [
+        f"{NAMES.get(one.name, one.name)} adds {one.contribution:.2f} "
+        f"({one.value:.2f} x weight {one.weight:.2f}): {one.explanation}."
+        for one in adding
+    ]
+    found.extend(f"{NAMES.get(one.name, one.name)} adds nothing: {one.explanation}." for one in quiet)
+    found.extend(f"{NAMES.get(one.name, one.name)} is not known: {one.explanation}." for one in missing)
+    return found
 
 
 def _feature(feature: FeatureDrift) -> str:
     chance = "p < 0.001" if feature.p_value < 0.001 else f"p = {feature.p_value:.3f}"
-    drifted = "drifted" if feature.drifted else "not counted as drift"
-    return f"{feature.name} PSI {feature.psi:.2f} (less chance {feature.psi_debiased:.2f}, {chance}, {drifted})"
+    season = ", usual for the season" if feature.seasonally_expected else ""
+    return f"{feature.name} PSI {feature.psi:.2f} (less chance {feature.psi_debiased:.2f}, {chance}{season})"
+
+
+def _around(evaluation: Evaluation) -> list[str]:
+    """Season, upstreams and slices, as far as there is something to say that no line above has."""
+    found = []
+    if evaluation.season is not None:
+        found.append(f"Season: {evaluation.season.explanation}.")
+    compatible = [one.explanation for one in evaluation.upstreams if one.compatible]
+    if compatible:
+        found.append(f"Upstreams: {'; '.join(compatible)}.")
+    told = [reason for reason in evaluation.reasons if reason.startswith(("in slice ", "guardrail "))]
+    if told:
+        found.append(f"Besides: {'; '.join(told[:FAULTS_SHOWN])}.")
+    return found
+
+
+def _changes(evaluation: Evaluation) -> list[str]:
+    told = [change.sentence for change in evaluation.would_change[:CHANGES_SHOWN]]
+    return [f"What would change it: {'; or '.join(told)}."] if told else []
+
+
+def _sure(evaluation: Evaluation) -> str:
+    """How sure, with the bounds where something is missing."""
+    found = f"How sure: {evaluation.confidence.value}, {evaluation.confidence_reason}."
+    if any(signal.missing for signal in evaluation.signals):
+        found += (
+            f" With what is missing the score were {evaluation.score_low:.2f} at best "
+            f"and {evaluation.score_high:.2f} at worst."
+        )
+    return found

@@ -1,4 +1,4 @@
-"""From four signals to one score, honestly about the ones that are missing.
+"""From signals to one score, honestly about the ones that are missing.
 
 A missing signal is neither good nor bad. The score takes it to be like the weighted mean of the known ones,
 which for an average is the same as leaving it out; the bounds say what the score were if it turned out best
@@ -6,7 +6,8 @@ or worst. Both ways to fuse are always computed.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from control_plane.core.staleness.policy import Fusion
 
@@ -14,8 +15,7 @@ DECIMALS = 12
 """Scores are rounded to these, so that four signals of 0.6 reach a threshold of 0.6."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Score:
+class Score(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A fused score with its bounds, each from 0 to 1."""
 
     score: float
@@ -63,3 +63,60 @@ def _fused(weighed: Sequence[tuple[float, float]], fusion: Fusion) -> float:
         total += weight
         above += value * weight
     return above / total
+
+
+def needed(
+    values: Sequence[float | None],
+    weights: Sequence[float],
+    fusion: Fusion,
+    *,
+    at: int,
+    target: float,
+    low: bool = False,
+) -> float | None:
+    """The value of signal `at` from which on the fused score is `target` or more, all else as it is.
+
+    Args:
+        values: as `fuse`; that of `at` may be missing, and is then taken to be known.
+        low: of the lower bound, in which every missing signal is best, instead of the score.
+    Returns:
+        May lie outside of 0 to 1, which then is out of reach; None if the signal weighs nothing.
+
+    >>> round(needed([0.5, 0.0], [0.5, 0.5], Fusion.WEIGHTED_AVERAGE, at=1, target=0.4), 12)
+    0.3
+    >>> round(needed([0.5, 0.0], [0.5, 0.5], Fusion.NOISY_OR, at=1, target=0.4), 12)
+    0.4
+    """
+    own = weights[at]
+    if own <= 0:
+        return None
+    others = [
+        (value, weight)
+        for place, (value, weight) in enumerate(zip(values, weights, strict=True))
+        if place != at and value is not None
+    ]
+    if fusion is Fusion.WEIGHTED_AVERAGE:
+        total = sum(weights) if low else own + sum(weight for _, weight in others)
+        return (target * total - sum(value * weight for value, weight in others)) / own
+    if low or len(others) == len(values) - 1:
+        spared = 1.0
+        for value, weight in others:
+            spared *= 1 - weight * value
+        return (1 - (1 - target) / spared) / own if spared > 0 else 0.0
+    return _searched(values, weights, at, target)
+
+
+def _searched(values: Sequence[float | None], weights: Sequence[float], at: int, target: float) -> float:
+    """`needed` of a noisy OR in which others are missing: what they are taken to be depends on this one too."""
+    tried = list(values)
+    below, above = 0.0, 1.0
+    tried[at] = above
+    if fuse(tried, weights, Fusion.NOISY_OR).score < target:
+        return 2.0
+    for _ in range(52):
+        tried[at] = middle = (below + above) / 2
+        if fuse(tried, weights, Fusion.NOISY_OR).score >= target:
+            above = middle
+        else:
+            below = middle
+    return above

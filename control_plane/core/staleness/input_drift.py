@@ -3,20 +3,26 @@
 The fleet's features are stacked by width into tall matrices, tested row by row, and laid out again as
 (models, features) for what is decided per model: which drifts are discoveries, how much of the model they
 make up, and which are no drift at all but broken data.
+
+A look is replayed alone and must come out the same bit for bit, so no number here may depend on who else is in
+the batch: rows are summed cell by cell, models feature by feature within their own segment.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import TypeVar
 
 import numpy as np
 
-from control_plane.core.staleness.data_quality import FAULTS_MAX, describe, row_faults
+from control_plane.core.staleness.data_quality import describe, never_arrived, row_faults, shortened
 from control_plane.core.staleness.evidence import FeatureTable, IntMatrix
 from control_plane.core.staleness.policy import StalenessPolicy
 from control_plane.core.staleness.verdict import FeatureDrift
 from control_plane.core.statistics.fleet import RowDrift, discoveries, row_drift
 from control_plane.core.statistics.sample import Bools, Float64s, Int64s
+
+Kind = TypeVar("Kind", Bools, Float64s)
 
 TOP_FEATURES = 5
 """Named in an evaluation; an owner looks at the first two or three."""
@@ -29,17 +35,27 @@ class InputDrift:
     """What the features of one model say."""
 
     value: float
-    """min(1, importance-weighted mean strength / drifted_share_full), see `input_drifts`."""
+    """min(1, `strength` / drifted_share_full), see `input_drifts`."""
+    strength: float
+    """Mean strength of the features' drift, weighted by importance."""
     share: float
     """Share of drifted features, by importance."""
     features: int
     drifted: int
+    expected: int
+    """Drifted features that are inside their usual range for the season."""
+    seasonal: bool
+    """Is there a usual range of any drifted feature?"""
     sample_size: int
     top: tuple[FeatureDrift, ...]
+    top_weights: tuple[float, ...]
+    """What each of `top` weighs among all features; these and the others' sum to 1."""
     faults: tuple[str, ...]
 
 
-def input_drifts(tables: Sequence[FeatureTable], policies: Sequence[StalenessPolicy]) -> list[InputDrift | None]:
+def input_drifts(
+    tables: Sequence[FeatureTable], policies: Sequence[StalenessPolicy], levels: Sequence[float] | None = None
+) -> list[InputDrift | None]:
     """Input drift of each model; None if no feature has counts on both sides.
 
     A feature has *drifted* if its chi-square test is a Benjamini-Hochberg discovery among the model's
@@ -47,74 +63,139 @@ def input_drifts(tables: Sequence[FeatureTable], policies: Sequence[StalenessPol
     psi_significant), times `seasonal_weight` if the PSI is usual for the season, and 0 otherwise. The signal
     is the mean strength weighted by importance (all alike if every importance is 0), divided by
     `drifted_share_full`, at most 1: it rises with every PSI and with every further feature that drifts.
+
+    Args:
+        levels: false discovery rate of each table; None takes the policy's.
     """
     found: list[InputDrift | None] = []
+    rates = levels if levels is not None else [policy.false_discovery_rate for policy in policies]
     start = rows = 0
     for end, table in enumerate(tables, start=1):
         rows += len(table.names)
         if rows >= ROWS_AT_ONCE or end == len(tables):
-            found.extend(_input_drifts(tables[start:end], policies[start:end]))
+            found.extend(_input_drifts(tables[start:end], policies[start:end], rates[start:end]))
             start, rows = end, 0
     return found
 
 
-def _input_drifts(tables: Sequence[FeatureTable], policies: Sequence[StalenessPolicy]) -> list[InputDrift | None]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Verdicts:
+    """Which features drifted and how strongly, all of shape (models, features)."""
+
+    tested: Bools
+    drifted: Bools
+    usual: Bools
+    """There is a usual range, and the PSI is inside."""
+    seasonal: Bools
+    strength: Float64s
+
+
+def _input_drifts(
+    tables: Sequence[FeatureTable], policies: Sequence[StalenessPolicy], rates: Sequence[float]
+) -> list[InputDrift | None]:
     layout = _Layout.of([len(table.names) for table in tables])
     stacks = _stacks(tables)
     rows = _tested(stacks)
     p_value, debiased, psi = (layout.spread(column, np.nan) for column in (rows.p_value, rows.psi_debiased, rows.psi))
-    importance = layout.spread(np.concatenate([table.importance for table in tables]), 0.0)
+    importance = np.concatenate([table.importance for table in tables])
     usual = layout.spread(np.concatenate([table.psi_usual for table in tables]), 0.0)
-
-    def per_model(name: str) -> Float64s:
-        return np.array([[getattr(policy, name)] for policy in policies], np.float64)
-
-    tested = ~np.isnan(p_value)
-    significant = discoveries(p_value, per_model("false_discovery_rate")[:, 0])
-    drifted = significant & (debiased > per_model("psi_moderate"))
-    strength = np.where(drifted, np.minimum(debiased / per_model("psi_significant"), 1.0), 0.0)
-    strength = np.where((usual > 0) & (debiased <= usual), strength * per_model("seasonal_weight"), strength)
-    weight = importance * tested
-    weight = np.where(weight.sum(axis=1, keepdims=True) > 0, weight, tested)
-    heft = np.maximum(weight.sum(axis=1), np.finfo(np.float64).tiny)
-    share = (weight * drifted).sum(axis=1) / heft
-    value = np.minimum((weight * strength).sum(axis=1) / heft / per_model("drifted_share_full")[:, 0], 1.0)
-    size = layout.spread(rows.current_size, 0.0).max(axis=1)
-    top = _strongest(np.where(drifted, debiased + 1e6, debiased))
-    columns = zip(
-        *(np.take_along_axis(m, top, axis=1).tolist() for m in (psi, debiased, p_value, drifted)), strict=True
-    )
-    faults = _faults(tables, stacks, layout, layout.gather(significant))
+    significant = discoveries(p_value, np.array(rates, np.float64))
+    seen = _verdicts(policies, p_value, debiased, usual, significant)
+    mean, share, weight = _means(layout, importance, seen)
+    value = np.minimum(mean / np.array([policy.drifted_share_full for policy in policies]), 1.0)
+    counts = [
+        np.count_nonzero(one, axis=1).tolist()
+        for one in (seen.tested, seen.drifted, seen.usual & seen.drifted, seen.seasonal & seen.drifted)
+    ]
+    size = layout.spread(rows.current_size, 0.0).max(axis=1, initial=0.0)
+    top = _strongest(np.where(seen.drifted, debiased + 1e6, debiased))
+    picked = (psi, debiased, p_value, seen.drifted, seen.usual & seen.drifted, usual, weight)
+    columns = zip(*(np.take_along_axis(m, top, axis=1).tolist() for m in picked), strict=True)
+    faults = _faults(tables, stacks, layout, layout.gather(significant), size)
     found: list[InputDrift | None] = []
-    for at, (table, leading, numbers) in enumerate(zip(tables, top.tolist(), columns, strict=True)):
-        if not tested[at].any():
+    numbers = zip(value.tolist(), mean.tolist(), share.tolist(), size.tolist(), *counts, strict=True)
+    for table, own, leading, drifts, broken in zip(tables, numbers, top.tolist(), columns, faults, strict=True):
+        own_value, own_mean, own_share, own_size, tested, drifted, expected, seasonal = own
+        if not tested:
             found.append(None)
             continue
+        named = [
+            (_feature(table, column, number), number[6])
+            for column, number in zip(leading, zip(*drifts, strict=True), strict=True)
+            if column < len(table.names) and not math.isnan(number[2])
+        ]
         found.append(
             InputDrift(
-                value=float(value[at]),
-                share=float(share[at]),
-                features=int(np.count_nonzero(tested[at])),
-                drifted=int(np.count_nonzero(drifted[at])),
-                sample_size=int(size[at]),
-                top=tuple(
-                    FeatureDrift(name=table.names[column], psi=own, psi_debiased=less, p_value=p, drifted=moved)
-                    for column, own, less, p, moved in zip(leading, *numbers, strict=True)
-                    if column < len(table.names) and not math.isnan(p)
-                ),
-                faults=faults[at],
+                value=own_value,
+                strength=own_mean,
+                share=own_share,
+                features=tested,
+                drifted=drifted,
+                expected=expected,
+                seasonal=seasonal > 0,
+                sample_size=int(own_size),
+                top=tuple([feature for feature, _ in named]),
+                top_weights=tuple([heft for _, heft in named]),
+                faults=broken,
             )
         )
     return found
+
+
+def _verdicts(
+    policies: Sequence[StalenessPolicy], p_value: Float64s, debiased: Float64s, usual: Float64s, significant: Bools
+) -> _Verdicts:
+    moderate, full, season = (
+        np.array([[getattr(policy, name)] for policy in policies], np.float64)
+        for name in ("psi_moderate", "psi_significant", "seasonal_weight")
+    )
+    drifted = significant & (debiased > moderate)
+    strength = np.where(drifted, np.minimum(debiased / full, 1.0), 0.0)
+    seasonal = usual > 0
+    inside = seasonal & (debiased <= usual)
+    if inside.any():
+        strength = np.where(inside, strength * season, strength)
+    return _Verdicts(tested=~np.isnan(p_value), drifted=drifted, usual=inside, seasonal=seasonal, strength=strength)
+
+
+def _means(layout: "_Layout", importance: Float64s, seen: _Verdicts) -> tuple[Float64s, Float64s, Float64s]:
+    """Mean strength and share of the drifted, both of shape (models,), and what each feature weighs in them."""
+    weight = importance * layout.gather(seen.tested)
+    heft = layout.sums(weight)
+    if not heft.all():  # models whose importances are all 0: their features weigh alike
+        weight = np.where(np.repeat(heft, layout.sizes) > 0, weight, layout.gather(seen.tested))
+        heft = layout.sums(weight)
+    heft = np.maximum(heft, np.finfo(np.float64).tiny)
+    mean = layout.sums(weight * layout.gather(seen.strength)) / heft
+    share = layout.sums(weight * layout.gather(seen.drifted)) / heft
+    return mean, share, layout.spread(weight, 0.0) / heft[:, None]
+
+
+def _feature(table: FeatureTable, column: int, number: tuple[float, ...]) -> FeatureDrift:
+    psi, debiased, p_value, drifted, expected, usual, _ = number
+    return FeatureDrift(
+        name=table.names[column],
+        psi=psi,
+        psi_debiased=debiased,
+        p_value=p_value,
+        drifted=bool(drifted),
+        seasonally_expected=bool(expected),
+        psi_usual=max(usual, 0.0),
+        importance=float(table.importance[column]),
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
     """Where each row of the tall form stands in the (models, features) form."""
 
+    sizes: Int64s
+    starts: Int64s
     model: Int64s
     column: Int64s
     shape: tuple[int, int]
+    even: bool
+    """All models have as many features: the one form is the other, reshaped."""
 
     @staticmethod
     def of(sizes: list[int]) -> "_Layout":
@@ -122,19 +203,28 @@ class _Layout:
         starts = np.cumsum(lengths) - lengths
         model = np.repeat(np.arange(lengths.size), lengths)
         column = np.arange(model.size) - np.repeat(starts, lengths)
-        return _Layout(model, column, (lengths.size, max(int(lengths.max()), 1)))
+        shape = (lengths.size, max(int(lengths.max()), 1))
+        return _Layout(lengths, starts, model, column, shape, model.size == shape[0] * shape[1])
 
     def spread(self, values: Float64s, empty: float) -> Float64s:
         """Tall (rows,) to (models, features), `empty` where a model has fewer features."""
-        if values.size == self.shape[0] * self.shape[1]:  # all models have as many features
+        if self.even:
             return values.reshape(self.shape)
         whole = np.full(self.shape, empty)
         whole[self.model, self.column] = values
         return whole
 
-    def gather(self, values: Bools) -> Bools:
+    def gather(self, values: Kind) -> Kind:
         """(models, features) to tall (rows,)."""
-        return values[self.model, self.column]
+        return values.reshape(-1) if self.even else values[self.model, self.column]
+
+    def sums(self, values: Float64s) -> Float64s:
+        """Sum of each model's segment of a tall (rows,), in an order that depends on its own length alone."""
+        found = np.zeros(self.sizes.size)
+        filled = np.flatnonzero(self.sizes)
+        if filled.size:
+            found[filled] = np.add.reduceat(values, self.starts[filled], dtype=np.float64)
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +236,8 @@ class _Stack:
     current: IntMatrix
     cells: Int64s
     categorical: Bools
+    outside: Int64s
+    usual: Float64s
 
 
 def _stacks(tables: Sequence[FeatureTable]) -> list[_Stack]:
@@ -161,9 +253,15 @@ def _stacks(tables: Sequence[FeatureTable]) -> list[_Stack]:
                 current=np.concatenate([tables[at].current for at in group]),
                 cells=np.concatenate([tables[at].cells for at in group]),
                 categorical=np.concatenate([tables[at].categorical for at in group]),
+                outside=np.concatenate([_outside(tables[at]) for at in group]),
+                usual=np.concatenate([tables[at].psi_usual for at in group]),
             )
         )
     return found
+
+
+def _outside(table: FeatureTable) -> Int64s:
+    return table.outside if table.outside is not None else np.zeros(len(table.names), np.int64)
 
 
 def _tested(stacks: list[_Stack]) -> RowDrift:
@@ -190,27 +288,33 @@ def _strongest(rank: Float64s) -> Int64s:
 
 
 def _faults(
-    tables: Sequence[FeatureTable], stacks: list[_Stack], layout: _Layout, significant: Bools
+    tables: Sequence[FeatureTable], stacks: list[_Stack], layout: _Layout, significant: Bools, size: Float64s
 ) -> list[tuple[str, ...]]:
     """Data-quality findings of each model, looked for among significant rows only; features in their
-    order.
+    order, then those that do not arrive at all.
     """
     found: dict[int, list[tuple[int, str]]] = {}
+    silent = np.zeros(significant.size, np.bool_)
     for stack in stacks:
+        silent[stack.rows] = ~stack.current.any(axis=1)
         suspects = np.flatnonzero(significant[stack.rows])
         if not suspects.size:
             continue
         faults = row_faults(
-            stack.reference[suspects], stack.current[suspects], stack.cells[suspects], stack.categorical[suspects]
+            stack.reference[suspects],
+            stack.current[suspects],
+            stack.cells[suspects],
+            stack.categorical[suspects],
+            stack.outside[suspects],
+            stack.usual[suspects],
         )
-        for place in np.flatnonzero(faults.burst | faults.constant | faults.vanished).tolist():
+        for place in np.flatnonzero(faults.any()).tolist():
             row = int(stack.rows[suspects[place]])
             model, column = int(layout.model[row]), int(layout.column[row])
             found.setdefault(model, []).append((column, describe(tables[model], column, faults, place)))
-    return [_shortened([text for _, text in sorted(found.get(at, []))]) for at in range(len(tables))]
-
-
-def _shortened(faults: list[str]) -> tuple[str, ...]:
-    if len(faults) <= FAULTS_MAX:
-        return tuple(faults)
-    return (*faults[:FAULTS_MAX], f"and {len(faults) - FAULTS_MAX} more features")
+    absent = set(layout.model[silent].tolist())
+    return [
+        shortened([text for _, text in sorted(found.get(at, []))])
+        + (never_arrived(tables[at], int(size[at])) if at in absent else ())
+        for at in range(len(tables))
+    ]

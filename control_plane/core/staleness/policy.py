@@ -1,12 +1,14 @@
 """When a model counts as stale: data, versioned with the model, never configuration of a server."""
 
 import math
+from collections.abc import Collection
 from datetime import timedelta
 from enum import StrEnum
 
 import msgspec
 
 from control_plane.core.errors import Invalid, Reason, Violation
+from control_plane.core.staleness.guardrails import guardrail_violations
 
 CADENCES = {1: timedelta(minutes=15), 2: timedelta(hours=1), 3: timedelta(hours=6), 4: timedelta(days=1)}
 """How often a model is evaluated, by tier: the more a model matters, the sooner its trouble is seen."""
@@ -102,13 +104,23 @@ def default_policy(tier: int) -> StalenessPolicy:
 
 _UNIT = ("stale_threshold", "at_risk_threshold", "drifted_share_full", "false_discovery_rate")
 """In (0, 1]."""
-_SHARE = ("coverage_min", "seasonal_weight")
+_SHARE = ("coverage_min", "seasonal_weight", "embedding_floor_share")
 """In [0, 1]."""
 _POSITIVE = ("age_backstop_days", "psi_moderate", "psi_significant", "performance_tolerance", "window_days")
 
 
-def policy_violations(policy: StalenessPolicy, field: str = "staleness") -> list[Violation]:
+def policy_violations(
+    policy: StalenessPolicy,
+    field: str = "staleness",
+    *,
+    metrics: Collection[str] | None = None,
+    primary: str = "",
+) -> list[Violation]:
     """All broken rules of a policy.
+
+    Args:
+        metrics: names that a guardrail may have; None takes any.
+        primary: the model's primary metric, which is no guardrail.
 
     >>> [v.field for v in policy_violations(StalenessPolicy(at_risk_threshold=0.7, window_days=0))]
     ['staleness.window_days', 'staleness.at_risk_threshold']
@@ -135,13 +147,15 @@ def policy_violations(policy: StalenessPolicy, field: str = "staleness") -> list
             f"must be from 1 to hysteresis_n, which is {policy.hysteresis_n}",
         ),
         ("cadence", policy.cadence > timedelta(0), "must be longer than 0"),
+        ("verdict_cooldown", policy.verdict_cooldown >= timedelta(0), "must be 0 or longer"),
     ]
     found = [
         Violation(field=f"{field}.{name}", rule="range", message=f"{getattr(policy, name)} {message}")
         for name, holds, message in rules
         if not holds
     ]
-    return [*found, *_weight_violations(policy, f"{field}.weights")]
+    guarded = guardrail_violations(policy.guardrails, f"{field}.guardrails", metrics=metrics, primary=primary)
+    return [*found, *_weight_violations(policy, f"{field}.weights"), *guarded]
 
 
 def _weight_violations(policy: StalenessPolicy, field: str) -> list[Violation]:

@@ -1,36 +1,33 @@
-"""The four signals, each from 0 (good) to 1 (bad), or missing with the reason why.
+"""The signals, each from 0 (good) to 1 (bad), or missing with the reason why.
 
 1. age: age / backstop. A fact, the weakest of the four. 2. input drift: drifted features by importance, see
 `input_drift`. 3. prediction drift: debiased KL(current || reference) of the score, 1 at half of
 `psi_significant` (PSI is the sum of
    both directions of KL, so half of it is one). The field calls this "concept drift"; it is not: whether
    P(y|x) changed is seen through outcomes alone.
-4. performance: the sure part of the metric's drop / tolerance.
+4. performance: the sure part of the metric's drop / tolerance, see `performance`.
+5. concept drift proper, where outcomes by score are known: by how much the rate of positives among predictions of
+   like score moved. It weighs nothing unless the policy says so, because a performance drop has it already.
 """
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
+import msgspec
 import numpy as np
 
-from control_plane.core.staleness.evidence import Evidence, PerformanceEvidence, PredictionCounts
+from control_plane.core.staleness.evidence import Evidence, PerformanceSource, PredictionCounts
 from control_plane.core.staleness.input_drift import InputDrift
 from control_plane.core.staleness.policy import StalenessPolicy
 from control_plane.core.statistics.drift import kl_bias
 from control_plane.core.statistics.fleet import row_divergence, row_drift
-from control_plane.core.statistics.performance import metric_drop, performance_signal
 
 SECONDS_PER_DAY = 86_400.0
 NAMED_MAX = 3
 """Features named in one sentence."""
-SIGNIFICANT_AT = 0.05
-"""Level of the one-sided test of the metric's drop, the same as its 95 % bound."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class Reading(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A signal before it is weighed. `value` is None if missing; `explanation` then says why."""
 
     value: float | None
@@ -38,6 +35,8 @@ class Reading:
     sample_size: int = 0
     significant: bool = False
     explanation: str
+    source: PerformanceSource | None = None
+    """Of performance."""
 
 
 def age(policy: StalenessPolicy, evidence: Evidence, now: datetime) -> Reading:
@@ -81,8 +80,7 @@ def input_drift(policy: StalenessPolicy, evidence: Evidence, found: InputDrift |
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PredictionDrift:
+class PredictionDrift(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Distance of the current predictions from the reference's."""
 
     kl: float
@@ -143,61 +141,6 @@ def prediction_drift(policy: StalenessPolicy, evidence: Evidence, found: Predict
     )
 
 
-def performance(policy: StalenessPolicy, evidence: Evidence) -> Reading:
-    """Drop of the primary metric."""
-    found = evidence.performance
-    if found is None:
-        return Reading(value=None, explanation="there is no ground truth: send outcomes or add a proxy metric")
-    if found.sample_size < max(policy.labels_min, 1):
-        few = f"{found.sample_size:,} of the {policy.labels_min:,} outcomes it takes are there"
-        return Reading(value=None, sample_size=found.sample_size, explanation=f"too little ground truth: {few}")
-    if found.baseline is None:
-        return Reading(
-            value=None,
-            sample_size=found.sample_size,
-            explanation=f"its version was registered without {found.metric} on a holdout: nothing to compare with",
-        )
-    errors = (found.baseline_error, found.current_error)
-    if not all(map(math.isfinite, (found.baseline, found.current, *errors))) or min(errors) < 0:
-        return Reading(
-            value=None,
-            sample_size=found.sample_size,
-            explanation=f"{found.metric} cannot be compared: it went from {found.baseline:g} to {found.current:g}",
-        )
-    drop = metric_drop(
-        found.baseline,
-        found.current,
-        baseline_error=found.baseline_error,
-        current_error=found.current_error,
-        higher_is_better=found.higher_is_better,
-    )
-    name = f"{found.metric} (proxy {found.proxy})" if found.proxy else found.metric
-    change = f"{name} went from {found.baseline:.4g} to {found.current:.4g}"
-    if drop.lower_bound > 0:
-        sure = f"worse by at least {drop.lower_bound:.3g}, tolerance {policy.performance_tolerance:g}"
-    elif drop.drop > 0:
-        sure = f"worse by {drop.drop:.3g}, which may be chance"
-    else:
-        sure = "not worse"
-    return Reading(
-        value=performance_signal(drop, policy.performance_tolerance),
-        raw=drop.drop,
-        sample_size=found.sample_size,
-        significant=drop.p_value <= SIGNIFICANT_AT,
-        explanation=f"{change} on {found.sample_size:,} outcomes: {sure}",
-    )
-
-
-def below_floor(policy: StalenessPolicy, found: PerformanceEvidence | None) -> bool:
-    """Is the metric, on enough outcomes, worse than the policy's floor?"""
-    floor = policy.performance_floor
-    if floor is None or found is None or found.sample_size < max(policy.labels_min, 1):
-        return False
-    if not math.isfinite(found.current):
-        return False
-    return found.current < floor if found.higher_is_better else found.current > floor
-
-
 def _nothing(policy: StalenessPolicy) -> str:
     return f"there is nothing to compare: no counts of its reference, or none of the last {policy.window_days:g} days"
 
@@ -206,3 +149,11 @@ def _too_few(size: int, policy: StalenessPolicy) -> str:
     return (
         f"there are {size:,} predictions in the last {policy.window_days:g} days, it takes {policy.predictions_min:,}"
     )
+
+
+def concept_drift(policy: StalenessPolicy, evidence: Evidence) -> Reading | None:
+    """Change of the rate of positives among predictions of like score; None if there is nothing to show and the policy
+    gives it no weight."""
+    if policy.weights.concept_drift > 0:
+        return Reading(value=None, explanation="it is not known whether like scores still mean the same: no outcomes")
+    return None

@@ -1,0 +1,47 @@
+"""When a model will be stale, if things go on as they do: by its age, which is known exactly, or by its trend."""
+
+import math
+from datetime import datetime, timedelta
+
+from control_plane.core.staleness.levels import AGE, too_scarce
+from control_plane.core.staleness.verdict import Level
+from control_plane.core.staleness.would_change import Look, value_needed
+
+HORIZON_DAYS = 365.0
+"""Nobody believes a forecast beyond."""
+
+
+def forecast(look: Look, now: datetime, threshold: float) -> tuple[datetime | None, str]:
+    """The date at which the look is expected to say STALE and a sentence; (None, "") if it does not rise, is stale
+    already, or the date is beyond a year."""
+    if look.level is Level.STALE:
+        return None, ""
+    by_age, by_trend = _age_days(look), _trend_days(look, now, threshold)
+    days = min(by_age, by_trend)
+    if not 0 < days <= HORIZON_DAYS:
+        return None, ""
+    at = now + timedelta(days=days)
+    day = (
+        f"{MONTHS[at.month - 1]} {at.day}" if days < HORIZON_DAYS / 2 else f"{MONTHS[at.month - 1]} {at.day}, {at.year}"
+    )
+    if by_trend < by_age:
+        return at, f"At this pace it is stale around {day}."
+    return at, f"By its age alone it is stale on {day}."
+
+
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+def _age_days(look: Look) -> float:
+    """Days until age alone makes it stale: by the score, or at the backstop."""
+    value, age = look.values[AGE], look.readings["age"].raw
+    backstop = look.situation.policy.age_backstop_days
+    if value is None:
+        return math.inf
+    wanted = value_needed(look, AGE, Level.STALE, scarce=too_scarce(look.situation, look.values))
+    by_score = wanted * backstop if wanted is not None and value < wanted <= 1 else math.inf
+    return min(by_score, backstop) - age
+
+
+def _trend_days(look: Look, now: datetime, threshold: float) -> float:
+    return math.inf

@@ -1,0 +1,363 @@
+"""What would change a look: the nearest changes of one thing, all else as it is, that would bring another level.
+
+Each is an exact inversion: the value of the signal at which the fused score reaches the next threshold (or a hard
+trigger or veto fires), turned back into what an owner can see: the PSI of a feature, a metric, days of age, outcomes.
+Doing what a sentence says gives the level it promises; hysteresis then applies as to any look.
+
+| change                 | what is held                                                                        |
+|------------------------|-------------------------------------------------------------------------------------|
+| PSI of a feature       | the other features; the feature counts as significant beyond the threshold          |
+| KL of the predictions  | their number                                                                        |
+| a metric               | its standard error, the number of outcomes                                          |
+| more outcomes          | the metric as it is measured now; its standard error falls with the root of their   |
+|                        | number; where nothing is measured yet, the metric is taken to be at its baseline    |
+| more predictions       | the drift as it is measured now                                                     |
+| age                    | everything                                                                          |
+"""
+
+import math
+from collections.abc import Iterator
+
+import msgspec
+
+from control_plane.core.staleness.evidence import Evidence, PerformanceSource
+from control_plane.core.staleness.fusion import needed
+from control_plane.core.staleness.input_drift import InputDrift
+from control_plane.core.staleness.levels import (
+    AGE,
+    INPUT,
+    PERFORMANCE,
+    PREDICTION,
+    Situation,
+    level_with,
+    too_scarce,
+)
+from control_plane.core.staleness.performance import Measured, source_of
+from control_plane.core.staleness.signals import PredictionDrift, Reading
+from control_plane.core.staleness.verdict import FeatureDrift, Level, WouldChange
+from control_plane.core.statistics.performance import Z_95
+
+CHANGES_MAX = 5
+FEATURES_MAX = 2
+"""Features named among the changes, the nearest."""
+LABELS_FACTOR_MAX = 50
+"""More than so many times the outcomes there are is no advice."""
+HOURS_BELOW_DAYS = 3.0
+"""Ages are told in hours below so many days."""
+
+Found = tuple[float, WouldChange]
+"""How far away, as a difference of the signal or a share; and the change."""
+
+
+class Look(msgspec.Struct, frozen=True, kw_only=True):
+    """A look as far as it has come."""
+
+    situation: Situation
+    values: tuple[float | None, ...]
+    level: Level
+    evidence: Evidence
+    readings: dict[str, Reading]
+    inputs: InputDrift | None
+    predictions: PredictionDrift | None
+    measured: Measured | None
+
+
+def would_change(look: Look) -> tuple[WouldChange, ...]:
+    """At most five changes, nearest first."""
+    found: list[Found] = []
+    if not look.situation.triggered:
+        scarce = too_scarce(look.situation, look.values)
+        for target, worse in _targets(look):
+            found.extend(_of_signals(look, target, worse=worse, scarce=scarce))
+        found.extend(_more_outcomes(look))
+        found.extend(_more_predictions(look))
+    found.sort(key=lambda one: one[0])
+    return tuple(change for _, change in found[:CHANGES_MAX])
+
+
+def _targets(look: Look) -> list[tuple[Level, bool]]:
+    """Levels that a single change may bring, and whether they are worse."""
+    match look.level:
+        case Level.FRESH | Level.UNKNOWN:
+            return [(Level.AT_RISK, True), (Level.STALE, True)]
+        case Level.AT_RISK:
+            held = look.situation.faulty or look.situation.vetoed
+            return [(Level.STALE, True)] if held else [(Level.STALE, True), (Level.FRESH, False)]
+        case Level.STALE:
+            return [(Level.AT_RISK, False)]
+
+
+def value_needed(look: Look, at: int, level: Level, *, scarce: bool) -> float | None:
+    """The value of a signal at the edge of a level: from it on the score is at the level's threshold (for FRESH and a
+    lesser level: below it). None if it is out of reach or the signal weighs nothing."""
+    policy = look.situation.policy
+    edge = {Level.STALE: policy.stale_threshold, Level.AT_RISK: policy.at_risk_threshold}
+    return needed(look.values, look.situation.weights, policy.fusion, at=at, target=edge[level], low=scarce)
+
+
+def _of_signals(look: Look, target: Level, *, worse: bool, scarce: bool) -> Iterator[Found]:
+    # To get better from STALE the score must fall below the threshold of STALE, from AT_RISK below that of AT_RISK.
+    edge = target if worse else look.level
+    for at in (AGE, INPUT, PREDICTION, PERFORMANCE):
+        value = look.values[at]
+        if value is None or (at == AGE and not worse):
+            continue
+        wanted = value_needed(look, at, edge, scarce=scarce)
+        if at == PERFORMANCE and (edge is Level.AT_RISK):
+            # A sure drop by the tolerance is a veto by itself.
+            wanted = 1.0 if wanted is None else min(wanted, 1.0)
+        floor = _floor(look) if at == PERFORMANCE and worse and target is Level.STALE else None
+        reachable = wanted is not None and ((value < wanted <= 1) if worse else (0 < wanted <= value))
+        if at == AGE:
+            yield from _age(look, target, wanted if reachable else None)
+            continue
+        if floor is not None:
+            yield from _metric(look, target, wanted if reachable else None, worse=worse, floor=floor)
+            continue
+        if not reachable or wanted is None:
+            continue
+        # Another of these is below the score that this one alone must reach: what is promised is looked up.
+        promised = _level_at(look, at, wanted, worse=worse)
+        if promised is not target:
+            continue
+        if at == INPUT:
+            yield from _features(look, target, wanted, worse=worse)
+        elif at == PREDICTION:
+            yield from _kl(look, target, wanted, worse=worse)
+        else:
+            yield from _metric(look, target, wanted, worse=worse, floor=None)
+
+
+def _level_at(look: Look, at: int, value: float, *, worse: bool) -> Level:
+    """The level just beyond a value of one signal."""
+    tried = list(look.values)
+    step = 1e-9
+    tried[at] = min(value + step, 1.0) if worse else max(value - step, 0.0)
+    return level_with(look.situation, tried)
+
+
+def _age(look: Look, target: Level, wanted: float | None) -> Iterator[Found]:
+    policy = look.situation.policy
+    age = look.readings["age"].raw
+    days = wanted * policy.age_backstop_days if wanted is not None else math.inf
+    if target is Level.STALE:
+        days = min(days, policy.age_backstop_days)
+    elif wanted is None or _level_at(look, AGE, wanted, worse=True) is not target or days >= policy.age_backstop_days:
+        return
+    more = days - age
+    if not 0 < more < math.inf:
+        return
+    hours = math.ceil(round(more * 24, 6))
+    text = f"{hours:,} more hour{'s' if hours != 1 else ''}"
+    if more > HOURS_BELOW_DAYS:
+        text = f"{math.ceil(round(more, 6)):,} more days"
+    far = more / policy.age_backstop_days
+    yield far, _change("age", target, now=age, wanted=days, sentence=f"{text} of age would make it {_word(target)}")
+
+
+def _features(look: Look, target: Level, wanted: float, *, worse: bool) -> Iterator[Found]:
+    """The features whose PSI alone would do, the nearest of them."""
+    inputs = look.inputs
+    if inputs is None:
+        return
+    policy = look.situation.policy
+    change = wanted * policy.drifted_share_full - inputs.strength
+    nearest: list[tuple[float, FeatureDrift, float]] = []
+    for feature, share in zip(inputs.top, inputs.top_weights, strict=True):
+        if share <= 0 or (not worse and not feature.drifted):
+            continue
+        debiased = psi_needed(look, feature, strength_of(look, feature) + change / share, worse=worse)
+        if debiased is not None:
+            nearest.append((abs(debiased - feature.psi_debiased), feature, debiased))
+    nearest.sort(key=lambda one: one[0])
+    for distance, feature, debiased in nearest[:FEATURES_MAX]:
+        psi = debiased + (feature.psi - feature.psi_debiased)
+        sentence = f"PSI of {feature.name} {_beyond(psi, up=worse)} would make it {_word(target)}"
+        yield distance, _change("input_drift", target, now=feature.psi, wanted=psi, sentence=sentence)
+
+
+def strength_of(look: Look, feature: FeatureDrift) -> float:
+    """What a feature's drift counts, from 0 to 1."""
+    if not feature.drifted:
+        return 0.0
+    policy = look.situation.policy
+    counted = min(feature.psi_debiased / policy.psi_significant, 1.0)
+    return counted * policy.seasonal_weight if feature.seasonally_expected else counted
+
+
+def psi_needed(look: Look, feature: FeatureDrift, strength: float, *, worse: bool) -> float | None:
+    """The debiased PSI beyond which a feature counts as much (if worse: more, else: less) as `strength`; None if no
+    PSI does."""
+    policy = look.situation.policy
+    moderate, full = policy.psi_moderate, policy.psi_significant
+    usual, season = feature.psi_usual, policy.seasonal_weight
+    if not worse:
+        if strength <= 0:
+            return None
+        counted = strength / season if feature.seasonally_expected and season > 0 else strength
+        if not feature.seasonally_expected and 0 < usual < feature.psi_debiased and strength * full <= usual:
+            return max(min(usual, strength / season * full if season > 0 else usual), moderate)
+        return max(counted * full, moderate)
+    if not feature.drifted and feature.psi_debiased > moderate:
+        return None  # it is large but may be chance: more rows are missing, not more PSI
+    if usual > 0 and season > 0 and strength <= season:
+        inside = max(strength / season * full, moderate)
+        if inside <= usual:
+            return inside
+    if strength > 1:
+        return None
+    outside = max(strength * full, moderate, usual)
+    return outside if outside > feature.psi_debiased else None
+
+
+def _kl(look: Look, target: Level, wanted: float, *, worse: bool) -> Iterator[Found]:
+    found = look.predictions
+    if found is None:
+        return
+    policy = look.situation.policy
+    significant = look.readings["prediction_drift"].significant
+    debiased = wanted * policy.psi_significant / 2
+    if worse and not significant and found.kl_debiased >= debiased:
+        return
+    kl = debiased + (found.kl - found.kl_debiased)
+    far = abs(wanted - (look.values[PREDICTION] or 0.0))
+    sentence = f"KL of its predictions {_beyond(kl, up=worse)} nats would make it {_word(target)}"
+    yield far, _change("prediction_drift", target, now=found.kl, wanted=kl, sentence=sentence)
+
+
+def _floor(look: Look) -> float | None:
+    """The floor, where it is watched."""
+    own = look.evidence.performance
+    if own is None or own.sample_size < max(look.situation.policy.labels_min, 1):
+        return None
+    return look.situation.policy.performance_floor if source_of(own) is PerformanceSource.LABELS else None
+
+
+def _metric(look: Look, target: Level, wanted: float | None, *, worse: bool, floor: float | None) -> Iterator[Found]:
+    measured = look.measured
+    if measured is None:
+        return
+    found, drop = measured.evidence, measured.drop
+    assert found.baseline is not None
+    policy = look.situation.policy
+    sign = -1.0 if found.higher_is_better else 1.0
+    edges = []
+    if wanted is not None and _level_at(look, PERFORMANCE, wanted, worse=worse) is target:
+        edges.append(found.baseline + sign * (wanted * policy.performance_tolerance + Z_95 * drop.standard_error))
+    if floor is not None and measured.source is PerformanceSource.LABELS:
+        edges.append(floor)
+    if not edges:
+        return
+    metric = max(edges) if found.higher_is_better == worse else min(edges)
+    far = abs(metric - found.current) / policy.performance_tolerance
+    up = worse is not found.higher_is_better
+    sentence = f"{found.metric} {_beyond(metric, up=up)} would make it {_word(target)}"
+    yield far, _change("performance", target, now=found.current, wanted=metric, sentence=sentence)
+
+
+def _more_outcomes(look: Look) -> Iterator[Found]:
+    """Outcomes that are missing, or that would make a drop sure."""
+    measured, own, policy = look.measured, look.evidence.performance, look.situation.policy
+    if measured is None or measured.source is not PerformanceSource.LABELS:
+        have = own.sample_size if own is not None else 0
+        wanted = max(policy.labels_min, 1)
+        if have >= wanted:
+            return
+        yield from _first_outcomes(look, have, wanted)
+        return
+    found, drop = measured.evidence, measured.drop
+    if drop.drop <= 0 or drop.standard_error <= 0 or look.level not in (Level.FRESH, Level.AT_RISK):
+        return
+    scarce = too_scarce(look.situation, look.values)
+    for target in (Level.AT_RISK, Level.STALE):
+        value = value_needed(look, PERFORMANCE, target, scarce=scarce)
+        if target is Level.AT_RISK:
+            value = 1.0 if value is None else min(value, 1.0)
+        now = look.values[PERFORMANCE] or 0.0
+        if value is None or not now < value <= 1 or _level_at(look, PERFORMANCE, value, worse=True) is not target:
+            continue
+        # The bound reaches value x tolerance once the standard error is this:
+        error = (drop.drop - value * policy.performance_tolerance) / Z_95
+        spread = error * error - found.baseline_error * found.baseline_error
+        if error <= 0 or spread <= 0:
+            continue
+        total = math.ceil(found.sample_size * found.current_error * found.current_error / spread * (1 + 1e-9))
+        if not found.sample_size < total <= found.sample_size * LABELS_FACTOR_MAX:
+            continue
+        more = total - found.sample_size
+        sentence = f"{more:,} more labels with the same drop{_how_long(look, more)} would make it {_word(target)}"
+        yield (
+            1 - found.sample_size / total,
+            _change("performance", target, now=float(found.sample_size), wanted=float(total), sentence=sentence),
+        )
+        return
+
+
+def _first_outcomes(look: Look, have: int, wanted: int) -> Iterator[Found]:
+    """What the least number of outcomes would say, if they are like those there are, else if all is well."""
+    values = list(look.values)
+    values[PERFORMANCE] = performance_at(look, wanted)
+    level = level_with(look.situation, values)
+    if level is look.level:
+        return
+    more = wanted - have
+    like = "like those there are" if have and values[PERFORMANCE] else "as good as its baseline"
+    sentence = f"{more:,} more labels {like}{_how_long(look, more)} would make it {_word(level)}"
+    yield more / wanted, _change("performance", level, now=float(have), wanted=float(wanted), sentence=sentence)
+
+
+def performance_at(look: Look, outcomes: int) -> float:
+    """The performance signal if the metric stays as it is measured now and so many outcomes are there."""
+    own, policy = look.evidence.performance, look.situation.policy
+    if own is None or own.baseline is None or own.sample_size < 1:
+        return 0.0
+    drop = own.baseline - own.current if own.higher_is_better else own.current - own.baseline
+    error = math.hypot(own.baseline_error, own.current_error * math.sqrt(own.sample_size / outcomes))
+    bound = drop - Z_95 * error
+    return min(max(bound / policy.performance_tolerance, 0.0), 1.0) if math.isfinite(bound) else 0.0
+
+
+def _more_predictions(look: Look) -> Iterator[Found]:
+    """Predictions that are missing for drift to be known."""
+    if look.values[INPUT] is not None or look.values[PREDICTION] is not None:
+        return
+    wanted = look.situation.policy.predictions_min
+    have = max(look.readings[name].sample_size for name in ("input_drift", "prediction_drift"))
+    if not look.situation.comparable or not 0 < have < wanted:
+        return
+    values = list(look.values)
+    values[INPUT] = values[PREDICTION] = 0.0
+    level = level_with(look.situation, values)
+    if level is look.level:
+        return
+    more = wanted - have
+    sentence = f"{more:,} more predictions without drift would make it {_word(level)}"
+    yield more / wanted, _change("input_drift", level, now=float(have), wanted=float(wanted), sentence=sentence)
+
+
+def _how_long(look: Look, more: int) -> str:
+    pace = look.evidence.labels_per_day
+    if not 0 < pace < math.inf:
+        return ""
+    days = more / pace
+    return f" (about {math.ceil(days * 24)} hours)" if days < HOURS_BELOW_DAYS else f" (about {math.ceil(days):,} days)"
+
+
+def _change(signal: str, to: Level, *, now: float, wanted: float, sentence: str) -> WouldChange:
+    return WouldChange(signal=signal, to=to, now=now, needed=wanted, sentence=sentence)
+
+
+def _beyond(edge: float, *, up: bool) -> str:
+    """An edge with three digits, rounded to the safe side: what the sentence says is enough.
+
+    >>> _beyond(0.30512, up=True), _beyond(0.30512, up=False)
+    ('above 0.306', 'below 0.305')
+    """
+    digits = 2 - math.floor(math.log10(abs(edge))) if edge else 2
+    scaled = edge * 10.0**digits
+    rounded = (math.ceil(scaled - 1e-6) if up else math.floor(scaled + 1e-6)) / 10.0**digits
+    return f"{'above' if up else 'below'} {rounded:.{max(digits, 0)}f}"
+
+
+def _word(level: Level) -> str:
+    return level.value.replace("_", " ")
