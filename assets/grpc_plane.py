@@ -114,6 +114,7 @@ class GrpcPlane:
         registered = self._runway.registry.register_version(
             version,
             reference_profile=trained.reference_profile,
+            embeddings=trained.embeddings,
             attempt_id=lease.attempt_id,
             lease_token=lease.lease_token,
             why=Why(reason=f"trained by {lease.attempt_id}"),

@@ -75,6 +75,8 @@ class TrainedVersion(msgspec.Struct, frozen=True, kw_only=True):
     metrics: tuple[Metric, ...] = ()
     upstream_versions: dict[str, int] = {}
     reference_profile: bytes = b""
+    embeddings: bytes = b""
+    """What an embedding makes of its fixed anchors; see the contract's RegisterVersion."""
     code_revision: str = ""
     rows: int = 0
     reads: tuple[Read, ...] = ()

@@ -97,6 +97,7 @@ def _promote_first(runway: Runway, model: FlightModel, trained: Trained, numbers
             upstream_versions=what.upstream_versions,
         ),
         reference_profile=what.reference_profile,
+        embeddings=what.embeddings,
         why=Why(request_id=f"flights/first/{model.model_id}/{what.artifact_sha256[:16]}"),
     )
     runway.rollouts.promote_version(

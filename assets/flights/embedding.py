@@ -1,13 +1,16 @@
 """The route embedding: routes described by how they fly, squeezed into a few numbers by principal components."""
 
+import io
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from sklearn.decomposition import PCA
 
-from assets.flights.data import column, flights
-from assets.flights.fleet import EMBEDDING_SIZE
+from assets.flights.data import column, flights, instant
+from assets.flights.fleet import EMBEDDING_SIZE, FIRST_DAY
 from assets.flights.reading import note
 
 Floats = npt.NDArray[np.float64]
@@ -15,6 +18,8 @@ Rows = npt.NDArray[np.int64]
 
 FLIGHTS_MIN = 20
 """A route flown less often is described by the mean of all routes."""
+ANCHOR_FLIGHTS_MIN = 100
+"""Routes flown so often before the first day are the anchors by which versions are compared."""
 DAY_PARTS = 4
 
 
@@ -106,6 +111,31 @@ def _profiles(rows: Rows) -> tuple[Floats, list[str]]:
     columns += [mean(air, everything), mean((delay - overall) ** 2, everything) ** 0.5, np.log1p(counts)]
     kept = counts >= min(FLIGHTS_MIN, counts.max())
     return np.column_stack(columns)[kept], [str(name) for name in names[kept]]
+
+
+@cache
+def anchors() -> tuple[str, ...]:
+    """Routes that every version is asked about, the same ones for ever."""
+    table = flights()
+    before = np.flatnonzero(column(table, "scheduled") < instant(FIRST_DAY))
+    names, counts = np.unique(routes(before), return_counts=True)
+    return tuple(str(name) for name in names[counts >= ANCHOR_FLIGHTS_MIN])
+
+
+def anchored(fitted: RouteEmbedding, other_seed: RouteEmbedding) -> bytes:
+    """The anchors' vectors, and those of the same training with another seed: an Arrow IPC stream."""
+
+    def vectors(one: RouteEmbedding) -> pa.Array:
+        found = np.array([one.vectors.get(name, one.mean) for name in anchors()], np.float32)
+        return pa.FixedSizeListArray.from_arrays(pa.array(found.reshape(-1)), EMBEDDING_SIZE)
+
+    rows = pa.record_batch(
+        {"anchor_id": pa.array(anchors()), "vector": vectors(fitted), "vector_other_seed": vectors(other_seed)}
+    )
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, rows.schema) as stream:
+        stream.write_batch(rows)
+    return sink.getvalue()
 
 
 def embedding_columns(vectors: Floats) -> dict[str, Floats]:

@@ -32,6 +32,10 @@ class Outputs:
         origin = column(flights(), "origin", rows)
         self._of_origin = {name: origin == name for name in ("EWR", "JFK", "LGA")}
 
+    def artifact(self, model_id: str) -> Artifact:
+        """One of the models that may be asked for."""
+        return self._artifacts[model_id]
+
     def mask(self, model: FlightModel) -> npt.NDArray[np.bool_]:
         """Which of the rows a model is about."""
         return self._of_origin[model.origin] if model.origin else np.ones(len(self.rows), np.bool_)

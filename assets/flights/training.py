@@ -7,6 +7,7 @@ with what is in production, flight by flight. Labels that are not known by then 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +18,9 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 from assets.flights import comparison, estimators
 from assets.flights.artifacts import Artifact, load, store
 from assets.flights.data import column, flights, instant
-from assets.flights.embedding import fit_routes, reconstruction_r2
+from assets.flights.embedding import RouteEmbedding, anchored, fit_routes, reconstruction_r2
 from assets.flights.fleet import BY_ID, HISTORY, HOLDOUT, FlightModel, with_upstream
+from assets.flights.importance import importances
 from assets.flights.labels import outcomes
 from assets.flights.profile import reference_profile
 from assets.flights.reading import read_by, recording
@@ -53,6 +55,8 @@ class Trained:
     rows: int
     reads: tuple[str, ...] = ()
     """Nodes that the training loaded from, as it went."""
+    embeddings: bytes = b""
+    """What an embedding makes of the fixed anchors, as Arrow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,10 +163,23 @@ def _train(model: FlightModel, data_until: datetime, upstream: Mapping[str, Arti
         trained_from=start,
         trained_until=cut,
         metrics=_measured(model, holdout, held.output(model.model_id), until),
-        # Inputs as they were in training; scores as they are on flights the model has not seen.
-        profile=reference_profile(raw, held.score(model.model_id)[held.mask(model)]),
+        profile=_profile(model, raw, held, until),
         rows=len(rows),
     )
+
+
+def _profile(model: FlightModel, raw: Mapping[str, npt.NDArray[Any]], held: Outputs, until: datetime) -> bytes:
+    """Inputs as they were in training; scores, outcomes and importances on flights the model has not seen.
+
+    Scores of flights whose outcome is known, so that outcomes and scores are counted over the same flights.
+    """
+    value, known_at = outcomes(model, held.rows)
+    known = held.mask(model) & ~np.isnan(value) & (known_at <= instant(until))
+    score = held.score(model.model_id)
+    weight = importances(model, held, np.flatnonzero(known), value)
+    if model.task != "binary":
+        return reference_profile(raw, score[held.mask(model)], importance=weight)
+    return reference_profile(raw, score[known], value[known] == 1, weight)
 
 
 def _sampled(rows: Rows) -> Rows:
@@ -201,7 +218,13 @@ def _train_embedding(model: FlightModel, rows: Rows, holdout: Rows, start: datet
         metrics=(Metric(name=model.metric, value=value, standard_error=error, sample_size=count),),
         profile=reference_profile(inputs_of(model, outputs), outputs.score(model.model_id)),
         rows=len(rows),
+        embeddings=anchored(fitted, _other_seed(rows)),
     )
+
+
+def _other_seed(rows: Rows) -> RouteEmbedding:
+    """The same training by another throw of the dice: principal components have none, so the flights are drawn anew."""
+    return fit_routes(np.sort(np.random.default_rng(SEED).choice(rows, len(rows))))
 
 
 def _measured(model: FlightModel, rows: Rows, output: Floats, until: datetime) -> tuple[Metric, ...]:
@@ -311,6 +334,7 @@ def described(trained: Trained, upstream_versions: Mapping[str, int]) -> Trained
         metrics=trained.metrics,
         upstream_versions=dict(upstream_versions),
         reference_profile=trained.profile,
+        embeddings=trained.embeddings,
         rows=trained.rows,
         reads=tuple(
             Read(node_id=node_id, version=f"v{number}" if (number := versions.get(node_id)) else "")

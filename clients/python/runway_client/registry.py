@@ -119,13 +119,18 @@ class Registry:
         version: registry_pb2.ModelVersion,
         *,
         reference_profile: bytes = b"",
+        embeddings: bytes = b"",
         attempt_id: str = "",
         lease_token: str = "",
         why: Why = NO_REASON,
     ) -> registry_pb2.ModelVersion:
         """Add a trained version; it serves nobody until an alias points at it. The reply carries its number."""
         request = registry_pb2.RegisterVersionRequest(
-            version=version, reference_profile=reference_profile, attempt_id=attempt_id, lease_token=lease_token
+            version=version,
+            reference_profile=reference_profile,
+            embeddings=embeddings,
+            attempt_id=attempt_id,
+            lease_token=lease_token,
         )
         return self._connection.change(
             self.stub.RegisterVersion, request, method="RegistryService/RegisterVersion", why=why
