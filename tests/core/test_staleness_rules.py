@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import msgspec
 import pytest
@@ -29,9 +29,10 @@ BLANK = evaluate(StalenessPolicy(), Evidence(model_version=1), NOW)
 levels = st.lists(st.sampled_from(list(Level)), max_size=40)
 
 
-def saying(level: Level) -> Evaluation:
+def saying(level: Level, *, hard: bool = False, at: datetime = NOW) -> Evaluation:
     """An evaluation of this level."""
-    return msgspec.structs.replace(BLANK, level=level)
+    triggers = ("it is 31.0 days old, its backstop is 30 days",) if hard else ()
+    return msgspec.structs.replace(BLANK, level=Level.STALE if hard else level, hard_triggers=triggers, at=at)
 
 
 def settled(looks: Sequence[Level], policy: StalenessPolicy) -> list[Level]:
@@ -50,6 +51,37 @@ def settled(looks: Sequence[Level], policy: StalenessPolicy) -> list[Level]:
 def test_a_streak_remembers_all_that_matters(looks: list[Level], k: int, more: int) -> None:
     policy = StalenessPolicy(hysteresis_k=k, hysteresis_n=k + more)
     assert settled(looks, policy) == twin.verdicts(looks, k, k + more)
+
+
+@given(st.lists(st.tuples(st.sampled_from(list(Level)), st.integers(0, 9)), max_size=40), st.integers(0, 6))
+def test_a_cooldown_holds_all_but_hard_triggers(looks: list[tuple[Level, int]], cooldown: int) -> None:
+    policy = StalenessPolicy(verdict_cooldown=timedelta(hours=cooldown))
+    current, streak, since, found = Level.UNKNOWN, Streak(), NOW, []
+    for hour, (level, dice) in enumerate(looks, start=1):
+        at = NOW + timedelta(hours=hour)
+        before = current
+        look = saying(level, hard=dice == 0, at=at)
+        current, streak = settle(current, streak, look, policy, since=since)
+        since = since if current is before else at
+        found.append(current)
+    assert found == twin.verdicts(
+        [Level.STALE if dice == 0 else level for level, dice in looks],
+        policy.hysteresis_k,
+        policy.hysteresis_n,
+        hard=[dice == 0 for _, dice in looks],
+        cooldown=cooldown,
+    )
+
+
+def test_a_hard_trigger_needs_no_second_look_and_no_cooldown() -> None:
+    policy = StalenessPolicy(verdict_cooldown=timedelta(days=7))
+    assert settle(Level.FRESH, Streak(), saying(Level.STALE, hard=True), policy, since=NOW) == (Level.STALE, Streak())
+    level, streak = Level.FRESH, Streak()
+    for _ in range(5):
+        level, streak = settle(level, streak, saying(Level.STALE), policy, since=NOW)
+    assert level is Level.FRESH
+    late = saying(Level.STALE, at=NOW + timedelta(days=7))
+    assert settle(level, streak, late, policy, since=NOW) == (Level.STALE, Streak())
 
 
 def test_one_odd_look_changes_nothing_and_two_of_three_do() -> None:

@@ -7,12 +7,20 @@ from control_plane.core.staleness.verdict import Level
 ORDER = {Level.UNKNOWN: 0, Level.FRESH: 1, Level.AT_RISK: 2, Level.STALE: 3}
 
 
-def verdicts(levels: Sequence[Level], k: int, n: int) -> list[Level]:
-    """The verdict after each evaluation, from UNKNOWN; looks before the last change of the verdict do not count."""
+def verdicts(levels: Sequence[Level], k: int, n: int, *, hard: Sequence[bool] = (), cooldown: int = 0) -> list[Level]:
+    """The verdict after each evaluation, from UNKNOWN; looks before the last change of the verdict do not count.
+
+    `hard`: which looks have a hard trigger. `cooldown`: looks after a change that change nothing but by one.
+    """
     current, since, found = Level.UNKNOWN, 0, []
     for end in range(1, len(levels) + 1):
         last = levels[max(since, end - n) : end]
-        changed = _after(current, last, k)
+        if hard and hard[end - 1]:
+            changed = Level.STALE
+        elif current is not Level.UNKNOWN and end - since < cooldown:
+            changed = current
+        else:
+            changed = _after(current, last, k)
         if changed is not current:
             current, since = changed, end
         found.append(current)

@@ -2,6 +2,7 @@
 
 from control_plane.core.commands import RecordCoverage, RecordEvaluation, Result
 from control_plane.core.decide.decision import Decision
+from control_plane.core.decide.rules import at_look
 from control_plane.core.events import CoverageAlertCleared, CoverageAlertRaised, StreakChanged, VerdictChanged
 from control_plane.core.staleness.verdict import settle
 from control_plane.core.state import State
@@ -16,7 +17,8 @@ def record_evaluation(state: State, command: RecordEvaluation) -> Decision:
     if record.retired or production is None or production.number != evaluation.version:
         return Decision(result=result)
     standing = record.standing
-    level, streak = settle(standing.level, standing.streak, evaluation, record.staleness_policy)
+    level, streak = settle(standing.level, standing.streak, evaluation, record.staleness_policy, since=standing.since)
+    matched = at_look(state, record, evaluation, level)
     if level is not standing.level:
         changed = VerdictChanged(
             model_id=command.model_id,
@@ -26,10 +28,10 @@ def record_evaluation(state: State, command: RecordEvaluation) -> Decision:
             streak=streak,
             evaluation=evaluation,
         )
-        return Decision(events=(changed,), result=result)
+        return Decision(events=(changed, *matched), result=result)
     if streak != standing.streak:
-        return Decision(events=(StreakChanged(model_id=command.model_id, streak=streak),), result=result)
-    return Decision(result=result)
+        return Decision(events=(StreakChanged(model_id=command.model_id, streak=streak), *matched), result=result)
+    return Decision(events=matched, result=result)
 
 
 def record_coverage(state: State, command: RecordCoverage) -> Decision:

@@ -7,12 +7,18 @@ verdict. A fleet at rest has empty streaks, so nothing is written while nothing 
 
 | verdict            | the last n looks hold                          | verdict after             |
 |--------------------|------------------------------------------------|---------------------------|
+| any                | a hard trigger in the last one                 | STALE, at once            |
+| changed lately     | anything else, within the policy's cooldown    | unchanged                 |
 | any                | k or more at level L or worse, L above verdict | the worst such L          |
 | AT_RISK, STALE     | k or more at level L or better, L below verdict| the best such L           |
 | any                | k or more UNKNOWN                              | UNKNOWN                   |
 | otherwise          |                                                | unchanged                 |
 
 Order: UNKNOWN < FRESH < AT_RISK < STALE; a look that says UNKNOWN counts neither for better nor for worse.
+
+A hard trigger is a fact, not a measurement that may be off by chance (an age, embeddings that are another space), or a
+line that the policy's author drew: a second look would only cost time. An UNKNOWN verdict has no cooldown: it says
+nothing that could flap.
 """
 
 from datetime import datetime
@@ -206,19 +212,37 @@ SEVERITY = {level: rank for rank, level in enumerate(_ORDER)}
 """UNKNOWN 0, FRESH 1, AT_RISK 2, STALE 3."""
 
 
-def settle(current: Level, streak: Streak, evaluation: Evaluation, policy: StalenessPolicy) -> tuple[Level, Streak]:
+def settle(
+    current: Level,
+    streak: Streak,
+    evaluation: Evaluation,
+    policy: StalenessPolicy,
+    *,
+    since: datetime | None = None,
+) -> tuple[Level, Streak]:
     """The verdict and streak after one more evaluation; the table above, row by row.
 
     Evaluations of another version than the verdict's are the caller's to discard.
+
+    Args:
+        since: when the verdict became what it is; None knows no cooldown.
     """
+    if evaluation.hard_triggers and evaluation.level is Level.STALE and current is not Level.STALE:
+        return Level.STALE, Streak()
     kept = policy.hysteresis_n - 1
     recent = (*streak.recent[max(len(streak.recent) - kept, 0) :], evaluation.level)
-    level = _voted(current, recent, policy.hysteresis_k)
+    level = current if _cooling(current, evaluation, policy, since) else _voted(current, recent, policy.hysteresis_k)
     if level is not current:
         return level, Streak()
     while recent and (recent[0] is current or len(recent) > kept):
         recent = recent[1:]
     return current, Streak(recent=recent)
+
+
+def _cooling(current: Level, evaluation: Evaluation, policy: StalenessPolicy, since: datetime | None) -> bool:
+    if since is None or current is Level.UNKNOWN:
+        return False
+    return evaluation.at - since < policy.verdict_cooldown
 
 
 def _voted(current: Level, recent: tuple[Level, ...], k: int) -> Level:
