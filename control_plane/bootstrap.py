@@ -28,6 +28,7 @@ from control_plane.api.policies import PolicyServicer
 from control_plane.api.registry import RegistryServicer
 from control_plane.api.retraining import RetrainingServicer
 from control_plane.api.rollout import RolloutServicer
+from control_plane.api.rules import RulesServicer
 from control_plane.api.server import Server, Servicers
 from control_plane.api.staleness import StalenessServicer
 from control_plane.app.clock import DrivenClock
@@ -97,6 +98,7 @@ class ControlPlane:
                 retraining=RetrainingServicer(plane),
                 rollout=RolloutServicer(plane),
                 policies=PolicyServicer(plane),
+                rules=RulesServicer(plane, self.evaluator.latest),
                 fleet=FleetServicer(plane),
                 lineage=LineageServicer(plane),
                 operations=OperationsServicer(

@@ -60,6 +60,7 @@ CODES: dict[Reason, grpc.StatusCode] = {
     Reason.NODE_IN_USE: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.HISTORY_NOT_KEPT: grpc.StatusCode.OUT_OF_RANGE,
     Reason.INVALID_LINEAGE: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.RULE_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
 }
 
 _CODE_NUMBERS = {code: getattr(code_pb2, code.name) for code in grpc.StatusCode}

@@ -31,6 +31,8 @@ from runway.v1 import (
     retraining_pb2_grpc,
     rollout_pb2,
     rollout_pb2_grpc,
+    rules_pb2,
+    rules_pb2_grpc,
     staleness_pb2,
     staleness_pb2_grpc,
 )
@@ -45,6 +47,7 @@ from control_plane.api.policies import PolicyServicer
 from control_plane.api.registry import RegistryServicer
 from control_plane.api.retraining import RetrainingServicer
 from control_plane.api.rollout import RolloutServicer
+from control_plane.api.rules import RulesServicer
 from control_plane.api.staleness import StalenessServicer
 from control_plane.telemetry import Metrics
 
@@ -69,6 +72,7 @@ class Servicers:
     rollout: RolloutServicer
     operations: OperationsServicer
     policies: PolicyServicer
+    rules: RulesServicer
     fleet: FleetServicer
     lineage: LineageServicer
 
@@ -102,6 +106,7 @@ class Server:
         operations_pb2_grpc.add_OperationsServiceServicer_to_server(servicers.operations, self._server)
         lineage_pb2_grpc.add_LineageServiceServicer_to_server(servicers.lineage, self._server)
         policies_pb2_grpc.add_PolicyServiceServicer_to_server(servicers.policies, self._server)
+        rules_pb2_grpc.add_RulesServiceServicer_to_server(servicers.rules, self._server)
         fleet_pb2_grpc.add_FleetServiceServicer_to_server(servicers.fleet, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if serve_reflection:
@@ -145,6 +150,7 @@ def _names() -> Sequence[str]:
         rollout_pb2,
         operations_pb2,
         policies_pb2,
+        rules_pb2,
         fleet_pb2,
         lineage_pb2,
     )

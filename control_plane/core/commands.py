@@ -14,6 +14,7 @@ from control_plane.core.policies import Overrides
 from control_plane.core.registry.types import Lifecycle, ModelFacts, VersionFacts
 from control_plane.core.retraining.types import RetrainCause, RetrainingLimits
 from control_plane.core.rollout.types import Validation
+from control_plane.core.rules.types import Rule
 from control_plane.core.staleness.verdict import Evaluation
 
 
@@ -86,6 +87,24 @@ class SetPolicies(_Command, frozen=True, kw_only=True):
     scope: str
     overrides: Overrides
     etag: str = ""
+
+
+class SetRule(_Command, frozen=True, kw_only=True):
+    """Add a rule, or replace the one of its name and scope. `etag` empty means: do not check.
+
+    `looks` are the newest evaluations known of the models it speaks to: what it makes of them is decided at once.
+    """
+
+    rule: Rule
+    etag: str = ""
+    looks: dict[ModelId, Evaluation] = {}
+
+
+class RemoveRule(_Command, frozen=True, kw_only=True):
+    """Remove a rule."""
+
+    scope: str
+    name: str
 
 
 class DeclareNodes(_Command, frozen=True, kw_only=True):
@@ -303,6 +322,8 @@ Command = (
     | SetLifecycle
     | ReportLoadCheck
     | SetPolicies
+    | SetRule
+    | RemoveRule
     | DeclareNodes
     | DeclareDependencies
     | RetractDependencies

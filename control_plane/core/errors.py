@@ -55,6 +55,7 @@ class Reason(StrEnum):
     NODE_IN_USE = "NODE_IN_USE"
     HISTORY_NOT_KEPT = "HISTORY_NOT_KEPT"
     INVALID_LINEAGE = "INVALID_LINEAGE"
+    RULE_NOT_FOUND = "RULE_NOT_FOUND"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

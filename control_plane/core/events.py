@@ -22,6 +22,7 @@ from control_plane.core.retraining.types import (
     RetrainState,
 )
 from control_plane.core.rollout.types import RolloutState, Validation
+from control_plane.core.rules.types import Rule, RuleMatch, RuleOutcome
 from control_plane.core.staleness.verdict import Evaluation, Level, Streak
 
 
@@ -47,6 +48,40 @@ class PoliciesSet(_Event, frozen=True, kw_only=True):
     scope: str
     version: int
     overrides: Overrides
+
+
+class RuleSet(_Event, frozen=True, kw_only=True):
+    """A rule says something else from now on, or is new. Versions of a rule count from 1."""
+
+    scope: str
+    name: str
+    version: int
+    rule: Rule
+
+
+class RuleRemoved(_Event, frozen=True, kw_only=True):
+    """A rule is gone."""
+
+    scope: str
+    name: str
+    version: int
+
+
+class RulesMatched(_Event, frozen=True, kw_only=True):
+    """The rules make something else of a model: other ones hold, or act otherwise.
+
+    `at` is when the look was taken that they were asked about; matches that began then have it as their `since`.
+    `ended` are matches that hold no more.
+    """
+
+    model_id: ModelId
+    version: int
+    level: Level
+    score: float
+    threshold: float
+    outcome: RuleOutcome
+    ended: tuple[RuleMatch, ...] = ()
+    at: datetime
 
 
 class LifecycleChanged(_Event, frozen=True, kw_only=True):
@@ -335,6 +370,9 @@ Event = (
     ModelRegistered
     | ModelUpdated
     | PoliciesSet
+    | RuleSet
+    | RuleRemoved
+    | RulesMatched
     | LifecycleChanged
     | LoadChecked
     | VersionRegistered
@@ -425,7 +463,7 @@ def event_model(event: Event) -> ModelId | None:
             return event.facts.model_id
         case CascadeCooldownStarted():
             return event.upstream
-        case PoliciesSet():
+        case PoliciesSet() | RuleSet() | RuleRemoved():
             kind, _, name = event.scope.partition(":")
             return ModelId(name) if kind == "model" else None
         case _:

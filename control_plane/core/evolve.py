@@ -41,6 +41,9 @@ from control_plane.core.events import (
     RetrainRequested,
     RolloutEnded,
     RolloutStarted,
+    RuleRemoved,
+    RuleSet,
+    RulesMatched,
     StreakChanged,
     UnfinishedRunsDropped,
     ValidationReported,
@@ -89,6 +92,10 @@ def _apply(state: State, envelope: Envelope, event: Event) -> None:  # noqa: PLR
             _model_updated(state, envelope, event)
         case PoliciesSet():
             registry_fold.policies_set(state, envelope, event)
+        case RuleSet() | RuleRemoved():
+            registry_fold.rule_changed(state, envelope, event)
+        case RulesMatched():
+            state.models[event.model_id].rule_outcome = event.outcome
         case LifecycleChanged():
             registry_fold.lifecycle_changed(state, envelope, event)
         case LoadChecked():

@@ -16,9 +16,10 @@ from control_plane.core.commands import (
 )
 from control_plane.core.decide.lineage import lineage_due
 from control_plane.core.decide.retraining import healed
-from control_plane.core.retraining.rules import overdue
+from control_plane.core.retraining.rules import off_peak, overdue
 from control_plane.core.retraining.types import RetrainCause, RetrainState
 from control_plane.core.rollout.rules import silent_too_long
+from control_plane.core.rules.types import RuleAction
 from control_plane.core.staleness.verdict import Action, Level
 from control_plane.core.state import ModelRecord, State
 
@@ -59,20 +60,40 @@ def _silent_validations(state: State, now: datetime) -> list[Command]:
 
 def _wanted_retrains(state: State, now: datetime) -> list[Command]:
     return [
-        RequestRetrain(model_id=model_id, cause=RetrainCause.STALE)
+        RequestRetrain(model_id=model_id, cause=cause)
         for model_id, record in state.models.items()
-        if wants_retrain(record, now)
+        if (cause := wanted_retrain(record, now)) is not None
     ]
 
 
-def wants_retrain(record: ModelRecord, now: datetime) -> bool:
-    """Stale by a verdict that a retrain can mend, automatic by policy, none live, and its own cooldown is over."""
-    if record.retired or not record.retraining_policy.automatic or record.live_retrain is not None:
-        return False
-    standing = record.standing
-    if standing.level is not Level.STALE or standing.evaluation is None:
-        return False
-    if standing.evaluation.recommended_action is not Action.RETRAIN:
-        return False
+def wanted_retrain(record: ModelRecord, now: datetime) -> RetrainCause | None:
+    """Why a retrain is to be requested now; None if none is.
+
+    1. Never for a retired model, one whose policy is not automatic, one with a live retrain, or in its own cooldown.
+    2. A rule has the last word: retrain asks whatever the verdict, retrain off-peak only in those hours and not where
+       the data is at fault, require approval and ignore never ask.
+    3. Without one, STALE by a verdict that a retrain can mend asks.
+    """
+    policy = record.retraining_policy
+    if record.retired or not policy.automatic or record.live_retrain is not None:
+        return None
+    cause = _cause(record, now)
     ended_at = record.retrain_ended_at
-    return ended_at is None or now >= ended_at + record.retraining_policy.cooldown
+    if cause is None or (ended_at is not None and now < ended_at + policy.cooldown):
+        return None
+    return cause
+
+
+def _cause(record: ModelRecord, now: datetime) -> RetrainCause | None:
+    standing, holds = record.standing, record.rule_outcome.retraining
+    recommended = standing.evaluation.recommended_action if standing.evaluation is not None else None
+    match holds.action if holds is not None else None:
+        case None:
+            return RetrainCause.STALE if standing.level is Level.STALE and recommended is Action.RETRAIN else None
+        case RuleAction.RETRAIN:
+            return RetrainCause.RULE
+        case RuleAction.RETRAIN_OFF_PEAK:
+            futile = recommended is Action.ALERT_DATA_OWNER
+            return RetrainCause.RULE if off_peak(record.retraining_policy, now) and not futile else None
+        case _:
+            return None

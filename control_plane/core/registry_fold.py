@@ -8,11 +8,14 @@ from control_plane.core.events import (
     LifecycleChanged,
     LoadChecked,
     PoliciesSet,
+    RuleRemoved,
+    RuleSet,
     VersionRegistered,
 )
 from control_plane.core.policies import PolicyVersion
 from control_plane.core.registry.types import PRODUCTION, AliasMove, Lifecycle, LoadCheck, ModelVersion
 from control_plane.core.relations import models_in
+from control_plane.core.rules.types import NO_OUTCOME, RuleVersion
 from control_plane.core.staleness.verdict import Level
 from control_plane.core.state import LOAD_CHECKS_KEPT_MAX, Standing, State, in_force
 
@@ -36,6 +39,22 @@ def policies_set(state: State, envelope: Envelope, event: PoliciesSet) -> None:
             record.own_policies = event.overrides
             record.updated_at = envelope.at
             record.updated_revision = envelope.seq
+
+
+def rule_changed(state: State, envelope: Envelope, event: RuleSet | RuleRemoved) -> None:
+    """A rule says something else, or nothing any more; what that makes of models are events of their own."""
+    state.rules.put(
+        RuleVersion(
+            scope=event.scope,
+            name=event.name,
+            version=event.version,
+            rule=event.rule if isinstance(event, RuleSet) else None,
+            set_at=envelope.at,
+            set_by=envelope.actor,
+            why=envelope.reason,
+            revision=envelope.seq,
+        )
+    )
 
 
 def lifecycle_changed(state: State, envelope: Envelope, event: LifecycleChanged) -> None:
@@ -98,5 +117,6 @@ def alias_moved(state: State, envelope: Envelope, event: AliasMoved) -> None:
     if event.alias == PRODUCTION:
         if record.lifecycle is Lifecycle.REGISTERED:
             record.lifecycle = Lifecycle.ACTIVE
-        # Another version serves: nothing is known about it yet.
+        # Another version serves: nothing is known about it yet, and no rule has been asked.
+        record.rule_outcome = NO_OUTCOME
         record.standing = Standing(level=Level.UNKNOWN, since=envelope.at, version=event.to_version)

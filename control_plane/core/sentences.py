@@ -37,6 +37,9 @@ from control_plane.core.events import (
     RetrainRequested,
     RolloutEnded,
     RolloutStarted,
+    RuleRemoved,
+    RuleSet,
+    RulesMatched,
     StreakChanged,
     UnfinishedRunsDropped,
     ValidationReported,
@@ -47,6 +50,7 @@ from control_plane.core.graph.lineage_facts import EdgeChange, EdgeState, Lineag
 from control_plane.core.registry.types import Metric
 from control_plane.core.retraining.types import AttemptState, RetrainCause
 from control_plane.core.rollout.types import Validation
+from control_plane.core.rules.types import RuleAction, RuleMatch
 from control_plane.core.timewindow import spelled
 
 NAMES_MAX = 6
@@ -56,6 +60,7 @@ CAUSES = {
     RetrainCause.STALE: "it is stale",
     RetrainCause.OPERATOR: "somebody asked",
     RetrainCause.UPSTREAM: "an upstream model changed",
+    RetrainCause.RULE: "a rule asks for it",
 }
 
 
@@ -71,6 +76,12 @@ def sentence(envelope: Envelope) -> str:  # noqa: PLR0912 - one line per event
         case PoliciesSet():
             said = _count(len(event.overrides), "policy", "policies") if event.overrides else "no policy any more"
             return f"{event.scope} says {said} since version {event.version}, set by {envelope.actor}"
+        case RuleSet():
+            return _rule_set(envelope, event)
+        case RuleRemoved():
+            return f"rule {event.name} ({event.scope}) was removed by {envelope.actor}"
+        case RulesMatched():
+            return _rules_matched(event)
         case LifecycleChanged():
             used = f"; it was used by {_names(list(event.consumers))}" if event.consumers else ""
             return f"{event.model_id} is {event.after.value.lower()} (was {event.before.value.lower()}){used}"
@@ -155,6 +166,48 @@ def sentence(envelope: Envelope) -> str:  # noqa: PLR0912 - one line per event
             return f"the clock stands at {event.to:%Y-%m-%d %H:%M}"
         case _:
             assert_never(event)
+
+
+RULE_WORDS = {
+    RuleAction.PAGE: "page",
+    RuleAction.ALERT: "alert",
+    RuleAction.RETRAIN: "retrain",
+    RuleAction.RETRAIN_OFF_PEAK: "retrain off-peak",
+    RuleAction.REQUIRE_APPROVAL: "approval needed",
+    RuleAction.IGNORE: "no retrain",
+}
+"""How the sentence about a rule begins that holds; what people must see first comes first."""
+
+
+def _rule_set(envelope: Envelope, event: RuleSet) -> str:
+    rule = event.rule
+    if rule.disabled:
+        return f"rule {rule.name} ({rule.scope}) is disabled since version {event.version}, set by {envelope.actor}"
+    when = " ".join(rule.when.split())
+    return (
+        f"rule {rule.name} ({rule.scope}) says {RULE_WORDS[rule.action]} when {when} since version {event.version}, "
+        f"set by {envelope.actor}"
+    )
+
+
+def _rules_matched(event: RulesMatched) -> str:
+    """`page: crew_overtime is STALE (score 0.71 of 0.60): rule wake_up (fleet): tier 1 must not rot`."""
+    is_ = f"{event.model_id} is {event.level.value} (score {event.score:.2f} of {event.threshold:.2f})"
+    matches = event.outcome.matches
+    order = list(RULE_WORDS)
+    begun = sorted((one for one in matches if one.since == event.at), key=lambda one: order.index(one.action))
+    told = [f"{RULE_WORDS[one.action]}: {is_}: {_rule(one)}" for one in begun]
+    told += [f"{RULE_WORDS[one.action]} is over: {is_}: {_rule(one)}" for one in event.ended]
+    told += [
+        f"rule {one.name} ({one.scope}) cannot be asked about {event.model_id}: {one.message}"
+        for one in event.outcome.faults
+    ]
+    holding = f"rules hold for {event.model_id} as {_names([one.name for one in matches])}"
+    return "; ".join(told) or (holding if matches else f"no rule holds for {event.model_id}")
+
+
+def _rule(match: RuleMatch) -> str:
+    return f"rule {match.name} ({match.scope}){f': {match.reason}' if match.reason else ''}"
 
 
 def _count(number: int, one: str, many: str = "") -> str:

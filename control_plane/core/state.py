@@ -34,6 +34,8 @@ from control_plane.core.policies import EffectivePolicies, Overrides, PolicyBook
 from control_plane.core.registry.types import PRODUCTION, AliasMove, Lifecycle, ModelFacts, ModelVersion, TaskType
 from control_plane.core.retraining.types import Retrain, RetrainingLimits, RetrainingPolicy, RetrainState
 from control_plane.core.rollout.types import Rollout, RolloutPolicy, RolloutState, ValidationPolicy
+from control_plane.core.rules.book import RuleBook
+from control_plane.core.rules.types import NO_OUTCOME, RuleOutcome, RuleVersion
 from control_plane.core.staleness.policy import StalenessPolicy
 from control_plane.core.staleness.verdict import Evaluation, Level, Streak
 
@@ -105,6 +107,8 @@ class ModelRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     cooling_until: datetime | None = None
     lifecycle: Lifecycle = Lifecycle.REGISTERED
     rollout_ids: list[RolloutId] = []
+    rule_outcome: RuleOutcome = NO_OUTCOME
+    """What the rules made of it when it was last looked at, or when a rule changed since."""
 
     @property
     def staleness_policy(self) -> StalenessPolicy:
@@ -179,6 +183,7 @@ class State:
         self.clock: datetime | None = None
         self.models: dict[ModelId, ModelRecord] = {}
         self.policies = PolicyBook()
+        self.rules = RuleBook()
         self.lifecycle_revision = 0
         """When a model last changed its place in life. Only for caches in this process; never kept."""
         self.graph = DependencyGraph()
@@ -308,6 +313,7 @@ class _Head(msgspec.Struct, frozen=True, kw_only=True, tag="head"):
     at: datetime
     clock: datetime | None
     policies: list[PolicyVersion]
+    rules: list[RuleVersion]
     graph_revision: int
     lineage: LedgerSnapshot
     """Without its records."""
@@ -348,7 +354,7 @@ class _Requests(msgspec.Struct, frozen=True, tag="requests"):
 _Several = _Models | _Nodes | _Dependencies | _EdgeRecords | _Retrains | _Rollouts | _Requests
 _Part = _Head | _Several
 
-SNAPSHOT_VERSION = 3
+SNAPSHOT_VERSION = 4
 """Codec version; a snapshot of another one is ignored and the log is replayed instead."""
 
 PART_ITEMS = 1_000
@@ -383,6 +389,7 @@ def capture(state: State) -> Callable[[], bytes]:
         at=state.at,
         clock=state.clock,
         policies=state.policies.all_versions(),
+        rules=state.rules.all_versions(),
         graph_revision=state.graph_revision,
         lineage=LedgerSnapshot.empty(),
         limits=state.limits,
@@ -452,6 +459,7 @@ def decode_snapshot(blob: bytes) -> State:
     state.clock = head.clock
     state.models = {record.facts.model_id: record for record in parts.get(_Models, [])}
     state.policies = PolicyBook(head.policies)
+    state.rules = RuleBook(head.rules)
     for record in state.models.values():
         record.policies = in_force(state, record.facts)
     state.graph = DependencyGraph.from_snapshot(GraphSnapshot(nodes=parts.get(_Nodes, []), dependencies=dependencies))

@@ -26,6 +26,7 @@ from runway.v1 import (
     retraining_pb2_grpc,
     rollout_pb2,
     rollout_pb2_grpc,
+    rules_pb2_grpc,
     staleness_pb2_grpc,
 )
 
@@ -122,6 +123,7 @@ class Api:
     rollout: "rollout_pb2_grpc.RolloutServiceAsyncStub" = field(init=False)
     operations: "operations_pb2_grpc.OperationsServiceAsyncStub" = field(init=False)
     policies: "policies_pb2_grpc.PolicyServiceAsyncStub" = field(init=False)
+    rules: "rules_pb2_grpc.RulesServiceAsyncStub" = field(init=False)
     lineage: "lineage_pb2_grpc.LineageServiceAsyncStub" = field(init=False)
     numbers: "count[int]" = field(default_factory=lambda: count(1))
 
@@ -134,6 +136,7 @@ class Api:
         self.rollout = rollout_pb2_grpc.RolloutServiceStub(self.channel)
         self.operations = operations_pb2_grpc.OperationsServiceStub(self.channel)
         self.policies = policies_pb2_grpc.PolicyServiceStub(self.channel)
+        self.rules = rules_pb2_grpc.RulesServiceStub(self.channel)
         self.lineage = lineage_pb2_grpc.LineageServiceStub(self.channel)
 
     async def pass_time(self, span: timedelta) -> None:

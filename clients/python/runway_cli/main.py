@@ -116,6 +116,14 @@ POLICIES = _group(
     set=Lazy("policies:set_policies", "Say something else in a scope; --plan shows what changes for whom."),
     history=Lazy("policies:show_history", "Every version of a scope, who set it and why."),
 )
+RULES = _group(
+    "What follows from a look at a model, said in CEL: retrain, wait, ask, alert, page.",
+    list=Lazy("rules:list_rules", "Rules in force, the highest first; --model shows what holds for one."),
+    check=Lazy("rules:check_rule", "Type-check a rule, and see what it would do to the fleet now."),
+    set=Lazy("rules:set_rule", "Add a rule or replace one; --dry-run shows what would change for whom."),
+    remove=Lazy("rules:remove_rule", "Remove a rule."),
+    context=Lazy("rules:show_context", "The names a rule may use, with types and examples."),
+)
 VERSIONS = _group(
     "Trained versions of a model.",
     list=Lazy("models:list_versions", "All versions of a model, newest first."),
@@ -177,6 +185,7 @@ COMMANDS: dict[str, Lazy | click.Command] = {
     "schema": Lazy("fleet:print_schema", "The JSON Schema of those files, for editors."),
     "models": MODELS,
     "policies": POLICIES,
+    "rules": RULES,
     "aliases": ALIASES,
     "versions": VERSIONS,
     "staleness": STALENESS,

@@ -16,6 +16,7 @@ from runway_client.policies import Policies
 from runway_client.registry import Registry
 from runway_client.retraining import Retraining
 from runway_client.rollout import Rollouts
+from runway_client.rules import Rules
 from runway_client.staleness import Staleness
 from runway_client.watching import WatchItem
 
@@ -35,6 +36,7 @@ class Runway:
         self.rollouts = Rollouts(connection)
         self.operations = Operations(connection)
         self.policies = Policies(connection)
+        self.rules = Rules(connection)
 
     @property
     def address(self) -> str:

@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping
 
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
-from runway.v1 import common_pb2, policies_pb2, registry_pb2
+from runway.v1 import common_pb2, policies_pb2, registry_pb2, rules_pb2
 
 from control_plane.api.convert.policies import overrides_from
 from control_plane.api.convert.registry import LINKS_FROM, facts_from, version_facts_from
+from control_plane.core.decide.rules import when_violations
 from control_plane.core.errors import Invalid, Violation
 from control_plane.core.ids import SLUG, parse_model_id
 from control_plane.core.policies import RELATED, Scalar, applied, built_in, normal, policies_violations
@@ -96,5 +97,6 @@ RULES: dict[type[Message], Callable[..., list[Violation]]] = {
     registry_pb2.Model: model_violations,
     registry_pb2.RegisterVersionRequest: lambda request: _version_violations(request.version),
     policies_pb2.SetPoliciesRequest: lambda request: _policies_violations(request.policies, "policies"),
+    rules_pb2.SetRuleRequest: lambda request: when_violations(request.rule.when, "rule.when"),
 }
 """What is asked of which message."""

@@ -4,6 +4,7 @@ from runway.v1 import staleness_pb2
 
 from control_plane.api.convert.common import timestamp
 from control_plane.api.convert.registry import TIERS
+from control_plane.api.convert.rule_messages import outcome_message
 from control_plane.core.ids import ModelId
 from control_plane.core.staleness.verdict import Confidence, Evaluation, Level
 from control_plane.core.state import ModelRecord, VerdictChange
@@ -79,6 +80,7 @@ def staleness(record: ModelRecord, latest: Evaluation | None) -> staleness_pb2.S
         owner=record.facts.owner,
         team=record.facts.team,
         tier=TIERS[record.facts.tier],
+        rules=outcome_message(record),
     )
 
 

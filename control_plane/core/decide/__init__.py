@@ -28,6 +28,7 @@ from control_plane.core.commands import (
     ReleaseRetraining,
     RemoveAlias,
     RemoveNodes,
+    RemoveRule,
     RenameNode,
     RenewLease,
     ReportFailure,
@@ -43,6 +44,7 @@ from control_plane.core.commands import (
     SetLineagePolicy,
     SetOverride,
     SetPolicies,
+    SetRule,
     SettleLineage,
     UpdateModel,
 )
@@ -56,6 +58,7 @@ from control_plane.core.decide import (
     registry,
     retraining,
     rollout,
+    rules,
     staleness,
 )
 from control_plane.core.decide.decision import Decision
@@ -77,6 +80,10 @@ def decide(state: State, command: Command, now: datetime) -> Decision:  # noqa: 
             return registry.move_alias(state, command)
         case SetPolicies():
             return policies.set_policies(state, command)
+        case SetRule():
+            return rules.set_rule(state, command, now)
+        case RemoveRule():
+            return rules.remove_rule(state, command, now)
         case RemoveAlias():
             return registry.remove_alias(state, command)
         case SetLifecycle():

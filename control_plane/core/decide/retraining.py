@@ -118,17 +118,22 @@ def close_healed(state: State, command: CloseHealed) -> Decision:
     result = Result(model_id=retrain.model_id, retrain_id=retrain.retrain_id)
     if not healed(state, retrain):
         return Decision(result=result)
-    ended = _retrain_ended(retrain, RetrainState.CANCELLED, "no longer needed: the model is fresh again")
+    rule = RetrainCause.RULE in retrain.causes
+    why = "no rule asks for it any more" if rule else "the model is fresh again"
+    ended = _retrain_ended(retrain, RetrainState.CANCELLED, f"no longer needed: {why}")
     return Decision(events=(ended,), result=result)
 
 
 def healed(state: State, retrain: Retrain) -> bool:
-    """Waiting, asked for only because the model was stale, and it is not any more."""
-    return (
-        retrain.state is RetrainState.WAITING
-        and retrain.causes == (RetrainCause.STALE,)
-        and state.models[retrain.model_id].standing.level is Level.FRESH
-    )
+    """Waiting, asked for only because the model was stale or a rule said so, and none of that is true any more."""
+    own = {RetrainCause.STALE, RetrainCause.RULE}
+    if retrain.state is not RetrainState.WAITING or not own.issuperset(retrain.causes):
+        return False
+    record = state.models[retrain.model_id]
+    holds = record.rule_outcome.retraining
+    asked = RetrainCause.RULE in retrain.causes and holds is not None and holds.action.requests
+    stale = RetrainCause.STALE in retrain.causes and record.standing.level is not Level.FRESH
+    return not asked and not stale
 
 
 def lease_retrains(state: State, command: LeaseRetrains, now: datetime) -> Decision:

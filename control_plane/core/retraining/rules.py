@@ -76,6 +76,18 @@ def earliest_start(
     return max(now, last_ended_at + policy.cooldown)
 
 
+def off_peak(policy: RetrainingPolicy, now: datetime) -> bool:
+    """Is `now` in the off-peak hours, [start, end) UTC, over midnight if end is smaller? Start and end alike: always.
+
+    >>> off_peak(RetrainingPolicy(off_peak_start_hour=22, off_peak_end_hour=6), datetime(2024, 3, 1, 5, 59))
+    True
+    """
+    start, end = policy.off_peak_start_hour, policy.off_peak_end_hour
+    if start < end:
+        return start <= now.hour < end
+    return now.hour >= start or now.hour < end
+
+
 def merged_causes(causes: tuple[RetrainCause, ...], cause: RetrainCause) -> tuple[RetrainCause, ...]:
     """The causes of a retrain that is asked for once more."""
     return causes if cause in causes else (*causes, cause)

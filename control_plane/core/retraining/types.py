@@ -45,6 +45,7 @@ class RetrainCause(StrEnum):
     STALE = "STALE"
     OPERATOR = "OPERATOR"
     UPSTREAM = "UPSTREAM"
+    RULE = "RULE"
 
 
 class AttemptState(StrEnum):

@@ -74,6 +74,8 @@ class _RetrainCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RetrainC
     """A person asked."""
     RETRAIN_CAUSE_UPSTREAM: _RetrainCause.ValueType  # 3
     """An upstream model was promoted and the evidence says so."""
+    RETRAIN_CAUSE_RULE: _RetrainCause.ValueType  # 4
+    """A rule asks for it."""
 
 class RetrainCause(_RetrainCause, metaclass=_RetrainCauseEnumTypeWrapper): ...
 
@@ -84,6 +86,8 @@ RETRAIN_CAUSE_OPERATOR: RetrainCause.ValueType  # 2
 """A person asked."""
 RETRAIN_CAUSE_UPSTREAM: RetrainCause.ValueType  # 3
 """An upstream model was promoted and the evidence says so."""
+RETRAIN_CAUSE_RULE: RetrainCause.ValueType  # 4
+"""A rule asks for it."""
 Global___RetrainCause: _TypeAlias = RetrainCause  # noqa: Y015
 
 class _AttemptState:

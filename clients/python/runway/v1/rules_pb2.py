@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from runway.v1 import common_pb2 as runway_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15runway/v1/rules.proto\x12\trunway.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16runway/v1/common.proto\"\x8a\x03\n\x04Rule\x12+\n\x04name\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9_]{0,99}$\x12_\n\x05scope\x18\x02 \x01(\tBP\xbaHMrK2I^(fleet|tier:[1-4]|team:[a-z][a-z0-9_]{0,99}|model:[a-z][a-z0-9_]{0,99})$\x12\x18\n\x04when\x18\x03 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xd0\x0f\x12\x31\n\x06\x61\x63tion\x18\x04 \x01(\x0e\x32\x15.runway.v1.RuleActionB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x1c\n\x08priority\x18\x05 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x18\n\x06reason\x18\x06 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03\x12\x10\n\x08\x64isabled\x18\x07 \x01(\x08\x12*\n\x06set_at\x18\x14 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06set_by\x18\x15 \x01(\t\x12\x0f\n\x07version\x18\x16 \x01(\x03\x12\x10\n\x08revision\x18\x17 \x01(\x03\"\x8a\x01\n\tRuleMatch\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05scope\x18\x02 \x01(\t\x12%\n\x06\x61\x63tion\x18\x03 \x01(\x0e\x32\x15.runway.v1.RuleAction\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12)\n\x05since\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x84\x01\n\x0bRuleOutcome\x12)\n\nretraining\x18\x01 \x01(\x0e\x32\x15.runway.v1.RuleAction\x12%\n\x07matches\x18\x02 \x03(\x0b\x32\x14.runway.v1.RuleMatch\x12\x0e\n\x06\x66\x61ults\x18\x03 \x03(\t\x12\x13\n\x0b\x65xplanation\x18\x04 \x01(\t\":\n\tRuleFault\x12\x0c\n\x04line\x18\x01 \x01(\x05\x12\x0e\n\x06\x63olumn\x18\x02 \x01(\x05\x12\x0f\n\x07message\x18\x03 \x01(\t\"9\n\nRuleEffect\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x0b\n\x03now\x18\x02 \x01(\t\x12\x0c\n\x04then\x18\x03 \x01(\t\"^\n\x0eSetRuleRequest\x12%\n\x08mutation\x18\x01 \x01(\x0b\x32\x13.runway.v1.Mutation\x12%\n\x04rule\x18\x02 \x01(\x0b\x32\x0f.runway.v1.RuleB\x06\xbaH\x03\xc8\x01\x01\"j\n\x0fSetRuleResponse\x12\x1d\n\x04rule\x18\x01 \x01(\x0b\x32\x0f.runway.v1.Rule\x12&\n\x07\x65\x66\x66\x65\x63ts\x18\x02 \x03(\x0b\x32\x15.runway.v1.RuleEffect\x12\x10\n\x08revision\x18\x03 \x01(\x03\"m\n\x11RemoveRuleRequest\x12%\n\x08mutation\x18\x01 \x01(\x0b\x32\x13.runway.v1.Mutation\x12\x18\n\x05scope\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18x\x12\x17\n\x04name\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18\x64\"&\n\x12RemoveRuleResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\"S\n\x10ListRulesRequest\x12\x19\n\x08model_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18x\x12$\n\x04read\x18\x02 \x01(\x0b\x32\x16.runway.v1.ReadOptions\"E\n\x11ListRulesResponse\x12\x1e\n\x05rules\x18\x01 \x03(\x0b\x32\x0f.runway.v1.Rule\x12\x10\n\x08revision\x18\x02 \x01(\x03\"9\n\x10\x43heckRuleRequest\x12%\n\x04rule\x18\x01 \x01(\x0b\x32\x0f.runway.v1.RuleB\x06\xbaH\x03\xc8\x01\x01\"\x98\x01\n\x11\x43heckRuleResponse\x12$\n\x06\x66\x61ults\x18\x01 \x03(\x0b\x32\x14.runway.v1.RuleFault\x12\x11\n\tmodel_ids\x18\x02 \x03(\t\x12&\n\x07\x65\x66\x66\x65\x63ts\x18\x03 \x03(\x0b\x32\x15.runway.v1.RuleEffect\x12\x10\n\x08sentence\x18\x04 \x01(\t\x12\x10\n\x08revision\x18\x05 \x01(\x03\"\x1c\n\x1a\x44\x65scribeRuleContextRequest\"T\n\x10RuleContextField\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x0f\n\x07\x65xample\x18\x04 \x01(\t\"J\n\x1b\x44\x65scribeRuleContextResponse\x12+\n\x06\x66ields\x18\x01 \x03(\x0b\x32\x1b.runway.v1.RuleContextField*\xcb\x01\n\nRuleAction\x12\x1b\n\x17RULE_ACTION_UNSPECIFIED\x10\x00\x12\x17\n\x13RULE_ACTION_RETRAIN\x10\x01\x12 \n\x1cRULE_ACTION_RETRAIN_OFF_PEAK\x10\x02\x12 \n\x1cRULE_ACTION_REQUIRE_APPROVAL\x10\x03\x12\x16\n\x12RULE_ACTION_IGNORE\x10\x04\x12\x15\n\x11RULE_ACTION_ALERT\x10\x05\x12\x14\n\x10RULE_ACTION_PAGE\x10\x06\x32\x91\x03\n\x0cRulesService\x12@\n\x07SetRule\x12\x19.runway.v1.SetRuleRequest\x1a\x1a.runway.v1.SetRuleResponse\x12I\n\nRemoveRule\x12\x1c.runway.v1.RemoveRuleRequest\x1a\x1d.runway.v1.RemoveRuleResponse\x12\x46\n\tListRules\x12\x1b.runway.v1.ListRulesRequest\x1a\x1c.runway.v1.ListRulesResponse\x12\x46\n\tCheckRule\x12\x1b.runway.v1.CheckRuleRequest\x1a\x1c.runway.v1.CheckRuleResponse\x12\x64\n\x13\x44\x65scribeRuleContext\x12%.runway.v1.DescribeRuleContextRequest\x1a&.runway.v1.DescribeRuleContextResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15runway/v1/rules.proto\x12\trunway.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16runway/v1/common.proto\"\x98\x03\n\x04Rule\x12+\n\x04name\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9_]{0,99}$\x12_\n\x05scope\x18\x02 \x01(\tBP\xbaHMrK2I^(fleet|tier:[1-4]|team:[a-z][a-z0-9_]{0,99}|model:[a-z][a-z0-9_]{0,99})$\x12\x18\n\x04when\x18\x03 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xd0\x0f\x12\x31\n\x06\x61\x63tion\x18\x04 \x01(\x0e\x32\x15.runway.v1.RuleActionB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x1c\n\x08priority\x18\x05 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x18\n\x06reason\x18\x06 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03\x12\x10\n\x08\x64isabled\x18\x07 \x01(\x08\x12*\n\x06set_at\x18\x14 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06set_by\x18\x15 \x01(\t\x12\x0f\n\x07version\x18\x16 \x01(\x03\x12\x10\n\x08revision\x18\x17 \x01(\x03\x12\x0c\n\x04\x65tag\x18\x18 \x01(\t\"\x8a\x01\n\tRuleMatch\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05scope\x18\x02 \x01(\t\x12%\n\x06\x61\x63tion\x18\x03 \x01(\x0e\x32\x15.runway.v1.RuleAction\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12)\n\x05since\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x84\x01\n\x0bRuleOutcome\x12)\n\nretraining\x18\x01 \x01(\x0e\x32\x15.runway.v1.RuleAction\x12%\n\x07matches\x18\x02 \x03(\x0b\x32\x14.runway.v1.RuleMatch\x12\x0e\n\x06\x66\x61ults\x18\x03 \x03(\t\x12\x13\n\x0b\x65xplanation\x18\x04 \x01(\t\":\n\tRuleFault\x12\x0c\n\x04line\x18\x01 \x01(\x05\x12\x0e\n\x06\x63olumn\x18\x02 \x01(\x05\x12\x0f\n\x07message\x18\x03 \x01(\t\"9\n\nRuleEffect\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x0b\n\x03now\x18\x02 \x01(\t\x12\x0c\n\x04then\x18\x03 \x01(\t\"u\n\x0eSetRuleRequest\x12%\n\x08mutation\x18\x01 \x01(\x0b\x32\x13.runway.v1.Mutation\x12%\n\x04rule\x18\x02 \x01(\x0b\x32\x0f.runway.v1.RuleB\x06\xbaH\x03\xc8\x01\x01\x12\x15\n\x04\x65tag\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\"j\n\x0fSetRuleResponse\x12\x1d\n\x04rule\x18\x01 \x01(\x0b\x32\x0f.runway.v1.Rule\x12&\n\x07\x65\x66\x66\x65\x63ts\x18\x02 \x03(\x0b\x32\x15.runway.v1.RuleEffect\x12\x10\n\x08revision\x18\x03 \x01(\x03\"m\n\x11RemoveRuleRequest\x12%\n\x08mutation\x18\x01 \x01(\x0b\x32\x13.runway.v1.Mutation\x12\x18\n\x05scope\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18x\x12\x17\n\x04name\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18\x64\"&\n\x12RemoveRuleResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\"S\n\x10ListRulesRequest\x12\x19\n\x08model_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18x\x12$\n\x04read\x18\x02 \x01(\x0b\x32\x16.runway.v1.ReadOptions\"E\n\x11ListRulesResponse\x12\x1e\n\x05rules\x18\x01 \x03(\x0b\x32\x0f.runway.v1.Rule\x12\x10\n\x08revision\x18\x02 \x01(\x03\"9\n\x10\x43heckRuleRequest\x12%\n\x04rule\x18\x01 \x01(\x0b\x32\x0f.runway.v1.RuleB\x06\xbaH\x03\xc8\x01\x01\"\x98\x01\n\x11\x43heckRuleResponse\x12$\n\x06\x66\x61ults\x18\x01 \x03(\x0b\x32\x14.runway.v1.RuleFault\x12\x11\n\tmodel_ids\x18\x02 \x03(\t\x12&\n\x07\x65\x66\x66\x65\x63ts\x18\x03 \x03(\x0b\x32\x15.runway.v1.RuleEffect\x12\x10\n\x08sentence\x18\x04 \x01(\t\x12\x10\n\x08revision\x18\x05 \x01(\x03\"\x1c\n\x1a\x44\x65scribeRuleContextRequest\"T\n\x10RuleContextField\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x0f\n\x07\x65xample\x18\x04 \x01(\t\"J\n\x1b\x44\x65scribeRuleContextResponse\x12+\n\x06\x66ields\x18\x01 \x03(\x0b\x32\x1b.runway.v1.RuleContextField*\xcb\x01\n\nRuleAction\x12\x1b\n\x17RULE_ACTION_UNSPECIFIED\x10\x00\x12\x17\n\x13RULE_ACTION_RETRAIN\x10\x01\x12 \n\x1cRULE_ACTION_RETRAIN_OFF_PEAK\x10\x02\x12 \n\x1cRULE_ACTION_REQUIRE_APPROVAL\x10\x03\x12\x16\n\x12RULE_ACTION_IGNORE\x10\x04\x12\x15\n\x11RULE_ACTION_ALERT\x10\x05\x12\x14\n\x10RULE_ACTION_PAGE\x10\x06\x32\x91\x03\n\x0cRulesService\x12@\n\x07SetRule\x12\x19.runway.v1.SetRuleRequest\x1a\x1a.runway.v1.SetRuleResponse\x12I\n\nRemoveRule\x12\x1c.runway.v1.RemoveRuleRequest\x1a\x1d.runway.v1.RemoveRuleResponse\x12\x46\n\tListRules\x12\x1b.runway.v1.ListRulesRequest\x1a\x1c.runway.v1.ListRulesResponse\x12\x46\n\tCheckRule\x12\x1b.runway.v1.CheckRuleRequest\x1a\x1c.runway.v1.CheckRuleResponse\x12\x64\n\x13\x44\x65scribeRuleContext\x12%.runway.v1.DescribeRuleContextRequest\x1a&.runway.v1.DescribeRuleContextResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,6 +48,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RULE'].fields_by_name['reason']._serialized_options = b'\272H\005r\003\030\364\003'
   _globals['_SETRULEREQUEST'].fields_by_name['rule']._loaded_options = None
   _globals['_SETRULEREQUEST'].fields_by_name['rule']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_SETRULEREQUEST'].fields_by_name['etag']._loaded_options = None
+  _globals['_SETRULEREQUEST'].fields_by_name['etag']._serialized_options = b'\272H\004r\002\030d'
   _globals['_REMOVERULEREQUEST'].fields_by_name['scope']._loaded_options = None
   _globals['_REMOVERULEREQUEST'].fields_by_name['scope']._serialized_options = b'\272H\006r\004\020\001\030x'
   _globals['_REMOVERULEREQUEST'].fields_by_name['name']._loaded_options = None
@@ -56,40 +58,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTRULESREQUEST'].fields_by_name['model_id']._serialized_options = b'\272H\004r\002\030x'
   _globals['_CHECKRULEREQUEST'].fields_by_name['rule']._loaded_options = None
   _globals['_CHECKRULEREQUEST'].fields_by_name['rule']._serialized_options = b'\272H\003\310\001\001'
-  _globals['_RULEACTION']._serialized_start=1832
-  _globals['_RULEACTION']._serialized_end=2035
+  _globals['_RULEACTION']._serialized_start=1869
+  _globals['_RULEACTION']._serialized_end=2072
   _globals['_RULE']._serialized_start=123
-  _globals['_RULE']._serialized_end=517
-  _globals['_RULEMATCH']._serialized_start=520
-  _globals['_RULEMATCH']._serialized_end=658
-  _globals['_RULEOUTCOME']._serialized_start=661
-  _globals['_RULEOUTCOME']._serialized_end=793
-  _globals['_RULEFAULT']._serialized_start=795
-  _globals['_RULEFAULT']._serialized_end=853
-  _globals['_RULEEFFECT']._serialized_start=855
-  _globals['_RULEEFFECT']._serialized_end=912
-  _globals['_SETRULEREQUEST']._serialized_start=914
-  _globals['_SETRULEREQUEST']._serialized_end=1008
-  _globals['_SETRULERESPONSE']._serialized_start=1010
-  _globals['_SETRULERESPONSE']._serialized_end=1116
-  _globals['_REMOVERULEREQUEST']._serialized_start=1118
-  _globals['_REMOVERULEREQUEST']._serialized_end=1227
-  _globals['_REMOVERULERESPONSE']._serialized_start=1229
-  _globals['_REMOVERULERESPONSE']._serialized_end=1267
-  _globals['_LISTRULESREQUEST']._serialized_start=1269
-  _globals['_LISTRULESREQUEST']._serialized_end=1352
-  _globals['_LISTRULESRESPONSE']._serialized_start=1354
-  _globals['_LISTRULESRESPONSE']._serialized_end=1423
-  _globals['_CHECKRULEREQUEST']._serialized_start=1425
-  _globals['_CHECKRULEREQUEST']._serialized_end=1482
-  _globals['_CHECKRULERESPONSE']._serialized_start=1485
-  _globals['_CHECKRULERESPONSE']._serialized_end=1637
-  _globals['_DESCRIBERULECONTEXTREQUEST']._serialized_start=1639
-  _globals['_DESCRIBERULECONTEXTREQUEST']._serialized_end=1667
-  _globals['_RULECONTEXTFIELD']._serialized_start=1669
-  _globals['_RULECONTEXTFIELD']._serialized_end=1753
-  _globals['_DESCRIBERULECONTEXTRESPONSE']._serialized_start=1755
-  _globals['_DESCRIBERULECONTEXTRESPONSE']._serialized_end=1829
-  _globals['_RULESSERVICE']._serialized_start=2038
-  _globals['_RULESSERVICE']._serialized_end=2439
+  _globals['_RULE']._serialized_end=531
+  _globals['_RULEMATCH']._serialized_start=534
+  _globals['_RULEMATCH']._serialized_end=672
+  _globals['_RULEOUTCOME']._serialized_start=675
+  _globals['_RULEOUTCOME']._serialized_end=807
+  _globals['_RULEFAULT']._serialized_start=809
+  _globals['_RULEFAULT']._serialized_end=867
+  _globals['_RULEEFFECT']._serialized_start=869
+  _globals['_RULEEFFECT']._serialized_end=926
+  _globals['_SETRULEREQUEST']._serialized_start=928
+  _globals['_SETRULEREQUEST']._serialized_end=1045
+  _globals['_SETRULERESPONSE']._serialized_start=1047
+  _globals['_SETRULERESPONSE']._serialized_end=1153
+  _globals['_REMOVERULEREQUEST']._serialized_start=1155
+  _globals['_REMOVERULEREQUEST']._serialized_end=1264
+  _globals['_REMOVERULERESPONSE']._serialized_start=1266
+  _globals['_REMOVERULERESPONSE']._serialized_end=1304
+  _globals['_LISTRULESREQUEST']._serialized_start=1306
+  _globals['_LISTRULESREQUEST']._serialized_end=1389
+  _globals['_LISTRULESRESPONSE']._serialized_start=1391
+  _globals['_LISTRULESRESPONSE']._serialized_end=1460
+  _globals['_CHECKRULEREQUEST']._serialized_start=1462
+  _globals['_CHECKRULEREQUEST']._serialized_end=1519
+  _globals['_CHECKRULERESPONSE']._serialized_start=1522
+  _globals['_CHECKRULERESPONSE']._serialized_end=1674
+  _globals['_DESCRIBERULECONTEXTREQUEST']._serialized_start=1676
+  _globals['_DESCRIBERULECONTEXTREQUEST']._serialized_end=1704
+  _globals['_RULECONTEXTFIELD']._serialized_start=1706
+  _globals['_RULECONTEXTFIELD']._serialized_end=1790
+  _globals['_DESCRIBERULECONTEXTRESPONSE']._serialized_start=1792
+  _globals['_DESCRIBERULECONTEXTRESPONSE']._serialized_end=1866
+  _globals['_RULESSERVICE']._serialized_start=2075
+  _globals['_RULESSERVICE']._serialized_end=2476
 # @@protoc_insertion_point(module_scope)

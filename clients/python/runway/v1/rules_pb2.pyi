@@ -73,6 +73,7 @@ class Rule(_message.Message):
     SET_BY_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Unique in its scope."""
     scope: _builtins.str
@@ -87,6 +88,8 @@ class Rule(_message.Message):
     set_by: _builtins.str
     version: _builtins.int
     revision: _builtins.int
+    etag: _builtins.str
+    """Changes with every version."""
     @_builtins.property
     def set_at(self) -> _timestamp_pb2.Timestamp:
         """Set by the server; ignored on input."""
@@ -105,10 +108,11 @@ class Rule(_message.Message):
         set_by: _builtins.str = ...,
         version: _builtins.int = ...,
         revision: _builtins.int = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["set_at", b"set_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "disabled", b"disabled", "name", b"name", "priority", b"priority", "reason", b"reason", "revision", b"revision", "scope", b"scope", "set_at", b"set_at", "set_by", b"set_by", "version", b"version", "when", b"when"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "disabled", b"disabled", "etag", b"etag", "name", b"name", "priority", b"priority", "reason", b"reason", "revision", b"revision", "scope", b"scope", "set_at", b"set_at", "set_by", b"set_by", "version", b"version", "when", b"when"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -247,6 +251,9 @@ class SetRuleRequest(_message.Message):
 
     MUTATION_FIELD_NUMBER: _builtins.int
     RULE_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    etag: _builtins.str
+    """Of the rule that was read; refused (ABORTED) if somebody changed it meanwhile. Empty means do not check."""
     @_builtins.property
     def mutation(self) -> _common_pb2.Mutation: ...
     @_builtins.property
@@ -256,10 +263,11 @@ class SetRuleRequest(_message.Message):
         *,
         mutation: _common_pb2.Mutation | None = ...,
         rule: Global___Rule | None = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["mutation", b"mutation", "rule", b"rule"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["mutation", b"mutation", "rule", b"rule"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "mutation", b"mutation", "rule", b"rule"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
