@@ -5,7 +5,8 @@ into (rows, cells) matrices it is some twenty milliseconds. Rows with fewer cell
 padded with zeros on the right, and the formulas are arranged so that padding contributes exactly nothing.
 """
 
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +16,8 @@ from control_plane.core.statistics.sample import Bools, Float64s, Int64s, Invali
 
 Matrix = npt.NDArray[np.integer]
 
-BLOCK_CELLS = 73_728
-"""Cells computed at a time: half a megabyte per temporary, so that a handful of them stay in the L2 cache."""
+BLOCK_CELLS = 24_576
+"""Cells computed at a time: 200 kB per temporary, so that the six of them stay in the L2 cache."""
 
 FREEDOM_SUMMED_MAX = 30
 """Degrees of freedom up to which summing the tail beats the general incomplete gamma function."""
@@ -51,64 +52,107 @@ def row_drift(reference: Matrix, current: Matrix, cells: Int64s) -> RowDrift:
     """
     if reference.shape != current.shape or reference.ndim != 2 or cells.shape != reference.shape[:1]:
         raise InvalidSample("rows", "shape", f"{reference.shape}, {current.shape} and {cells.shape} do not fit")
-    rows, width = reference.shape
-    step = max(BLOCK_CELLS // max(width, 1), 1)
-    blocks = [slice(start, start + step) for start in range(0, rows, step)] or [slice(0, 0)]
-    found = [_block(reference[block], current[block], cells[block]) for block in blocks]
-    if len(found) == 1:
-        return found[0]
-    names = [field.name for field in fields(RowDrift)]
-    return RowDrift(**{name: np.concatenate([getattr(part, name) for part in found]) for name in names})
+    return tables_drift([(reference, current)], cells)
 
 
-def _block(reference: Matrix, current: Matrix, cells: Int64s) -> RowDrift:
-    """One block, computed with the cells along the first axis: every sum is then over contiguous rows.
+def tables_drift(tables: Sequence[tuple[Matrix, Matrix]], cells: Int64s) -> RowDrift:
+    """`row_drift` of tables that lie apart, as if they were stacked, without stacking them.
 
-    The sums add cell by cell, in order, so a row gets the same bits in whatever block it stands: looks are replayed
-    alone. A block of one row would be summed in another order, so it is computed as two.
+    Every row gets the same bits in whatever tables it stands: the sums add cell by cell, in order. That is what lets
+    a look at one model be replayed alone.
+
+    Args:
+        tables: reference and current of each, shapes (rows, width), of one width.
+        cells: shape (sum of rows,).
     """
-    if len(cells) == 1:
-        twice = _block(np.repeat(reference, 2, axis=0), np.repeat(current, 2, axis=0), np.repeat(cells, 2))
-        return RowDrift(**{field.name: getattr(twice, field.name)[:1] for field in fields(RowDrift)})
-    r = np.ascontiguousarray(reference.T, np.float64)
-    c = np.ascontiguousarray(current.T, np.float64)
+    width = tables[0][0].shape[1] if tables else 2
+    rows = len(cells)
+    found = RowDrift(
+        psi=np.empty(rows),
+        psi_debiased=np.empty(rows),
+        chi_square=np.empty(rows),
+        freedom=np.empty(rows, np.int64),
+        p_value=np.empty(rows),
+        reference_size=np.empty(rows),
+        current_size=np.empty(rows),
+    )
+    space = _Space.of(width, min(max(BLOCK_CELLS // max(width, 1), 2), max(rows, 2)))
+    start = filled = 0
+    for reference, current in tables:
+        done = 0
+        while done < len(reference):
+            take = min(len(reference) - done, space.step - filled)
+            into, rows_of = slice(filled, filled + take), slice(done, done + take)
+            space.r[:, into], space.c[:, into] = reference[rows_of].T, current[rows_of].T
+            done, filled = done + take, filled + take
+            if filled == space.step:
+                _block(space, filled, cells[start : start + filled], found, start)
+                start, filled = start + filled, 0
+    if filled:
+        _block(space, filled, cells[start : start + filled], found, start)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Space:
+    """Room for one block, taken once: fresh pages cost more than the arithmetic on them."""
+
+    step: int
+    r: Float64s
+    c: Float64s
+    total: Float64s
+    terms: Float64s
+    spare: Float64s
+    small: Bools
+
+    @staticmethod
+    def of(width: int, step: int) -> "_Space":
+        r, c, total, terms, spare = (np.zeros((width, step)) for _ in range(5))
+        return _Space(step, r, c, total, terms, spare, np.zeros((width, step), np.bool_))
+
+
+def _block(space: _Space, rows: int, cells: Int64s, into: RowDrift, start: int) -> None:
+    """One block, with the cells along the first axis: every sum is then over contiguous rows.
+
+    A block of one row would be summed in another order, so it is computed with an empty one beside it.
+    """
+    if rows == 1:
+        space.r[:, 1] = space.c[:, 1] = 0.0
+        cells = np.repeat(cells, 2)
+    wide = slice(0, max(rows, 2))
+    r, c = space.r[:, wide], space.c[:, wide]
     n, m = r.sum(axis=0), c.sum(axis=0)
-    total = r + c
     with np.errstate(divide="ignore", invalid="ignore"):
-        chi_square, freedom = _chi_square(r, total, n, m)
+        chi_square, freedom = _chi_square(space, wide, cells, n, m)
         p_value = chi_square_tail(chi_square, freedom)
         # In a padded cell ln((c + 1/2) / (r + 1/2)) = 0; elsewhere it differs from ln(q / p) by a constant of
         # the row, which sum(q - p) = 0 cancels.
         r += SMOOTHING
         c += SMOOTHING
         half = cells * SMOOTHING
-        ratio = np.divide(c, r, out=total)
+        ratio = np.divide(c, r, out=space.total[:, wide])
         np.log(ratio, out=ratio)
-        r /= n + half
-        c /= m + half
+        r *= 1 / (n + half)
+        c *= 1 / (m + half)
         c -= r
         c *= ratio
         psi = np.maximum(c.sum(axis=0), 0.0)
         debiased = psi - (cells - 1) * (1 / n + 1 / m)
     untestable = freedom < 1
-    chi_square[untestable], p_value[untestable] = 0.0, 1.0
-    freedom[untestable] = 0
+    if untestable.any():
+        chi_square[untestable], p_value[untestable] = 0.0, 1.0
+        freedom[untestable] = 0
     empty = (n == 0) | (m == 0)
     if empty.any():
         for column in (psi, debiased, chi_square, p_value):
             column[empty] = np.nan
-    return RowDrift(
-        psi=psi,
-        psi_debiased=debiased,
-        chi_square=chi_square,
-        freedom=freedom,
-        p_value=p_value,
-        reference_size=n,
-        current_size=m,
-    )
+    at = slice(start, start + rows)
+    into.psi[at], into.psi_debiased[at] = psi[:rows], debiased[:rows]
+    into.chi_square[at], into.freedom[at], into.p_value[at] = chi_square[:rows], freedom[:rows], p_value[:rows]
+    into.reference_size[at], into.current_size[at] = n[:rows], m[:rows]
 
 
-def _chi_square(r: Float64s, total: Float64s, n: Float64s, m: Float64s) -> tuple[Float64s, Int64s]:
+def _chi_square(space: _Space, wide: slice, cells: Int64s, n: Float64s, m: Float64s) -> tuple[Float64s, Int64s]:
     """Statistic and degrees of freedom of each column; fewer than 1 where there is nothing to test.
 
     With e = t N / T, the terms (r - e)^2 / e of the other sample are N / M times those of this one, so chi2
@@ -116,21 +160,24 @@ def _chi_square(r: Float64s, total: Float64s, n: Float64s, m: Float64s) -> tuple
     smallest other if need be. Most cells are large everywhere, so only those with a small one in some column
     are gone through.
     """
+    r, small = space.r[:, wide], space.small[:, wide]
+    total = np.add(r, space.c[:, wide], out=space.total[:, wide])
     whole = n + m
     share = n / whole
-    terms = total * share
-    expected = np.maximum(terms, np.finfo(np.float64).tiny)
+    terms = np.multiply(total, share, out=space.terms[:, wide])
+    expected = np.maximum(terms, np.finfo(np.float64).tiny, out=space.spare[:, wide])
     terms -= r
     terms *= terms
     terms /= expected
-    filled = total > 0
     enough = EXPECTED_MIN * whole / np.minimum(n, m)
-    small = total < enough
-    small &= filled
-    freedom = np.add.reduce(filled, axis=0, dtype=np.int32).astype(np.int64) - 1
+    np.less(total, enough, out=small)
+    freedom = cells - 1
     affected = np.flatnonzero(small.any(axis=1))
     pooled: Float64s | float = 0.0
     if affected.size:
+        filled = total[affected] > 0
+        freedom = freedom - (np.arange(len(total))[affected, None] < cells).sum(axis=0) + filled.sum(axis=0)
+        small[affected] &= filled
         pooled = _pool(r, total, terms, small, affected=affected, share=share, enough=enough, freedom=freedom)
     return (terms.sum(axis=0) + pooled) * (whole / m), freedom
 
@@ -149,31 +196,25 @@ def _pool(
     """The term of the pooled cell of each column; the terms of the cells in it are set to 0, in place."""
     pooled_r, pooled_total = np.zeros_like(share), np.zeros_like(share)
     for cell in affected.tolist():
-        pooled_r += r[cell] * small[cell]
-        pooled_total += total[cell] * small[cell]
-        terms[cell] *= ~small[cell]
-        freedom -= small[cell]
-    large = total >= enough
-    others = np.where(large, total, np.inf)
-    least = others.min(axis=0)
-    short = np.flatnonzero((pooled_total > 0) & (pooled_total < enough) & (least < np.inf))
-    smallest = _first_equal(others, least)[short]
-    pooled_r[short] += r[smallest, short]
-    pooled_total[short] += total[smallest, short]
-    terms[smallest, short] = 0.0
-    freedom[short] -= 1
+        inside = small[cell]
+        pooled_r += r[cell] * inside
+        pooled_total += total[cell] * inside
+        terms[cell] *= ~inside
+        freedom -= inside
+    short = np.flatnonzero((pooled_total > 0) & (pooled_total < enough))
+    if short.size:
+        others = total[:, short]
+        others[others < enough[short]] = np.inf
+        smallest = others.argmin(axis=0)
+        there = others[smallest, np.arange(short.size)] < np.inf
+        short, smallest = short[there], smallest[there]
+        pooled_r[short] += r[smallest, short]
+        pooled_total[short] += total[smallest, short]
+        terms[smallest, short] = 0.0
+        freedom[short] -= 1
     expected = pooled_total * share
     freedom += pooled_total > 0
     return (pooled_r - expected) ** 2 / np.maximum(expected, np.finfo(np.float64).tiny)
-
-
-def _first_equal(values: Float64s, wanted: Float64s) -> Int64s:
-    """First cell of each column that holds what is wanted: `argmin(axis=0)` in passes over contiguous
-    rows.
-    """
-    cells = len(values)
-    from_the_end = np.arange(cells, 0, -1.0)[:, None]
-    return cells - ((values == wanted) * from_the_end).max(axis=0).astype(np.int64)  # type: ignore[no-any-return]
 
 
 def chi_square_tail(statistic: Float64s, freedom: Int64s) -> Float64s:
