@@ -20,7 +20,7 @@ class ConceptDrift:
     """How far the shares of positives are apart, in shares (0 to 1), and whether that is more than chance."""
 
     distance: float
-    """Root mean square change of the share over the current scores, less what chance adds; 0 where chance explains all."""
+    """Root mean square change of the share over the current scores, less what chance adds, at least 0."""
     p_value: float
     freedom: int
     """Score bins after pooling; 0 if nothing could be tested, and then the p-value is 1."""

@@ -1,8 +1,8 @@
 """The downstream as sensor: an unlabelled model's decay, inferred from labelled models that consume it.
 
 A model whose outcomes nobody sees still shows in those that read its output: if they get worse together, and the models
-that do not read it stay well, it is the likeliest cause. Evidence of this kind is weak (consumers may fail for reasons of
-their own), so what a consumer's drop says of one upstream is shared among all upstreams that could explain it.
+that do not read it stay well, it is the likeliest cause. Evidence of this kind is weak (consumers may fail for reasons
+of their own), so what a consumer's drop says of one upstream is shared among all upstreams that could explain it.
 """
 
 import math

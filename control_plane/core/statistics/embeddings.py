@@ -46,7 +46,7 @@ def stability(before: npt.NDArray[Any], after: npt.NDArray[Any]) -> Stability:
         before: shape (n, d1), 20 <= n <= 20,000; finite, no row all zero.
         after: shape (n, d2); the narrower one is padded with zeros.
     Raises:
-        InvalidSample: shapes do not fit, too few anchors, a value that is not finite, a row of zeros, a constant version.
+        InvalidSample: shapes do not fit, too few anchors, a value not finite, a row of zeros, a constant version.
     Source: Schoenemann 1966 (Procrustes), Kornblith et al. 2019 (CKA).
 
     >>> rng = np.random.default_rng(0)
