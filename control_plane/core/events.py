@@ -70,8 +70,7 @@ class RuleRemoved(_Event, frozen=True, kw_only=True):
 class RulesMatched(_Event, frozen=True, kw_only=True):
     """The rules make something else of a model: other ones hold, or act otherwise.
 
-    `at` is when the look was taken that they were asked about; matches that began then have it as their `since`.
-    `ended` are matches that hold no more.
+    `begun` are the matches that were not there before, `ended` those that hold no more.
     """
 
     model_id: ModelId
@@ -80,8 +79,8 @@ class RulesMatched(_Event, frozen=True, kw_only=True):
     score: float
     threshold: float
     outcome: RuleOutcome
+    begun: tuple[RuleMatch, ...] = ()
     ended: tuple[RuleMatch, ...] = ()
-    at: datetime
 
 
 class LifecycleChanged(_Event, frozen=True, kw_only=True):

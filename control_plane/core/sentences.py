@@ -195,7 +195,7 @@ def _rules_matched(event: RulesMatched) -> str:
     is_ = f"{event.model_id} is {event.level.value} (score {event.score:.2f} of {event.threshold:.2f})"
     matches = event.outcome.matches
     order = list(RULE_WORDS)
-    begun = sorted((one for one in matches if one.since == event.at), key=lambda one: order.index(one.action))
+    begun = sorted(event.begun, key=lambda one: order.index(one.action))
     told = [f"{RULE_WORDS[one.action]}: {is_}: {_rule(one)}" for one in begun]
     told += [f"{RULE_WORDS[one.action]} is over: {is_}: {_rule(one)}" for one in event.ended]
     told += [

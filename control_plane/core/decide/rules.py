@@ -17,7 +17,7 @@ from control_plane.core.ids import ModelId
 from control_plane.core.policies import is_scope
 from control_plane.core.relations import models_in
 from control_plane.core.rules.cel import Compiled, activation, compiled, faults_of, holds, needed
-from control_plane.core.rules.outcome import ended, outcome_of, with_result, without
+from control_plane.core.rules.outcome import begun, ended, outcome_of, with_result, without
 from control_plane.core.rules.types import (
     NAME,
     PRIORITY_MAX,
@@ -78,7 +78,7 @@ def set_rule(state: State, command: SetRule, now: datetime) -> Decision:
     return Decision(events=(event, *changes), result=Result(scope=rule.scope, version=version + 1, changed=1))
 
 
-def remove_rule(state: State, command: RemoveRule, now: datetime) -> Decision:
+def remove_rule(state: State, command: RemoveRule) -> Decision:
     """Remove a rule; models for which it held are without it at once."""
     newest = state.rules.newest(command.scope, command.name)
     if newest is None or newest.rule is None:
@@ -90,7 +90,7 @@ def remove_rule(state: State, command: RemoveRule, now: datetime) -> Decision:
         )
     event = RuleRemoved(scope=command.scope, name=command.name, version=newest.version + 1)
     return Decision(
-        events=(event, *forgotten(state, newest.rule, now)),
+        events=(event, *forgotten(state, newest.rule)),
         result=Result(scope=command.scope, version=newest.version + 1, changed=1),
     )
 
@@ -170,8 +170,8 @@ def _matched(look: Look, after: RuleOutcome) -> RulesMatched:
         score=look.evaluation.score,
         threshold=look.evaluation.threshold,
         outcome=after,
+        begun=tuple(begun(look.record.rule_outcome, after)),
         ended=tuple(ended(look.record.rule_outcome, after)),
-        at=look.at,
     )
 
 
@@ -207,23 +207,23 @@ def look_of(state: State, record: ModelRecord, looks: Mapping[ModelId, Evaluatio
 def outcome_changes(state: State, rule: Rule, looks: Mapping[ModelId, Evaluation], now: datetime) -> list[RulesMatched]:
     """The events by which outcomes change when a rule is set."""
     return [
-        _changed(effect.record, effect.after, now, effect.look.evaluation)
+        _changed(effect.record, effect.after, effect.look.evaluation)
         for effect in effects(state, rule, looks, now)
         if effect.after != effect.record.rule_outcome
     ]
 
 
-def forgotten(state: State, rule: Rule, now: datetime) -> list[RulesMatched]:
+def forgotten(state: State, rule: Rule) -> list[RulesMatched]:
     """The events by which outcomes lose a rule."""
     found = []
     for record in models_in(state, rule.scope):
         after = without(record.rule_outcome, rule.scope, rule.name)
         if after != record.rule_outcome:
-            found.append(_changed(record, after, now, record.standing.evaluation))
+            found.append(_changed(record, after, record.standing.evaluation))
     return found
 
 
-def _changed(record: ModelRecord, after: RuleOutcome, now: datetime, evaluation: Evaluation | None) -> RulesMatched:
+def _changed(record: ModelRecord, after: RuleOutcome, evaluation: Evaluation | None) -> RulesMatched:
     return RulesMatched(
         model_id=record.model_id,
         version=record.standing.version,
@@ -231,6 +231,6 @@ def _changed(record: ModelRecord, after: RuleOutcome, now: datetime, evaluation:
         score=evaluation.score if evaluation is not None else 0.0,
         threshold=evaluation.threshold if evaluation is not None else 0.0,
         outcome=after,
+        begun=tuple(begun(record.rule_outcome, after)),
         ended=tuple(ended(record.rule_outcome, after)),
-        at=now,
     )

@@ -46,29 +46,40 @@ COMPILED_KEPT_MAX = 4_096
 
 _NUMBERS = {"int64": "int", "double": "double", "uint64": "uint"}
 _ORDERED = {**_NUMBERS, **{name: name for name in ("string", "bool", "timestamp", "duration", "bytes")}}
+_EQUALITIES = {"_==_": "equals", "_!=_": "not_equals"}
 _COMPARISONS = {"_<_": "less", "_<=_": "less_equals", "_>_": "greater", "_>=_": "greater_equals"}
 
 
 def _config() -> str:
     """The environment as CEL's own YAML: the standard library without what grows, and with mixed comparisons."""
-    pairs = [(one, one) for one in _ORDERED] + [("double", "int64"), ("int64", "double")]
+    mixed = [("double", "int64"), ("int64", "double")]
     overloads = {
         sign: "".join(
-            f"      - id: {name}_{left if left == right else f'{left}_{right}'}\n"
-            f"        args: [{{type_name: {_ORDERED[left]}}}, {{type_name: {_ORDERED[right]}}}]\n"
-            "        return: {type_name: bool}\n"
-            for left, right in pairs
+            _overload(f"{name}_{left if left == right else f'{left}_{right}'}", _ORDERED[left], _ORDERED[right])
+            for left, right in [*((one, one) for one in _ORDERED), *mixed]
         )
         for sign, name in _COMPARISONS.items()
     }
+    for sign, name in _EQUALITIES.items():
+        overloads[sign] = _overload(name, "A, is_type_param: true", "A, is_type_param: true")
+        overloads[sign] += "".join(
+            _overload(f"{name}_{left}_{right}", _ORDERED[left], _ORDERED[right]) for left, right in mixed
+        )
     return (
         "name: rules\n"
         "stdlib:\n"
         "  exclude_macros: [map]\n"
-        "  exclude_functions:\n" + "".join(f'    - name: "{sign}"\n' for sign in _COMPARISONS) + '    - name: "dyn"\n'
+        "  exclude_functions:\n" + "".join(f'    - name: "{sign}"\n' for sign in overloads) + '    - name: "dyn"\n'
         '    - name: "_+_"\n'
         "      overloads: [{id: add_string}, {id: add_list}, {id: add_bytes}]\n"
         "functions:\n" + "".join(f'  - name: "{sign}"\n    overloads:\n{text}' for sign, text in overloads.items())
+    )
+
+
+def _overload(name: str, left: str, right: str) -> str:
+    return (
+        f"      - id: {name}\n        args: [{{type_name: {left}}}, {{type_name: {right}}}]\n"
+        "        return: {type_name: bool}\n"
     )
 
 
@@ -85,6 +96,7 @@ _CEL_TYPES = {
 _ENVIRONMENT = cel.NewEnv(
     config=cel.NewEnvConfigFromYaml(_config()), variables={name: _CEL_TYPES[of] for name, of in TYPES.items()}
 )
+_ENVIRONMENT.compile("true")  # what is wrong with the environment is told here, and is no fault of a rule
 
 Content = bool | int | float | str | datetime | list[str] | dict[str, float] | dict[str, str]
 """What a name of the context can hold."""

@@ -180,7 +180,7 @@ def _mismatch(function: str, types: str) -> str:
             f"{sign} cannot join a whole number and a text: write words with an order without quotes (verdict == STALE)"
         )
     if len(given) == 2 and set(given) == {"int", "double"}:
-        return f"{sign} cannot join a whole number and a fraction: write 1.0 instead of 1"
+        return f"{sign} cannot join a whole number and a fraction: write 2.0 instead of 2"
     if len(given) == 2 and not function.isidentifier():
         return f"{sign} cannot join {given[0]} and {given[1]}"
     return f"{sign} does not take ({types})"

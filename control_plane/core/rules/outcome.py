@@ -70,6 +70,11 @@ def without(outcome: RuleOutcome, scope: str, name: str) -> RuleOutcome:
     return msgspec.structs.replace(outcome, matches=matches, faults=faults)
 
 
+def begun(before: RuleOutcome, after: RuleOutcome) -> list[RuleMatch]:
+    """Matches that were not there before, or act otherwise now."""
+    return ended(after, before)
+
+
 def ended(before: RuleOutcome, after: RuleOutcome) -> list[RuleMatch]:
     """Matches that are not there any more, or act otherwise now."""
     holding = {(match.scope, match.name, match.action) for match in after.matches}
