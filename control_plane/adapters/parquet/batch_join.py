@@ -7,7 +7,7 @@ are joined, and an hour too large for memory is joined bucket by bucket, a few a
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from control_plane.adapters.parquet.catalog import Orphan
 from control_plane.adapters.parquet.sealing import BUCKETS
+from control_plane.core.ground_truth.batch import slice_in
 from control_plane.core.ground_truth.ids import Int64s
 from control_plane.core.ground_truth.labels import LabelSpec
 from control_plane.core.ground_truth.partials import Partial, Rows, merge, partials_of
@@ -73,7 +74,7 @@ CREATE OR REPLACE TEMP TABLE outcomes (
 _JOINED = """
 WITH winners AS (
     SELECT o.model_id, o.label_type, o.prediction_id,
-           arg_max({'value': o.value, 'delay': o.at_us - p.at_us, 'late': o.late}, o.revision)
+           arg_max({{'value': o.value, 'delay': o.at_us - p.at_us, 'late': o.late}}, o.revision)
                FILTER (WHERE o.at_us - p.at_us <= l.window_us) AS best
     FROM outcomes o
     JOIN predictions p ON p.model_id = o.model_id AND p.prediction_id = o.prediction_id
@@ -81,13 +82,27 @@ WITH winners AS (
     GROUP BY o.model_id, o.label_type, o.prediction_id)
 SELECT l.position AS label, p.hour AS hour, p.version AS version, p.score AS score,
        w.best.value AS value, coalesce(w.best.delay, 0) AS delay_us, coalesce(w.best.late, false) AS late,
-       w.prediction_id IS NOT NULL AND w.best IS NULL AS outside
+       w.prediction_id IS NOT NULL AND w.best IS NULL AS outside{columns}
 FROM predictions p
 JOIN labels l ON l.model_id = p.model_id
-JOIN due d ON d.model_id = p.model_id AND d.hour = p.hour
+JOIN due d ON d.model_id = p.model_id AND d.hour = p.hour{joins}
 LEFT JOIN winners w
     ON w.model_id = p.model_id AND w.label_type = l.label_type AND w.prediction_id = p.prediction_id
 """
+_SLICED = """
+CREATE OR REPLACE TEMP TABLE sliced AS
+SELECT model_id, prediction_id, unnest(string_split(slices, chr(31))) AS slice FROM (
+    SELECT model_id, prediction_id, arg_min(slices, arrival) AS slices
+    FROM read_parquet($files) SEMI JOIN due USING (model_id, hour)
+    WHERE hour BETWEEN $low AND $high AND bucket BETWEEN $first_bucket AND $last_bucket
+    GROUP BY model_id, prediction_id)
+WHERE slices <> ''
+"""
+_ALL = _JOINED.format(columns="", joins="")
+_BY_SLICE = _JOINED.format(
+    columns=", s.slice AS slice",
+    joins="\nJOIN sliced s ON s.model_id = p.model_id AND s.prediction_id = p.prediction_id",
+)
 _ORPHANS = """
 CREATE OR REPLACE TEMP TABLE orphans AS
 SELECT o.model_id, o.label_type, o.hour, o.prediction_id, max(o.revision) AS revision,
@@ -116,6 +131,10 @@ class Job:
     """By label position as `model_id/label_type`: hours before this one are mature."""
     rows: int
     """About how many rows there are to join."""
+    sliced_files: tuple[str, ...] = ()
+    """Of the prediction files, those with slices."""
+    slices: dict[str, frozenset[str]] = field(default_factory=dict)
+    """Model id -> slices that are counted by themselves; others as `<name>=other`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +146,11 @@ class JobResult:
     orphans: dict[tuple[str, str, int], int]
     """(model id, label type, hour in id) -> distinct ids."""
     listed: tuple[Orphan, ...]
+    slice_partials: "SlicePartials" = field(default_factory=dict)
+
+
+SlicePartials = dict[tuple[str, str, int], dict[tuple[str, int], Partial]]
+"""(model id, label type, hour) -> partials by (slice, version)."""
 
 
 class BatchJoin:
@@ -171,20 +195,27 @@ class BatchJoin:
             self._db.register(name, _pairs(pairs))
         self._db.register("labels", _labels(job.labels))
         partials: dict[tuple[str, str, int], dict[int, Partial]] = {}
+        slice_partials: SlicePartials = {}
         orphans: dict[tuple[str, str, int], int] = {}
         listed: list[Orphan] = []
         shares = min(BUCKETS, max(1, -(-job.rows // self._rows_at_once_max)))
         for share in range(shares):
             self._load("prediction", job, shares, share)
             self._load("outcome", job, shares, share)
-            reader: pa.RecordBatchReader = self._db.sql(_JOINED).to_arrow_reader(CHUNK_ROWS)
+            reader: pa.RecordBatchReader = self._db.sql(_ALL).to_arrow_reader(CHUNK_ROWS)
             for chunk in reader:
                 _sum_up(job, chunk, partials)
+            if job.sliced_files:
+                self._db.execute(_SLICED, _range(job.sliced_files, job.due, shares, share))
+                reader = self._db.sql(_BY_SLICE).to_arrow_reader(CHUNK_ROWS)
+                for chunk in reader:
+                    _sum_up_slices(job, chunk, slice_partials)
             self._collect_orphans(orphans, listed)
         self._db.execute(
-            "DROP TABLE predictions; DROP TABLE outcomes; DROP TABLE orphans; DROP TABLE IF EXISTS repeated"
+            "DROP TABLE predictions; DROP TABLE outcomes; DROP TABLE orphans; DROP TABLE IF EXISTS repeated; "
+            "DROP TABLE IF EXISTS sliced"
         )
-        return JobResult(partials=partials, orphans=orphans, listed=tuple(listed))
+        return JobResult(partials=partials, orphans=orphans, listed=tuple(listed), slice_partials=slice_partials)
 
     def _load(self, side: Side, job: Job, shares: int, share: int) -> None:
         """One side's distinct rows of a share of the buckets, as a table."""
@@ -196,14 +227,7 @@ class BatchJoin:
         if not files or not hours:
             self._db.execute(_NO_PREDICTIONS if side == "prediction" else _NO_OUTCOMES)
             return
-        numbers = [hour for _, hour in hours]
-        rows = {
-            "files": list(files),
-            "low": min(numbers),
-            "high": max(numbers),
-            "first_bucket": share * BUCKETS // shares,
-            "last_bucket": (share + 1) * BUCKETS // shares - 1,
-        }
+        rows = _range(files, hours, shares, share)
         for statement in (_REPEATED, _PREDICTIONS if side == "prediction" else _OUTCOMES):
             self._db.execute(statement.format(side=side), rows)
 
@@ -229,6 +253,20 @@ class BatchJoin:
                     revision=row[6],
                 )
             )
+
+
+def _range(
+    files: Sequence[str], hours: Sequence[tuple[str, int]], shares: int, share: int
+) -> dict[str, list[str] | int]:
+    """What to read: files, hours from lowest to highest, and a share of the buckets."""
+    numbers = [hour for _, hour in hours]
+    return {
+        "files": list(files),
+        "low": min(numbers),
+        "high": max(numbers),
+        "first_bucket": share * BUCKETS // shares,
+        "last_bucket": (share + 1) * BUCKETS // shares - 1,
+    }
 
 
 def _pairs(pairs: Sequence[tuple[str, int]]) -> pa.Table:
@@ -259,23 +297,46 @@ def _sum_up(job: Job, chunk: pa.RecordBatch, into: dict[tuple[str, str, int], di
         rows = chunk.filter(pa.array(label == position))
         hour, version = _column(rows, "hour").astype(np.int64), _column(rows, "version").astype(np.int64)
         packed, group = np.unique(hour << 32 | version, return_inverse=True)
-        summed = partials_of(
-            spec,
-            Rows(
-                group=group.astype(np.int64),
-                score=_column(rows, "score"),
-                value=rows.column("value").to_numpy(zero_copy_only=False),  # null becomes NaN: no outcome
-                delay_us=_column(rows, "delay_us").astype(np.int64),
-                late=_column(rows, "late"),
-                outside=_column(rows, "outside"),
-                mature=hour < job.mature_before[f"{model_id}/{spec.label_type}"],
-            ),
-            len(packed),
-        )
+        summed = partials_of(spec, _rows(job, model_id, spec, rows, hour, group.astype(np.int64)), len(packed))
         for key, partial in zip(packed.tolist(), summed, strict=True):
             version_of = key & 0xFFFFFFFF
             versions = into.setdefault((model_id, spec.label_type, key >> 32), {})
             versions[version_of] = merge([versions[version_of], partial]) if version_of in versions else partial
+
+
+def _sum_up_slices(job: Job, chunk: pa.RecordBatch, into: SlicePartials) -> None:
+    """Likewise by slice; a prediction is in one row for each of its slices."""
+    label: Int64s = _column(chunk, "label").astype(np.int64)
+    for position in np.unique(label):
+        model_id, spec = job.labels[position]
+        rows = chunk.filter(pa.array(label == position))
+        hour, version = _column(rows, "hour").astype(np.int64), _column(rows, "version").astype(np.int64)
+        encoded = rows.column("slice").dictionary_encode()
+        known = job.slices.get(model_id, frozenset())
+        names = [slice_in(known, name) for name in encoded.dictionary.to_pylist()]
+        distinct = sorted(set(names))
+        place = np.array([distinct.index(name) for name in names], np.int64)
+        which = place[encoded.indices.to_numpy(zero_copy_only=False)]
+        keys, group = np.unique(np.stack([hour, version, which]), axis=1, return_inverse=True)
+        found = _rows(job, model_id, spec, rows, hour, group.reshape(-1).astype(np.int64))
+        for (hour_of, version_of, at), partial in zip(
+            keys.T.tolist(), partials_of(spec, found, keys.shape[1]), strict=True
+        ):
+            slices = into.setdefault((model_id, spec.label_type, hour_of), {})
+            key = (distinct[at], version_of)
+            slices[key] = merge([slices[key], partial]) if key in slices else partial
+
+
+def _rows(job: Job, model_id: str, spec: LabelSpec, rows: pa.RecordBatch, hour: Int64s, group: Int64s) -> Rows:
+    return Rows(
+        group=group,
+        score=_column(rows, "score"),
+        value=rows.column("value").to_numpy(zero_copy_only=False),  # null becomes NaN: no outcome
+        delay_us=_column(rows, "delay_us").astype(np.int64),
+        late=_column(rows, "late"),
+        outside=_column(rows, "outside"),
+        mature=hour < job.mature_before[f"{model_id}/{spec.label_type}"],
+    )
 
 
 def _column(rows: pa.RecordBatch, name: str) -> npt.NDArray[Any]:

@@ -11,54 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from control_plane.adapters.parquet.schema import SCHEMA, migrate
 from control_plane.core.errors import Reason, Unavailable
 
 Layer = Literal["speed", "batch"]
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
+MIGRATED_VERSION = 3
+"""The oldest schema that is brought up to date on opening; see `schema.migrate`."""
 ORPHANS_MAX = 100_000
 """Orphans listed over all models; beyond it they are counted, not listed."""
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS files (
-    id INTEGER PRIMARY KEY, kind TEXT NOT NULL, model_id TEXT NOT NULL, path TEXT NOT NULL UNIQUE,
-    rows INTEGER NOT NULL, hour_max INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS file_hours (
-    model_id TEXT NOT NULL, kind TEXT NOT NULL, hour INTEGER NOT NULL, file_id INTEGER NOT NULL, rows INTEGER NOT NULL,
-    PRIMARY KEY (model_id, kind, hour, file_id)) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS file_hours_by_file ON file_hours (file_id);
-CREATE TABLE IF NOT EXISTS hours_in_ids (
-    model_id TEXT NOT NULL, hour_in_id INTEGER NOT NULL, hour INTEGER NOT NULL,
-    PRIMARY KEY (model_id, hour_in_id, hour)) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS hours_in_ids_by_hour ON hours_in_ids (model_id, hour);
-CREATE TABLE IF NOT EXISTS due (
-    model_id TEXT NOT NULL, hour INTEGER NOT NULL, file_id INTEGER NOT NULL, after_hour INTEGER NOT NULL,
-    PRIMARY KEY (model_id, hour)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS batches (key BLOB PRIMARY KEY, rows INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS histograms (
-    model_id TEXT NOT NULL, version INTEGER NOT NULL, digest TEXT NOT NULL, hour INTEGER NOT NULL,
-    rows INTEGER NOT NULL, cells BLOB NOT NULL,
-    PRIMARY KEY (model_id, version, digest, hour)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS partials (
-    model_id TEXT NOT NULL, label_type TEXT NOT NULL, hour INTEGER NOT NULL, version INTEGER NOT NULL,
-    layer TEXT NOT NULL, packed BLOB NOT NULL,
-    PRIMARY KEY (model_id, label_type, hour, version, layer)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS orphan_hours (
-    model_id TEXT NOT NULL, label_type TEXT NOT NULL, hour INTEGER NOT NULL, orphans INTEGER NOT NULL,
-    PRIMARY KEY (model_id, label_type, hour)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS orphans (
-    model_id TEXT NOT NULL, label_type TEXT NOT NULL, hour INTEGER NOT NULL, prediction_id BLOB NOT NULL,
-    observed_us INTEGER NOT NULL, value REAL NOT NULL, revision INTEGER NOT NULL,
-    PRIMARY KEY (model_id, label_type, hour, prediction_id)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS labels (
-    model_id TEXT NOT NULL, label_type TEXT NOT NULL, spec BLOB NOT NULL,
-    PRIMARY KEY (model_id, label_type)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS reference_profiles (
-    model_id TEXT NOT NULL, version INTEGER NOT NULL, digest TEXT NOT NULL,
-    PRIMARY KEY (model_id, version)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS horizons (model_id TEXT PRIMARY KEY, hour INTEGER NOT NULL) WITHOUT ROWID;
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +33,8 @@ class FileEntry:
     rows_by_hour: dict[int, int]
     hours_in_ids: frozenset[tuple[int, int]] = frozenset()
     """(hour in id, prediction hour)."""
+    sliced: bool = False
+    """Has a column of slices."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,11 +79,13 @@ class Catalog:
         self.db.execute("PRAGMA journal_mode = WAL")
         self.db.execute("PRAGMA synchronous = FULL")
         found = int(self.db.execute("PRAGMA user_version").fetchone()[0])
-        if found not in (0, SCHEMA_VERSION):
+        if found not in (0, MIGRATED_VERSION, SCHEMA_VERSION):
             raise CatalogUnreadable(path, f"it has version {found}, this program knows {SCHEMA_VERSION}")
         with self.transaction():
-            for statement in _SCHEMA.split(";"):
+            for statement in SCHEMA.split(";"):
                 self.db.execute(statement)
+            if found == MIGRATED_VERSION:
+                migrate(self.db)
             self.db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def close(self) -> None:
@@ -149,8 +115,15 @@ class Catalog:
     def add_file(self, entry: FileEntry) -> int:
         """Enter a file and mark the hours it touches as due for a join."""
         row = self.db.execute(
-            "INSERT INTO files (kind, model_id, path, rows, hour_max) VALUES (?, ?, ?, ?, ?) RETURNING id",
-            (entry.kind, entry.model_id, entry.path, sum(entry.rows_by_hour.values()), max(entry.rows_by_hour)),
+            "INSERT INTO files (kind, model_id, path, rows, hour_max, sliced) VALUES (?, ?, ?, ?, ?, ?) RETURNING id",
+            (
+                entry.kind,
+                entry.model_id,
+                entry.path,
+                sum(entry.rows_by_hour.values()),
+                max(entry.rows_by_hour),
+                entry.sliced,
+            ),
         ).fetchone()
         file_id = int(row[0])
         self.db.executemany(
@@ -167,8 +140,18 @@ class Catalog:
                 touched.update(self.prediction_hours(entry.model_id, hour))
         else:
             touched.update(in_id for in_id, _ in entry.hours_in_ids)
+            for hour, rows in entry.rows_by_hour.items():
+                self.add_volume(entry.model_id, hour, rows)
         self.mark_due(entry.model_id, touched, file_id)
         return file_id
+
+    def add_volume(self, model_id: str, hour: int, predictions: int) -> None:
+        """Count predictions of an hour; negative when counts are replaced."""
+        self.db.execute(
+            "INSERT INTO volumes VALUES (?, ?, ?) ON CONFLICT DO UPDATE "
+            "SET predictions = predictions + excluded.predictions",
+            (model_id, hour, predictions),
+        )
 
     def mark_due(self, model_id: str, hours: Iterable[int], file_id: int) -> None:
         """These hours need a join that sees at least this file."""
@@ -245,18 +228,18 @@ class Catalog:
             self.db.execute("DELETE FROM files WHERE id = ?", (file_id,))
         return [str(path) for _, path in old]
 
-    def files_of(self, model_id: str, kind: str, hours: Iterable[int]) -> list[tuple[int, str]]:
-        """(id, path) of files with rows of these hours, oldest first."""
+    def files_of(self, model_id: str, kind: str, hours: Iterable[int]) -> list[tuple[str, bool]]:
+        """(path, has slices) of files with rows of these hours, oldest first."""
         wanted = sorted(set(hours))
         if not wanted:
             return []
         marks = ",".join("?" * len(wanted))
         rows = self.db.execute(
-            "SELECT DISTINCT f.id, f.path FROM file_hours h JOIN files f ON f.id = h.file_id "  # noqa: S608 - marks only
+            "SELECT DISTINCT f.id, f.path, f.sliced FROM file_hours h JOIN files f ON f.id = h.file_id "  # noqa: S608 - marks only
             f"WHERE h.model_id = ? AND h.kind = ? AND h.hour IN ({marks}) ORDER BY f.id",
             (model_id, kind, *wanted),
         )
-        return [(int(row[0]), str(row[1])) for row in rows]
+        return [(str(path), bool(sliced)) for _, path, sliced in rows]
 
     def rows_of(self, model_id: str, kind: str, hour: int) -> int:
         """Rows of one hour over all files."""
@@ -277,4 +260,17 @@ class Catalog:
         self.db.executemany(
             "INSERT INTO partials VALUES (?, ?, ?, ?, ?, ?)",
             [(model_id, label_type, hour, version, layer, packed) for version, packed in packed_by_version.items()],
+        )
+
+    def put_slice_partials(
+        self, model_id: str, label_type: str, hour: int, packed_by_slice: dict[tuple[str, int], bytes]
+    ) -> None:
+        """Replace the partials of an hour's slices, by (slice, version)."""
+        self.db.execute(
+            "DELETE FROM slice_partials WHERE model_id = ? AND label_type = ? AND hour = ?",
+            (model_id, label_type, hour),
+        )
+        self.db.executemany(
+            "INSERT INTO slice_partials VALUES (?, ?, ?, ?, ?, ?)",
+            [(model_id, label_type, hour, *key, packed) for key, packed in sorted(packed_by_slice.items())],
         )

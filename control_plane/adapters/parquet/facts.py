@@ -6,16 +6,21 @@ is always a function of what is on disk.
 
 import hashlib
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
+import numpy as np
+import pyarrow.compute as pc
 
+from control_plane.adapters.parquet.binning import Admit, bin_batch
 from control_plane.adapters.parquet.catalog import Catalog
-from control_plane.adapters.parquet.histograms import Histograms, HourKey, bin_batch
-from control_plane.adapters.parquet.profiles import Profile, ProfileStore
+from control_plane.adapters.parquet.histograms import Histograms
+from control_plane.adapters.parquet.profile import Profile
+from control_plane.adapters.parquet.profiles import ProfileStore
 from control_plane.adapters.parquet.segments import BatchHead, SegmentLog
-from control_plane.core.ground_truth.batch import OutcomeBatch, PredictionBatch
+from control_plane.core.ground_truth.batch import SLICES_MAX, OutcomeBatch, PredictionBatch, slice_in
 from control_plane.core.ground_truth.ids import MICROSECONDS_PER_HOUR
 from control_plane.core.ground_truth.labels import LabelSpec
 from control_plane.core.ground_truth.speed import SpeedView
@@ -36,6 +41,8 @@ class Facts:
     lock: threading.RLock = field(default_factory=threading.RLock)
     labels: dict[str, dict[str, LabelSpec]] = field(default_factory=dict)
     """Label types seen or declared, by model."""
+    first_labels: dict[str, str] = field(default_factory=dict)
+    """Model id -> label type that was declared last, and stands for the model's quality."""
     declared: set[tuple[str, str]] = field(default_factory=set)
     """(model id, label type) of declared labels: their values are checked against the task."""
     references: dict[tuple[str, int], str] = field(default_factory=dict)
@@ -44,8 +51,10 @@ class Facts:
     """Segment -> batch key -> rows."""
     late: dict[tuple[str, str, int], dict[int, int]] = field(default_factory=dict)
     """(model id, label type, hour) -> segment -> late rows that no batch join has seen."""
-    newest_hours: dict[str, int] = field(default_factory=dict)
-    """Model id -> hour of its newest prediction, of what was read or written since the start; files know the rest."""
+    slices: dict[str, set[str]] = field(default_factory=dict)
+    """Model id -> its slices, as `country=US`; at most `SLICES_MAX`."""
+    unsealed_volumes: dict[int, dict[str, dict[int, int]]] = field(default_factory=dict)
+    """Segment -> model id -> hour -> predictions; the catalogue has those of sealed segments."""
     arrivals: dict[str, int] = field(default_factory=dict)
     """Model id -> rows, outcomes and histograms taken in since the start."""
     rows_appended: int = 0
@@ -56,6 +65,10 @@ class Facts:
         """Read the small things from the catalogue."""
         for model_id, label_type, spec in self.catalog.db.execute("SELECT model_id, label_type, spec FROM labels"):
             self._keep_label(model_id, label_type, spec)
+        self.first_labels.update(self.catalog.db.execute("SELECT model_id, label_type FROM first_labels").fetchall())
+        for model_id, name in self.catalog.db.execute("SELECT model_id, name FROM slices"):
+            self.slices.setdefault(model_id, set()).add(name)
+        self.histograms.load()
         for model_id, version, digest in self.catalog.db.execute("SELECT * FROM reference_profiles"):
             self.references[(model_id, version)] = digest
         for model_id, hour in self.catalog.db.execute("SELECT model_id, hour FROM horizons"):
@@ -70,7 +83,17 @@ class Facts:
             known[label_type] = LabelSpec(label_type=label_type)
 
     def put_label(self, model_id: str, spec: LabelSpec) -> None:
-        """Declare a label; what was computed with another window or task is computed anew."""
+        """Declare a model's label, and its proxy as a label of its own."""
+        if self.first_labels.get(model_id) != spec.label_type:
+            self.catalog.db.execute("INSERT OR REPLACE INTO first_labels VALUES (?, ?)", (model_id, spec.label_type))
+            self.first_labels[model_id] = spec.label_type
+        self._declare(model_id, spec)
+        proxy = proxy_label(spec)
+        if proxy is not None:
+            self._declare(model_id, proxy)
+
+    def _declare(self, model_id: str, spec: LabelSpec) -> None:
+        """What was computed with another window or task is computed anew."""
         if (model_id, spec.label_type) in self.declared and self.labels[model_id][spec.label_type] == spec:
             return
         with self.catalog.transaction():
@@ -93,9 +116,14 @@ class Facts:
             self._keep_label(model_id, label_type, b"")
 
     def labels_of(self, model_id: str) -> list[LabelSpec]:
-        """All labels of a model, declared ones first; the default one if nothing is known."""
+        """All labels of a model: the one that was declared last, other declared ones, then those that outcomes came
+        for; the default one if nothing is known."""
         known = self.labels.get(model_id, {})
-        ordered = sorted(known.values(), key=lambda spec: ((model_id, spec.label_type) not in self.declared,))
+        first = self.first_labels.get(model_id)
+        ordered = sorted(
+            known.values(),
+            key=lambda spec: (spec.label_type != first, (model_id, spec.label_type) not in self.declared),
+        )
         return ordered or [LabelSpec()]
 
     def label(self, model_id: str, label_type: str) -> LabelSpec:
@@ -137,9 +165,23 @@ class Facts:
         """A model's evidence may have changed."""
         self.arrivals[model_id] = self.arrivals.get(model_id, 0) + max(rows, 1)
 
+    def admitted(self, model_id: str, names: Iterable[str]) -> Admit:
+        """Which slice each of these is counted in: itself while a model has room for more, then `<name>=other`.
+
+        A slice that was admitted stays so; one that found no room finds none later.
+        """
+        known = self.slices.setdefault(model_id, set())
+        for name in names:
+            if name not in known and len(known) < SLICES_MAX:
+                self.catalog.db.execute("INSERT OR IGNORE INTO slices VALUES (?, ?)", (model_id, name))
+                known.add(name)
+        return lambda name: slice_in(known, name)
+
     def _apply_predictions(self, segment: int, head: BatchHead, batch: PredictionBatch) -> None:
-        newest = hour_of(int(batch.predicted_us.max()))
-        self.newest_hours[head.model_id] = max(newest, self.newest_hours.get(head.model_id, newest))
+        volumes = self.unsealed_volumes.setdefault(segment, {}).setdefault(head.model_id, {})
+        hours = batch.predicted_us // MICROSECONDS_PER_HOUR
+        for hour, rows in zip(*np.unique(hours, return_counts=True), strict=True):
+            volumes[int(hour)] = volumes.get(int(hour), 0) + int(rows)
         profile = self.profile_of(head.model_id, head.version)
         new = self.speed.add_predictions(
             head.model_id,
@@ -150,8 +192,10 @@ class Facts:
             tell_new=profile is not None,
         )
         if profile is not None:
-            for hour, cells in bin_batch(profile, batch, new).items():
-                self.histograms.add(segment, HourKey(head.model_id, head.version, profile.digest, hour), cells)
+            counted = bin_batch(profile, batch, new, self.admitted(head.model_id, slice_names(batch)))
+            self.histograms.add(segment, head.model_id, head.version, profile.digest, counted)
+        elif batch.slices:
+            self.admitted(head.model_id, slice_names(batch))
 
     def _apply_outcomes(self, segment: int, head: BatchHead, batch: OutcomeBatch) -> None:
         self.note_label(head.model_id, head.label_type)
@@ -165,6 +209,23 @@ class Facts:
     def late_rows(self, model_id: str, label_type: str, hour: int) -> int:
         """Late rows of an hour that the batch join has not seen yet."""
         return sum(self.late.get((model_id, label_type, hour), {}).values())
+
+
+def proxy_label(spec: LabelSpec) -> LabelSpec | None:
+    """The label that a label's proxy is joined by: the same task, its own window; None if there is no proxy."""
+    if not spec.proxy or spec.proxy == spec.label_type:
+        return None
+    return msgspec.structs.replace(spec, label_type=spec.proxy, window=spec.proxy_window, proxy="")
+
+
+def slice_names(batch: PredictionBatch) -> list[str]:
+    """The slices of a batch, as `country=US`, in order of arrival."""
+    return [
+        f"{name}={value}"
+        for name, column in batch.slices.items()
+        for value in pc.unique(column).to_pylist()
+        if value is not None
+    ]
 
 
 def batch_key(head: BatchHead) -> bytes:

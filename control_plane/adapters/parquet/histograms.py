@@ -1,151 +1,267 @@
-"""Hourly counts of features and scores, binned on arrival by the version's reference edges.
+"""Hourly and daily counts of features and scores, binned on arrival by the version's reference edges.
 
 A count is made once, when its batch is appended; later questions only add vectors. Counts of sealed segments are
 in the catalogue, those of the others in memory, by segment: after a crash the unsealed segments are read again and
 give the same counts, and sealing moves a segment's counts over in the transaction that seals it.
+
+The catalogue holds each count twice: in its hour, and in its day. A window is the sum of its whole days and of the
+hours at its ends, so that seven days are some thirty rows and not 168. Hours are dropped after a while, days are kept
+for more than a year; fine counts are kept by day alone.
 """
 
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from control_plane.adapters.parquet.binning import HOURS_PER_DAY, Cells, Counted
 from control_plane.adapters.parquet.catalog import Catalog
-from control_plane.adapters.parquet.profiles import Profile
-from control_plane.core.ground_truth.batch import PredictionBatch
-from control_plane.core.ground_truth.ids import MICROSECONDS_PER_HOUR
+from control_plane.adapters.parquet.profile import Profile
+from control_plane.adapters.parquet.schema import key_of, pack_counts, unpack_counts
 
 Int64s = npt.NDArray[np.int64]
-_WIDTHS = (1, 2, 4, 8)
-Bools = npt.NDArray[np.bool_]
+_KEY_MASK = (1 << 32) - 1
 
 
 @dataclass(frozen=True, slots=True)
-class HourKey:
-    """Whose counts: a version's predictions of one hour, binned by one profile."""
+class Series:
+    """Whose counts: a version's predictions, all or one slice of them, binned by one profile."""
 
     model_id: str
     version: int
     digest: str
-    hour: int
-
-
-@dataclass(frozen=True, slots=True)
-class Cells:
-    """Counts over all cells of a profile, and the predictions they were made of."""
-
-    rows: int
-    counts: Int64s
-
-    def plus(self, other: "Cells") -> "Cells":
-        """The sum of both."""
-        return Cells(self.rows + other.rows, self.counts + other.counts)
-
-
-def bin_batch(profile: Profile, batch: PredictionBatch, new: Bools | None) -> dict[int, Cells]:
-    """Counts by hour of one batch.
-
-    A feature of the profile that a batch with features lacks counts as missing; a batch without any feature column
-    says nothing about features.
-
-    Args:
-        batch: one that `Profile.check` accepts.
-        new: rows to count, shape (n,); None for all. Predictions that came before are counted already.
-    """
-    hours = batch.predicted_us // MICROSECONDS_PER_HOUR
-    rows = slice(None) if new is None or new.all() else np.flatnonzero(new)
-    distinct, group = np.unique(hours[rows], return_inverse=True)
-    flat: list[Int64s] = []
-    base = group * profile.cells
-    if batch.features:
-        for feature in profile.features:
-            column = batch.features.get(feature.name)
-            at = feature.cells_of(column)[rows] if column is not None else len(feature.reference) - 1
-            flat.append(base + (feature.start + at))
-    if profile.prediction is not None:
-        flat.append(base + profile.prediction.start + profile.prediction.score_cells(batch.score[rows]))
-    cells = len(distinct) * profile.cells
-    counts = np.bincount(np.concatenate(flat), minlength=cells) if flat else np.zeros(cells, np.int64)
-    sizes = np.bincount(group, minlength=len(distinct))
-    by_hour = counts.reshape(len(distinct), profile.cells)
-    return {int(hour): Cells(int(sizes[at]), by_hour[at].copy()) for at, hour in enumerate(distinct)}
+    slice: str = ""
 
 
 class Histograms:
-    """All hourly counts. Not safe for concurrent use; its owner serialises."""
+    """All counts. Not safe for concurrent use; its owner serialises."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        self._unsealed: dict[int, dict[HourKey, Cells]] = {}
+        self._ids: dict[Series, int] = {}
+        self._by_model: dict[str, list[Series]] = {}
+        self._unsealed: dict[int, dict[Series, dict[int, Cells]]] = {}
+        self._unsealed_fine: dict[int, dict[Series, dict[int, Int64s]]] = {}
 
-    def add(self, segment: int, key: HourKey, cells: Cells) -> None:
+    def load(self) -> None:
+        """Read which series there are."""
+        for number, *key in self._catalog.db.execute("SELECT id, model_id, version, digest, slice FROM series"):
+            self._keep(Series(*key), int(number))
+
+    def _keep(self, series: Series, number: int) -> None:
+        self._ids[series] = number
+        self._note(series)
+
+    def _note(self, series: Series) -> None:
+        known = self._by_model.setdefault(series.model_id, [])
+        if series not in known:
+            known.append(series)
+            known.sort(key=lambda one: (one.version, one.digest, one.slice))
+
+    def number(self, series: Series) -> int:
+        """The number of a series, a new one if need be; inside a transaction."""
+        number = self._ids.get(series)
+        if number is None:
+            key = (series.model_id, series.version, series.digest, series.slice)
+            db = self._catalog.db
+            db.execute("INSERT OR IGNORE INTO series (model_id, version, digest, slice) VALUES (?, ?, ?, ?)", key)
+            row = db.execute(
+                "SELECT id FROM series WHERE model_id = ? AND version = ? AND digest = ? AND slice = ?", key
+            ).fetchone()
+            # Not kept before the transaction is durable: it may be rolled back, and the number given to another.
+            number = int(row[0])
+        return number
+
+    def settled(self) -> None:
+        """A transaction that stored counts is durable: learn the numbers it gave."""
+        newest = max(self._ids.values(), default=0)
+        for number, *key in self._catalog.db.execute(
+            "SELECT id, model_id, version, digest, slice FROM series WHERE id > ?", (newest,)
+        ).fetchall():
+            self._keep(Series(*key), int(number))
+
+    def series_of(self, model_id: str) -> list[Series]:
+        """All series of a model, by version, profile and slice."""
+        return self._by_model.get(model_id, [])
+
+    def add(self, segment: int, model_id: str, version: int, digest: str, counted: Counted) -> None:
         """Count rows of an unsealed segment."""
-        counts = self._unsealed.setdefault(segment, {})
-        known = counts.get(key)
-        counts[key] = cells if known is None else known.plus(cells)
+        unsealed = self._unsealed.setdefault(segment, {})
+        for (slice_name, hour), cells in counted.hours.items():
+            series = Series(model_id, version, digest, slice_name)
+            hours = unsealed.get(series)
+            if hours is None:
+                hours = unsealed[series] = {}
+                self._note(series)
+            known = hours.get(hour)
+            hours[hour] = cells if known is None else known.plus(cells)
+        if counted.fine_days:
+            days = self._unsealed_fine.setdefault(segment, {}).setdefault(Series(model_id, version, digest), {})
+            for day, fine in counted.fine_days.items():
+                # 32 bits hold what one segment can count, and halve what a fleet of fine bins takes.
+                days[day] = fine.astype(np.int32) if day not in days else days[day] + fine.astype(np.int32)
 
     def seal(self, segment: int) -> None:
         """Move a segment's counts to the catalogue; call inside the transaction that seals it, then `sealed`."""
-        for key, cells in self._unsealed.get(segment, {}).items():
-            stored = self._stored(key)
-            self.put(key, cells if stored is None else stored.plus(cells))
+        for series, hours in self._unsealed.get(segment, {}).items():
+            self.store(series, hours)
+        for series, days in self._unsealed_fine.get(segment, {}).items():
+            self.store_fine(series, days)
 
     def sealed(self, segment: int) -> None:
         """The sealing transaction is durable: let go of the segment's counts."""
+        self.settled()
         self._unsealed.pop(segment, None)
+        self._unsealed_fine.pop(segment, None)
 
-    def put(self, key: HourKey, cells: Cells) -> None:
-        """Replace the stored counts of an hour."""
-        self._catalog.db.execute(
-            "INSERT OR REPLACE INTO histograms VALUES (?, ?, ?, ?, ?, ?)",
-            (key.model_id, key.version, key.digest, key.hour, cells.rows, _pack(cells.counts)),
+    def store(self, series: Series, hours: dict[int, Cells]) -> None:
+        """Add counts to the catalogue; call inside a transaction, then `settled`. Counts may be negative, sums not."""
+        number = self.number(series)
+        days: dict[int, Cells] = {}
+        for hour, cells in hours.items():
+            self._add("hour_counts", key_of(number, hour), cells)
+            day = hour // HOURS_PER_DAY
+            days[day] = days[day].plus(cells) if day in days else cells
+        for day, cells in days.items():
+            self._add("day_counts", key_of(number, day), cells)
+
+    def _add(self, table: str, key: int, cells: Cells) -> None:
+        db = self._catalog.db
+        row = db.execute(f"SELECT rows, cells FROM {table} WHERE key = ?", (key,)).fetchone()  # noqa: S608 - constant
+        total = cells if row is None else cells.plus(Cells(int(row[0]), unpack_counts(row[1]).astype(np.int64)))
+        db.execute(
+            f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?)",  # noqa: S608 - a constant is put in
+            (key, total.rows, pack_counts(total.counts)),
         )
 
-    def forget(self, model_id: str, version: int) -> None:
-        """Drop everything counted for a version, to be rebuilt."""
-        self._catalog.db.execute("DELETE FROM histograms WHERE model_id = ? AND version = ?", (model_id, version))
-        for counts in self._unsealed.values():
-            for key in [key for key in counts if (key.model_id, key.version) == (model_id, version)]:
-                del counts[key]
+    def store_fine(self, series: Series, days: dict[int, Int64s]) -> None:
+        """Add fine counts to the catalogue; inside a transaction."""
+        number = self.number(series)
+        db = self._catalog.db
+        for day, fine in days.items():
+            key = key_of(number, day)
+            row = db.execute("SELECT cells FROM day_fine_counts WHERE key = ?", (key,)).fetchone()
+            total = fine.astype(np.int64)
+            if row is not None:
+                total = total + unpack_counts(zlib.decompress(row[0])).astype(np.int64)
+            packed = zlib.compress(pack_counts(total), 1)
+            db.execute("INSERT OR REPLACE INTO day_fine_counts VALUES (?, ?)", (key, packed))
 
-    def between(self, model_id: str, version: int, profile: Profile, start: int, end: int) -> Cells:
+    def forget(self, model_id: str, version: int, digest: str) -> None:
+        """Drop everything counted for a version by a profile, to be rebuilt; inside a transaction."""
+        for series in self.series_of(model_id):
+            if (series.version, series.digest) == (version, digest) and series in self._ids:
+                span = (key_of(self._ids[series], 0), key_of(self._ids[series] + 1, 0))
+                for table in ("hour_counts", "day_counts", "day_fine_counts"):
+                    self._catalog.db.execute(f"DELETE FROM {table} WHERE key >= ? AND key < ?", span)  # noqa: S608
+        for unsealed in (self._unsealed, self._unsealed_fine):
+            for counts in unsealed.values():
+                for series in [one for one in counts if one.model_id == model_id and one.version == version]:
+                    if series.digest == digest:
+                        del counts[series]
+
+    def drop_before(self, hour: int, day: int) -> None:
+        """Let go of hours and days before these; inside a transaction."""
+        for number in self._ids.values():
+            for table, before in (("hour_counts", hour), ("day_counts", day), ("day_fine_counts", day)):
+                self._catalog.db.execute(
+                    f"DELETE FROM {table} WHERE key >= ? AND key < ?",  # noqa: S608 - constants are put in
+                    (key_of(number, 0), key_of(number, before)),
+                )
+            self._catalog.db.execute(
+                "DELETE FROM sent_counts WHERE series = ? AND hour < ?", (number, day * HOURS_PER_DAY)
+            )
+
+    def between(self, series: Series, profile: Profile, start: int, end: int) -> Cells:
         """Counts of hours start <= hour < end."""
-        total = np.zeros(profile.cells, np.int64)
+        total = np.zeros(profile.width, np.int64)
         rows = 0
-        for stored_rows, packed in self._catalog.db.execute(
-            "SELECT rows, cells FROM histograms "
-            "WHERE model_id = ? AND version = ? AND digest = ? AND hour >= ? AND hour < ?",
-            (model_id, version, profile.digest, start, end),
-        ):
+        for stored_rows, packed in self._stored(series, start, end):
             rows += stored_rows
-            np.add(total, _unpack(packed), out=total, casting="unsafe")
+            np.add(total, unpack_counts(packed), out=total, casting="unsafe")
         for counts in self._unsealed.values():
-            for key, cells in counts.items():
-                if (key.model_id, key.version, key.digest) == (
-                    model_id,
-                    version,
-                    profile.digest,
-                ) and start <= key.hour < end:
+            for hour, cells in counts.get(series, {}).items():
+                if start <= hour < end:
                     rows += cells.rows
                     total += cells.counts
         return Cells(rows, total)
 
-    def _stored(self, key: HourKey) -> Cells | None:
-        row = self._catalog.db.execute(
-            "SELECT rows, cells FROM histograms WHERE model_id = ? AND version = ? AND digest = ? AND hour = ?",
-            (key.model_id, key.version, key.digest, key.hour),
-        ).fetchone()
-        return None if row is None else Cells(int(row[0]), _unpack(row[1]).astype(np.int64))
+    def _stored(self, series: Series, start: int, end: int) -> Iterator[tuple[int, bytes]]:
+        """Whole days, and hours at the ends."""
+        number = self._ids.get(series)
+        if number is None:
+            return
+        first_day, last_day = -(-start // HOURS_PER_DAY), end // HOURS_PER_DAY
+        if first_day >= last_day:
+            yield from self._rows("hour_counts", number, start, end)
+            return
+        yield from self._rows("hour_counts", number, start, first_day * HOURS_PER_DAY)
+        yield from self._rows("day_counts", number, first_day, last_day)
+        yield from self._rows("hour_counts", number, last_day * HOURS_PER_DAY, end)
 
+    def _rows(self, table: str, number: int, start: int, end: int) -> list[tuple[int, bytes]]:
+        if start >= end:
+            return []
+        return self._catalog.db.execute(
+            f"SELECT rows, cells FROM {table} WHERE key >= ? AND key < ?",  # noqa: S608 - a constant is put in
+            (key_of(number, start), key_of(number, end)),
+        ).fetchall()
 
-def _pack(counts: Int64s) -> bytes:
-    """The narrowest unsigned integers that hold all counts, after a byte that says how narrow: most hours need one
-    byte a cell, and adding them up needs no decoding."""
-    largest = int(counts.max(initial=0))
-    width = next(width for width in _WIDTHS if largest < 256**width)
-    return bytes([width]) + counts.astype(f"<u{width}").tobytes()
+    def days(self, series: Series, start: int, end: int) -> dict[int, Cells]:
+        """Counts of each day start <= day < end, those in memory included."""
+        found: dict[int, Cells] = {}
+        number = self._ids.get(series)
+        if number is not None:
+            for key, rows, packed in self._catalog.db.execute(
+                "SELECT key, rows, cells FROM day_counts WHERE key >= ? AND key < ?",
+                (key_of(number, start), key_of(number, end)),
+            ):
+                found[key & _KEY_MASK] = Cells(int(rows), unpack_counts(packed).astype(np.int64))
+        for counts in self._unsealed.values():
+            for hour, cells in counts.get(series, {}).items():
+                day = hour // HOURS_PER_DAY
+                if start <= day < end:
+                    found[day] = found[day].plus(cells) if day in found else cells
+        return found
 
+    def fine_days(self, series: Series, start: int, end: int) -> dict[int, Int64s]:
+        """Fine counts of each day start <= day < end, those in memory included."""
+        found: dict[int, Int64s] = {}
+        number = self._ids.get(series)
+        if number is not None:
+            for key, packed in self._catalog.db.execute(
+                "SELECT key, cells FROM day_fine_counts WHERE key >= ? AND key < ?",
+                (key_of(number, start), key_of(number, end)),
+            ):
+                found[key & _KEY_MASK] = unpack_counts(zlib.decompress(packed)).astype(np.int64)
+        for counts in self._unsealed_fine.values():
+            for day, fine in counts.get(series, {}).items():
+                if start <= day < end:
+                    found[day] = found[day] + fine if day in found else fine.astype(np.int64)
+        return found
 
-def _unpack(packed: bytes) -> npt.NDArray[np.unsignedinteger]:
-    """The counts, as narrow as they were stored."""
-    return np.frombuffer(packed, f"<u{packed[0]}", offset=1)
+    def recorded(self, model_id: str, start: int, end: int) -> dict[tuple[int, str], dict[int, Cells]]:
+        """Hours start <= hour < end of all predictions of a model: (version, digest) -> hour -> counts."""
+        found: dict[tuple[int, str], dict[int, Cells]] = {}
+        for series in self.series_of(model_id):
+            if series.slice:
+                continue
+            hours = found.setdefault((series.version, series.digest), {})
+            number = self._ids.get(series)
+            if number is not None:
+                for key, rows, packed in self._catalog.db.execute(
+                    "SELECT key, rows, cells FROM hour_counts WHERE key >= ? AND key < ?",
+                    (key_of(number, start), key_of(number, end)),
+                ):
+                    # As narrow as stored: whoever reads a month of a fleet widens it once, in bulk.
+                    hours[key & _KEY_MASK] = Cells(int(rows), unpack_counts(packed))  # type: ignore[arg-type]
+            for counts in self._unsealed.values():
+                for hour, cells in counts.get(series, {}).items():
+                    if start <= hour < end:
+                        known = hours.get(hour)
+                        hours[hour] = (
+                            cells if known is None else cells.plus(Cells(known.rows, known.counts.astype(np.int64)))
+                        )
+        return found

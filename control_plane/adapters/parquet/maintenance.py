@@ -19,11 +19,12 @@ import duckdb
 import pyarrow as pa
 
 from control_plane.adapters.parquet.batch_join import BatchJoin, Job, JobResult
+from control_plane.adapters.parquet.binning import HOURS_PER_DAY
 from control_plane.adapters.parquet.catalog import ORPHANS_MAX, Orphan
 from control_plane.adapters.parquet.facts import Facts, hour_of
-from control_plane.adapters.parquet.reading import mature_before_hour
 from control_plane.adapters.parquet.sealing import seal
 from control_plane.adapters.parquet.segments import read_segment
+from control_plane.adapters.parquet.serving import mature_before_hour
 from control_plane.adapters.parquet.writer import Writer
 from control_plane.app.fact_store import TickReport
 from control_plane.core.errors import Reason, Unavailable
@@ -51,7 +52,11 @@ class StoreConfig:
     speed_window: timedelta = timedelta(days=2)
     """How long the speed view waits for outcomes, if the attribution window is not over before."""
     keep: timedelta = timedelta(days=100)
-    """How long rows are kept: the longest attribution window and some. Counts and partials stay."""
+    """How long rows are kept: the longest attribution window and some. Partials stay."""
+    hours_keep: timedelta = timedelta(days=100)
+    """How long counts are kept by the hour: as long as rows, so that a backtest finds both."""
+    counts_keep: timedelta = timedelta(days=400)
+    """How long counts are kept by the day: the same weeks a year earlier, and some (13 months)."""
     orphans_keep: timedelta = timedelta(days=7)
     """How long orphans are listed."""
     speed_rows_max: int = 4_000_000
@@ -185,6 +190,7 @@ class Maintenance:
                     self._facts.histograms.seal(number)
                     self._facts.catalog.set_meta("sealed_segment", number)
                 self._facts.histograms.sealed(number)
+                self._facts.unsealed_volumes.pop(number, None)
                 self._facts.unsealed_batches.pop(number, None)
                 self._facts.log.delete(number)
             sealed += 1
@@ -258,10 +264,13 @@ class Maintenance:
             outcomes.update((model_id, in_id) for in_id in catalog.hours_in_ids(model_id, hour))
         models = sorted({model_id for model_id, _ in due})
         files: dict[str, list[str]] = {"predictions": [], "outcomes": []}
+        sliced: list[str] = []
         for kind, pairs in (("predictions", predictions), ("outcomes", outcomes)):
             for model_id in models:
                 hours = [hour for one, hour in pairs if one == model_id]
-                files[kind] += [str(self._facts.root / path) for _, path in catalog.files_of(model_id, kind, hours)]
+                for path, has_slices in catalog.files_of(model_id, kind, hours):
+                    files[kind].append(str(self._facts.root / path))
+                    sliced += files[kind][-1:] if has_slices else []
         labels = [(model_id, spec) for model_id in models for spec in self._facts.labels_of(model_id)]
         rows = sum(catalog.rows_of(model_id, "predictions", hour) for model_id, hour in predictions)
         rows += sum(catalog.rows_of(model_id, "outcomes", hour) for model_id, hour in outcomes)
@@ -274,6 +283,8 @@ class Maintenance:
             labels=tuple(labels),
             mature_before={f"{model_id}/{spec.label_type}": mature_before_hour(spec, now) for model_id, spec in labels},
             rows=rows,
+            sliced_files=tuple(sliced),
+            slices={model_id: frozenset(self._facts.slices.get(model_id, ())) for model_id in models},
         )
 
     def _store(self, job: Job, result: JobResult, seen_file: int) -> None:
@@ -288,6 +299,8 @@ class Maintenance:
                 packed = {version: pack(partial) for version, partial in result.partials.get(key, {}).items()}
                 catalog.put_partials(model_id, spec.label_type, hour, "batch", packed)
                 catalog.put_orphans(*key, result.orphans.get(key, 0))
+                by_slice = {at: pack(partial) for at, partial in result.slice_partials.get(key, {}).items()}
+                catalog.put_slice_partials(*key, by_slice)
                 mature_before = job.mature_before[f"{model_id}/{spec.label_type}"]
                 if spec.absence_means_negative and packed and hour >= mature_before:
                     again_at = max(again_at, hour + 1 - (-spec.window_us // MICROSECONDS_PER_HOUR))
@@ -326,9 +339,17 @@ class Maintenance:
     def _delete_old(self, now_us: int) -> int:
         """Delete files all of whose hours are older than what is kept, and orphans past their listing."""
         before = hour_of(now_us - self._us(self._config.keep))
+        hours_before = hour_of(now_us - self._us(self._config.hours_keep))
+        days_before = hour_of(now_us - self._us(self._config.counts_keep)) // HOURS_PER_DAY
         with self._facts.lock:
             with self._facts.catalog.transaction():
                 paths = self._facts.catalog.remove_files_before(before)
+                if days_before != self._facts.catalog.meta("counts_dropped_day"):
+                    self._facts.histograms.drop_before(hours_before, days_before)
+                    self._facts.catalog.db.execute(
+                        "DELETE FROM sent_batches WHERE hour < ?", (days_before * HOURS_PER_DAY,)
+                    )
+                    self._facts.catalog.set_meta("counts_dropped_day", max(0, days_before))
                 self._facts.catalog.db.execute(
                     "DELETE FROM orphans WHERE observed_us < ?", (now_us - self._us(self._config.orphans_keep),)
                 )

@@ -11,11 +11,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from control_plane.adapters.parquet.facts import Facts
-from control_plane.adapters.parquet.histograms import Cells, HourKey, bin_batch
-from control_plane.adapters.parquet.profiles import Profile
+from control_plane.adapters.parquet.binning import Cells, Counted, bin_batch
+from control_plane.adapters.parquet.facts import Facts, slice_names
+from control_plane.adapters.parquet.histograms import Series
+from control_plane.adapters.parquet.profile import Profile
 from control_plane.adapters.parquet.recovery import parse
+from control_plane.adapters.parquet.sealing import SLICES_COLUMN, split_slices
 from control_plane.adapters.parquet.segments import read_segment
+from control_plane.adapters.parquet.sent import recount_sent
 from control_plane.core.ground_truth.batch import FEATURE_PREFIX, PredictionBatch
 from control_plane.core.ground_truth.ids import IdColumns, Int64s, id_columns
 from control_plane.core.ground_truth.join import Predictions, distinct_predictions, positions
@@ -28,12 +31,22 @@ def rebuild_histograms(facts: Facts, model_id: str, version: int, digest: str) -
     """Bin all rows of a version by a profile and replace its counts. Columns that contradict it are left out."""
     profile = facts.profiles.get(digest)
     assert profile is not None
-    stored: dict[int, Cells] = {}
+    stored: dict[str, dict[int, Cells]] = {}
+    fine: dict[int, Int64s] = {}
     seen = _Seen()
+
+    def counted(batch: PredictionBatch) -> Counted:
+        admit = facts.admitted(model_id, slice_names(batch))
+        return bin_batch(profile, _usable(profile, batch), seen.new(batch), admit)
+
     for batch in _sealed_batches(facts, model_id, version):
-        for hour, cells in bin_batch(profile, _usable(profile, batch), seen.new(batch)).items():
-            stored[hour] = stored[hour].plus(cells) if hour in stored else cells
-    unsealed: list[tuple[int, int, Cells]] = []
+        found = counted(batch)
+        for (slice_name, hour), cells in found.hours.items():
+            hours = stored.setdefault(slice_name, {})
+            hours[hour] = hours[hour].plus(cells) if hour in hours else cells
+        for day, counts in found.fine_days.items():
+            fine[day] = fine[day] + counts if day in fine else counts
+    unsealed: list[tuple[int, Counted]] = []
     for segment in sorted(facts.unsealed_batches):
         for record in read_segment(facts.log.path(segment)):
             head = record.head
@@ -41,17 +54,21 @@ def rebuild_histograms(facts: Facts, model_id: str, version: int, digest: str) -
                 continue
             parsed = parse(record)
             assert isinstance(parsed, PredictionBatch)
-            counted = bin_batch(profile, _usable(profile, parsed), seen.new(parsed))
-            unsealed += [(segment, hour, cells) for hour, cells in counted.items()]
+            unsealed.append((segment, counted(parsed)))
     with facts.catalog.transaction():
-        facts.histograms.forget(model_id, version)
-        for hour, cells in stored.items():
-            facts.histograms.put(HourKey(model_id, version, digest, hour), cells)
+        facts.histograms.forget(model_id, version, digest)
+        for slice_name, hours in stored.items():
+            facts.histograms.store(Series(model_id, version, digest, slice_name), hours)
+        facts.histograms.store_fine(Series(model_id, version, digest), fine)
+        for series in facts.histograms.series_of(model_id):
+            if (series.version, series.digest) == (version, digest):
+                recount_sent(facts, series, facts.catalog.db)
         facts.catalog.db.execute(
             "INSERT OR REPLACE INTO reference_profiles VALUES (?, ?, ?)", (model_id, version, digest)
         )
-    for segment, hour, cells in unsealed:
-        facts.histograms.add(segment, HourKey(model_id, version, digest, hour), cells)
+    facts.histograms.settled()
+    for segment, found in unsealed:
+        facts.histograms.add(segment, model_id, version, digest, found)
     facts.references[(model_id, version)] = digest
 
 
@@ -114,4 +131,5 @@ def _batch(table: pa.Table) -> PredictionBatch:
         for name in table.column_names
         if name.startswith(FEATURE_PREFIX)
     }
-    return PredictionBatch(ids, instants, table.column("score").to_numpy(), features, table)
+    slices = split_slices(table.column(SLICES_COLUMN)) if SLICES_COLUMN in table.column_names else {}
+    return PredictionBatch(ids, instants, table.column("score").to_numpy(), features, table, slices)

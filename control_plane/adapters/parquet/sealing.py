@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from control_plane.adapters.parquet.catalog import FileEntry
@@ -27,6 +28,10 @@ ROW_GROUP_ROWS = 262_144
 BUCKETS = 256
 """Buckets of an hour, by a hash of the id's random bits, the same for both sides: two billion rows an hour can be
 joined eight million at a time."""
+SLICES_COLUMN = "slices"
+"""Of predictions that came with slices: `country=US` and the like, all of a row in one text."""
+SLICES_SEPARATOR = "\x1f"
+"""Between the slices of a row; validation lets no such character in."""
 _INSTANT = pa.timestamp("us", tz="UTC")
 _PLAIN_COLUMNS = ("prediction_id", "predicted_at", "observed_at", "score", "value", "arrival", "late")
 """Columns in which hardly two rows agree: a dictionary would only cost."""
@@ -78,6 +83,7 @@ def _prediction_part(batch: PredictionBatch, record: Record, arrival: int) -> _P
         "score": pa.array(batch.score),
         "version": pa.array(np.full(batch.rows, record.head.version, np.int32)),
         **_shared(record, hours, buckets, arrival),
+        **({SLICES_COLUMN: join_slices(batch.slices, batch.rows)} if batch.slices else {}),
         **{f"feature.{name}": column for name, column in sorted(batch.features.items())},
     }
     return _Part(pa.table(columns), hours, buckets, _pairs(id_hours(batch.ids), hours))
@@ -96,6 +102,25 @@ def _outcome_part(batch: OutcomeBatch, record: Record, arrival: int) -> _Part:
         **_shared(record, hours, buckets, arrival),
     }
     return _Part(pa.table(columns), hours, buckets, _pairs(hours, hours))
+
+
+def join_slices(slices: dict[str, pa.Array], rows: int) -> pa.Array:
+    """One text a row: its slices, a separator between them; empty if it is in none."""
+    named = [pc.binary_join_element_wise(name, column, "=") for name, column in sorted(slices.items())]
+    joined = pc.binary_join_element_wise(*named, SLICES_SEPARATOR, null_handling="skip") if named else [""] * rows
+    return pc.dictionary_encode(joined)
+
+
+def split_slices(column: pa.ChunkedArray) -> dict[str, pa.Array]:
+    """The inverse of `join_slices`: values by name."""
+    encoded = pc.dictionary_encode(column.cast(pa.string())).combine_chunks()
+    texts = [dict(_named(text)) for text in encoded.dictionary.to_pylist()]
+    names = sorted({name for text in texts for name in text})
+    return {name: pa.array([text.get(name) for text in texts], pa.string()).take(encoded.indices) for name in names}
+
+
+def _named(text: str) -> list[tuple[str, str]]:
+    return [(one.partition("=")[0], one.partition("=")[2]) for one in text.split(SLICES_SEPARATOR) if one]
 
 
 def _pairs(in_ids: Int64s, hours: Int64s) -> Counter[tuple[int, int]]:
@@ -170,4 +195,5 @@ def _write(root: Path, path: Path, kind: str, model_id: str, parts: list[_Part])
         path=str(path),
         rows_by_hour=dict(rows_by_hour),
         hours_in_ids=frozenset(pairs) if kind == "predictions" else frozenset(),
+        sliced=SLICES_COLUMN in table.column_names,
     )

@@ -15,6 +15,7 @@ Every method may be called from any thread. Writing goes through one thread; rea
 import fcntl
 import os
 import shutil
+from collections.abc import Sequence
 from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,9 +27,11 @@ from control_plane.adapters.parquet.histograms import Histograms
 from control_plane.adapters.parquet.maintenance import Maintenance, StoreConfig
 from control_plane.adapters.parquet.profiles import ProfileStore
 from control_plane.adapters.parquet.reading import Reader
+from control_plane.adapters.parquet.rebaseline import rebaselined_profile
 from control_plane.adapters.parquet.rebuild import rebuild_histograms
 from control_plane.adapters.parquet.recovery import recover
 from control_plane.adapters.parquet.segments import SegmentLog
+from control_plane.adapters.parquet.sent import SentHour, SentHours
 from control_plane.adapters.parquet.writer import Writer
 from control_plane.app.fact_store import (
     CoverageReport,
@@ -36,6 +39,8 @@ from control_plane.app.fact_store import (
     Grain,
     PerformanceReport,
     Receipt,
+    RecordedHours,
+    SentHistogram,
     StoreStats,
     TickReport,
 )
@@ -43,6 +48,7 @@ from control_plane.core.errors import Invalid, NotFound, Reason, Unavailable, Vi
 from control_plane.core.ground_truth.labels import WINDOW_MAX, LabelSpec
 from control_plane.core.ground_truth.speed import SpeedView
 from control_plane.core.ids import parse_model_id
+from control_plane.core.statistics.sample import COUNT_MAX
 
 BATCH_ID_CHARS_MAX = 200
 """As in the contract."""
@@ -75,8 +81,9 @@ class ParquetFactStore:
         except BaseException:
             os.close(self._lock_file)
             raise
+        self._config = config
         self._embeddings = EmbeddingStore(root / "embeddings")
-        self._writer = Writer(self._facts)
+        self._writer = Writer(self._facts, SentHours(self._facts, config.counts_keep))
         self._reader = Reader(self._facts)
         self._maintenance = Maintenance(self._facts, self._writer, config)
         self._open = True
@@ -98,6 +105,40 @@ class ParquetFactStore:
     def append_outcomes(self, batch_id: str, model_id: str, label_type: str, ipc_bytes: bytes) -> Receipt:
         """See `FactStore`."""
         return self.submit_outcomes(batch_id, model_id, label_type, ipc_bytes).result()
+
+    def submit_histograms(
+        self,
+        batch_id: str,
+        model_id: str,
+        version: int,
+        producer: str,
+        hour: datetime,
+        predictions: int,
+        histograms: Sequence[SentHistogram],
+        prediction: SentHistogram | None,
+        slice_name: str,
+        replace: bool,
+        now: datetime,
+    ) -> "Future[Receipt]":
+        """See `FactStore`."""
+        _check_header(batch_id, "version", version >= 1, "a version is 1 or more")
+        _check_header(batch_id, "producer", 0 < len(producer) <= BATCH_ID_CHARS_MAX, "1 to 200 characters")
+        _check_header(batch_id, "predictions", 0 <= predictions <= COUNT_MAX, "0 to 2^53")
+        return self._writer.submit_counts(
+            SentHour(
+                batch_id=batch_id,
+                model_id=parse_model_id(model_id),
+                version=version,
+                producer=producer,
+                hour=hour,
+                predictions=predictions,
+                histograms=histograms,
+                prediction=prediction,
+                slice_name=slice_name,
+                replace=replace,
+                now=now,
+            )
+        )
 
     def set_label(self, model_id: str, spec: LabelSpec) -> None:
         """See `FactStore`."""
@@ -172,6 +213,18 @@ class ParquetFactStore:
         with self._facts.lock:
             return self._facts.catalog.orphans(model_id, limit)
 
+    def rebaseline(self, model_id: str, from_version: int, to_version: int, start: datetime, end: datetime) -> str:
+        """See `FactStore`."""
+        with self._facts.lock:
+            text = rebaselined_profile(self._facts, parse_model_id(model_id), from_version, start, end)
+        digest = self.put_profile(text)
+        self.set_reference(model_id, to_version, digest)
+        return digest
+
+    def recorded_hours(self, model_id: str, start: datetime, end: datetime) -> RecordedHours:
+        """See `FactStore`."""
+        return self._reader.recorded_hours(model_id, start, end)
+
     def arrivals(self) -> dict[str, int]:
         """See `FactStore`."""
         with self._facts.lock:
@@ -181,14 +234,12 @@ class ParquetFactStore:
         """See `FactStore`."""
         facts = self._facts
         with facts.lock:
-            hours = {
-                str(model_id): int(hour)
-                for model_id, hour in facts.catalog.db.execute(
-                    "SELECT model_id, max(hour) FROM file_hours WHERE kind = 'predictions' GROUP BY model_id"
-                )
-            }
-            for model_id, hour in facts.newest_hours.items():
-                hours[model_id] = max(hour, hours.get(model_id, hour))
+            hours: dict[str, int] = dict(
+                facts.catalog.db.execute("SELECT model_id, max(hour) FROM volumes GROUP BY model_id").fetchall()
+            )
+            for by_model in facts.unsealed_volumes.values():
+                for model_id, volumes in by_model.items():
+                    hours[model_id] = max(*volumes, hours.get(model_id, 0))
         start = datetime(1970, 1, 1, tzinfo=UTC)
         return {model_id: start + timedelta(hours=hour + 1) for model_id, hour in hours.items()}
 

@@ -6,11 +6,14 @@ group do not notice. Nothing is answered before it is durable *and* visible to r
 
 import queue
 import threading
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from control_plane.adapters.parquet.facts import Batch, Facts, batch_key
 from control_plane.adapters.parquet.segments import BatchHead, Kind, Record
+from control_plane.adapters.parquet.sent import SentHour, SentHours
 from control_plane.app.fact_store import Receipt
 from control_plane.core.errors import Reason, RunwayError, Unavailable
 from control_plane.core.ground_truth.batch import read_outcomes, read_predictions
@@ -36,6 +39,22 @@ class _Request:
     answer: "Future[Receipt]" = field(default_factory=Future)
 
 
+@dataclass(slots=True, kw_only=True)
+class _CountsRequest:
+    """An hour that a producer counted, on its way."""
+
+    sent: SentHour
+    answer: "Future[Receipt]" = field(default_factory=Future)
+
+
+_Queued = _Request | _CountsRequest
+_QueuedT = TypeVar("_QueuedT", _Request, _CountsRequest)
+
+
+def _size(request: _Queued) -> int:
+    return len(request.ipc) if isinstance(request, _Request) else request.sent.size
+
+
 @dataclass(slots=True)
 class _Prepared:
     """A valid batch of a group."""
@@ -49,9 +68,10 @@ class Writer:
     """Owns the writing thread. `exclusive` is held while a group is written: hold it to close segments or move
     horizons, so that no group sees half of that."""
 
-    def __init__(self, facts: Facts) -> None:
+    def __init__(self, facts: Facts, sent: SentHours) -> None:
         self._facts = facts
-        self._queue: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
+        self._sent = sent
+        self._queue: queue.SimpleQueue[_Queued | None] = queue.SimpleQueue()
         self._queued_bytes = 0
         self._queued_lock = threading.Lock()
         self._closed = False
@@ -66,14 +86,24 @@ class Writer:
         request = _Request(
             kind=kind, batch_id=batch_id, model_id=model_id, version=version, label_type=label_type, ipc=ipc
         )
+        self._put(request)
+        return request.answer
+
+    def submit_counts(self, sent: SentHour) -> "Future[Receipt]":
+        """Queue an hour that a producer counted; as `submit`."""
+        request = _CountsRequest(sent=sent)
+        self._put(request)
+        return request.answer
+
+    def _put(self, request: _Queued) -> None:
+        size = _size(request)
         with self._queued_lock:
             if self._closed:
                 raise Unavailable(Reason.SHUTTING_DOWN, "the fact store is closed")
-            if self._queued_bytes and self._queued_bytes + len(ipc) > QUEUED_BYTES_MAX:
+            if self._queued_bytes and self._queued_bytes + size > QUEUED_BYTES_MAX:
                 raise Unavailable(Reason.STORE_UNAVAILABLE, "too many batches wait to be written: slow down")
-            self._queued_bytes += len(ipc)
+            self._queued_bytes += size
             self._queue.put(request)
-        return request.answer
 
     def close(self) -> None:
         """Write what is queued, then stop."""
@@ -85,7 +115,7 @@ class Writer:
 
     def _run(self) -> None:
         while (first := self._queue.get()) is not None:
-            group, size, last = [first], len(first.ipc), False
+            group, size, last = [first], _size(first), False
             while size < GROUP_BYTES_MAX and len(group) < GROUP_BATCHES_MAX and not last:
                 try:
                     following = self._queue.get_nowait()
@@ -95,17 +125,25 @@ class Writer:
                     last = True
                 else:
                     group.append(following)
-                    size += len(following.ipc)
+                    size += _size(following)
             self._write_safely(group)
             with self._queued_lock:
                 self._queued_bytes -= size
             if last:
                 return
 
-    def _write_safely(self, group: list[_Request]) -> None:
+    def _write_safely(self, group: list[_Queued]) -> None:
         """Every request gets an answer, whatever happens; this is the thread's edge."""
+        batches = [request for request in group if isinstance(request, _Request)]
+        counts = [request for request in group if isinstance(request, _CountsRequest)]
+        self._safely(self._write, batches)
+        self._safely(self._write_counts, counts)
+
+    def _safely(self, write: Callable[[list[_QueuedT]], None], group: list[_QueuedT]) -> None:
+        if not group:
+            return
         try:
-            self._write(group)
+            write(group)
         except RunwayError as error:
             _fail(group, error)
         except Exception as error:
@@ -130,6 +168,24 @@ class Writer:
                         self._facts.apply(segment, one.head, one.batch)
         for one in prepared:
             one.request.answer.set_result(Receipt(rows=one.head.rows, duplicate=False))
+        for request, receipt in receipts:
+            request.answer.set_result(receipt)
+
+    def _write_counts(self, group: list[_CountsRequest]) -> None:
+        """Store what producers counted, in one transaction; an invalid hour does not hold up its neighbours."""
+        facts = self._facts
+        receipts: list[tuple[_CountsRequest, Receipt]] = []
+        with self.exclusive, facts.lock:
+            with facts.catalog.transaction():
+                for request in group:
+                    try:
+                        receipts.append((request, self._sent.store(request.sent)))
+                    except RunwayError as error:
+                        request.answer.set_exception(error)
+            facts.histograms.settled()
+            for request, receipt in receipts:
+                if not receipt.duplicate:
+                    facts.note_arrival(request.sent.model_id, receipt.rows)
         for request, receipt in receipts:
             request.answer.set_result(receipt)
 
@@ -187,7 +243,7 @@ class Writer:
         prepared.append(_Prepared(request, head, batch))
 
 
-def _fail(group: list[_Request], error: RunwayError) -> None:
+def _fail(group: Sequence[_Queued], error: RunwayError) -> None:
     for request in group:
         if not request.answer.done():
             request.answer.set_exception(error)

@@ -4,11 +4,13 @@ All violations are collected before answering, up to a limit, each naming row an
 columns are plain numpy arrays without nulls (but for feature columns, where null means missing).
 """
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from control_plane.core.errors import Invalid, Reason, Violation
 from control_plane.core.ground_truth.ids import ID_BYTES, IdColumns, Int64s, id_columns
@@ -23,6 +25,13 @@ COLUMNS_MAX = 2_048
 VIOLATIONS_MAX = 20
 """Violations reported per batch: enough to see the pattern, short enough for one error message."""
 FEATURE_PREFIX = "feature."
+SLICE_PREFIX = "slice."
+SLICE_COLUMNS_MAX = 8
+"""Ways to cut one model's data (country, device ...); every row is counted once more for each."""
+SLICES_MAX = 64
+"""Slices of one model: each is a set of histograms of its own. Values beyond it are counted together, as `other`."""
+SLICE_CHARS_MAX = 100
+"""Characters of a slice's name, and of its value: a label to read, not data."""
 INSTANT_US_MAX = 7_258_118_400_000_000
 """2200-01-01: later instants are unit mistakes (nanoseconds sent as microseconds), and no sum may overflow."""
 
@@ -40,6 +49,8 @@ class PredictionBatch:
     """By feature name without prefix: float64, or string for categories; null is missing."""
     table: pa.Table
     """The same, as it came: what is stored."""
+    slices: dict[str, pa.Array] = dataclasses.field(default_factory=dict)
+    """By slice name without prefix: string; a row with null belongs to no slice of that name."""
 
     @property
     def rows(self) -> int:
@@ -109,8 +120,15 @@ def read_predictions(ipc: bytes, spec: LabelSpec | None = None) -> PredictionBat
         for name in table.column_names
         if name.startswith(FEATURE_PREFIX)
     }
+    slices = {
+        name.removeprefix(SLICE_PREFIX): _slice(checks, table, name)
+        for name in table.column_names
+        if name.startswith(SLICE_PREFIX)
+    }
+    if len(slices) > SLICE_COLUMNS_MAX:
+        checks.add("slice", "slice_columns_max", f"{len(slices)} slice columns, at most {SLICE_COLUMNS_MAX}")
     checks.raise_if_any()
-    return PredictionBatch(ids, predicted_us, score, features, table)
+    return PredictionBatch(ids, predicted_us, score, features, table, slices)
 
 
 def read_outcomes(ipc: bytes, spec: LabelSpec | None = None) -> OutcomeBatch:
@@ -183,8 +201,11 @@ def _check_columns(
             wanted = _wanted_type(field.name)
             if not _is_type(field.name, field.type):
                 checks.add(field.name, "type", f"the type is {field.type}, send {wanted}")
+        elif features and field.name.startswith(SLICE_PREFIX) and len(field.name) > len(SLICE_PREFIX):
+            if not (_is_text(field.type) or (pa.types.is_dictionary(field.type) and _is_text(field.type.value_type))):
+                checks.add(field.name, "type", f"the type is {field.type}, send string")
         elif not (features and field.name.startswith(FEATURE_PREFIX) and len(field.name) > len(FEATURE_PREFIX)):
-            known = (*required, *optional, *(("feature.<name>",) if features else ()))
+            known = (*required, *optional, *(("feature.<name>", "slice.<name>") if features else ()))
             checks.add(field.name, "unknown_column", f"unknown column, known are {', '.join(known)}")
         elif not _is_feature_type(field.type):
             checks.add(field.name, "type", f"the type is {field.type}, send float64 or string")
@@ -292,3 +313,34 @@ def _feature(checks: _Checks, table: pa.Table, name: str) -> pa.Array:
             bad &= numbers.is_valid().to_numpy(zero_copy_only=False)
         checks.rows(name, bad, "finite", "NaN or infinite; a missing value is null")
     return numbers
+
+
+def _slice(checks: _Checks, table: pa.Table, name: str) -> pa.Array:
+    """Slice values as string. Name and values are shown as `name=value`, so both are kept short and plain."""
+    column = _column(table, name).cast(pa.string())
+    if fault := slice_fault(name.removeprefix(SLICE_PREFIX)) or ("=" in name and "holds `=`"):
+        checks.add(name, "slice_name", f"the name {fault}")
+    values = pc.unique(column).to_pylist()
+    for value in [value for value in values if value is not None and slice_fault(value)][:VIOLATIONS_MAX]:
+        checks.add(name, "slice_value", f"{value[:SLICE_CHARS_MAX]!r}: the value {slice_fault(value)}")
+    return column
+
+
+def slice_fault(text: str) -> str:
+    """What is wrong with the name or the value of a slice; empty if nothing is."""
+    if not text:
+        return "is empty: send null for rows that belong to no slice"
+    if len(text) > SLICE_CHARS_MAX:
+        return f"has {len(text)} characters, at most {SLICE_CHARS_MAX}"
+    if not text.isprintable():
+        return "holds characters that cannot be printed"
+    return ""
+
+
+def slice_in(known: "set[str] | frozenset[str]", name: str) -> str:
+    """The slice that one is counted in: itself if it is known, else the rest of its kind.
+
+    >>> slice_in({"country=US"}, "country=NZ")
+    'country=other'
+    """
+    return name if name in known else f"{name.partition('=')[0]}=other"
