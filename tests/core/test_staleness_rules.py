@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from control_plane.core.errors import Invalid, Reason
@@ -53,6 +53,7 @@ def test_a_streak_remembers_all_that_matters(looks: list[Level], k: int, more: i
     assert settled(looks, policy) == twin.verdicts(looks, k, k + more)
 
 
+@settings(max_examples=400)
 @given(st.lists(st.tuples(st.sampled_from(list(Level)), st.integers(0, 9)), max_size=40), st.integers(0, 6))
 def test_a_cooldown_holds_all_but_hard_triggers(looks: list[tuple[Level, int]], cooldown: int) -> None:
     policy = StalenessPolicy(verdict_cooldown=timedelta(hours=cooldown))

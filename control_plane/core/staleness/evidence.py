@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -71,14 +72,37 @@ class FeatureTable:
             )
         if any(matrix.dtype.kind not in "iu" for matrix in matrices):
             raise InvalidSample("features", "type", "counts are integers")
-        if rows and (self.cells.min() < 2 or self.cells.max() > self.reference.shape[1]):
+        if self.outside is not None and (self.outside.shape != (rows,) or self.outside.min(initial=0) < 0):
+            raise InvalidSample("features", "outside", f"counts outside the range are {rows} rows of 0 or more")
+        if not rows:
+            return
+        least, most = np.minimum.reduce, np.maximum.reduce
+        if least(self.cells) < 2 or most(self.cells) > self.reference.shape[1]:
             raise InvalidSample("features", "cells", "every feature has from 2 cells to the width of the table")
-        if rows and min(matrix.min() for matrix in matrices) < 0:
+        if any(matrix.dtype.kind == "i" and least(matrix, axis=None) < 0 for matrix in matrices):
             raise InvalidSample("features", "count", "a count is negative")
-        if rows and not (self.importance.min() >= 0 and self.importance.max() < np.inf):
+        if self.importance is not _alike(rows) and not (least(self.importance) >= 0 and most(self.importance) < np.inf):
             raise InvalidSample("features", "importance", "importances are finite and 0 or more")
-        if rows and not (self.psi_usual.min() > -np.inf and self.psi_usual.max() < np.inf):
+        if self.psi_usual is not _unusual(rows) and not (
+            least(self.psi_usual) > -np.inf and most(self.psi_usual) < np.inf
+        ):
             raise InvalidSample("features", "psi_usual", "usual PSI is finite")
+
+
+@lru_cache(maxsize=64)
+def _alike(rows: int) -> Float64s:
+    """Importances of features that weigh alike; one array for all models of so many features."""
+    found = np.ones(rows)
+    found.setflags(write=False)
+    return found
+
+
+@lru_cache(maxsize=64)
+def _unusual(rows: int) -> Float64s:
+    """Usual PSI of features without history; one array likewise."""
+    found = np.zeros(rows)
+    found.setflags(write=False)
+    return found
 
 
 def feature_table(features: Sequence[FeatureCounts]) -> FeatureTable:
@@ -113,6 +137,7 @@ def flat_feature_table(
     importance: Float64s | None = None,
     psi_usual: Float64s | None = None,
     categories: dict[str, tuple[str, ...]] | None = None,
+    outside: Int64s | None = None,
 ) -> FeatureTable:
     """Stack the cells of all features that lie behind one another, as profiles and hourly counts keep them.
 
@@ -122,16 +147,19 @@ def flat_feature_table(
         reference: shape (sum of cells,).
         current: likewise.
         importance: shape (features,); None weighs all alike.
+        outside: current values outside the range of the training data, shape (features,); None if nobody counted.
     Raises:
         InvalidSample: lengths do not add up, a name occurs twice, or as `FeatureTable`.
     """
     rows = len(names)
     if len(set(names)) != rows:
         raise InvalidSample("features", "unique", "a feature is named twice")
-    if cells.shape != (rows,) or reference.shape != (cells.sum(),) or current.shape != reference.shape:
-        raise InvalidSample("features", "shape", f"{reference.size} and {current.size} counts for {cells.sum()} cells")
-    width = int(cells.max(initial=2))
-    if rows and cells.min() == width:  # nothing to pad: most models have deciles throughout
+    width = int(np.maximum.reduce(cells, initial=2)) if cells.shape == (rows,) else 2
+    even = rows > 0 and bool((cells == width).all())
+    total = rows * width if even else int(cells.sum())
+    if cells.shape != (rows,) or reference.shape != (total,) or current.shape != reference.shape:
+        raise InvalidSample("features", "shape", f"{reference.size} and {current.size} counts for {total} cells")
+    if even:  # nothing to pad: most models have deciles throughout
         stacked = (reference.reshape(rows, width), current.reshape(rows, width))
     else:
         inside = np.arange(width) < cells[:, None]
@@ -143,9 +171,10 @@ def flat_feature_table(
         cells=cells,
         reference=stacked[0],
         current=stacked[1],
-        importance=np.ones(rows) if importance is None else importance,
-        psi_usual=np.zeros(rows) if psi_usual is None else psi_usual,
+        importance=_alike(rows) if importance is None else importance,
+        psi_usual=_unusual(rows) if psi_usual is None else psi_usual,
         categories=categories or {},
+        outside=outside,
     )
 
 
@@ -223,6 +252,15 @@ class ConceptCounts:
     reference_positive: Int64s
     current_total: Int64s
     current_positive: Int64s
+
+    def __post_init__(self) -> None:
+        columns = (self.reference_total, self.reference_positive, self.current_total, self.current_positive)
+        if any(column.ndim != 1 or column.shape != columns[0].shape for column in columns):
+            raise InvalidSample("concept", "shape", "give four rows over the same score bins")
+        if min(int(column.min(initial=0)) for column in columns) < 0:
+            raise InvalidSample("concept", "count", "a count is negative")
+        if (columns[1] > columns[0]).any() or (columns[3] > columns[2]).any():
+            raise InvalidSample("concept", "count", "there are more positives than predictions in a bin")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,8 +4,10 @@ import math
 from datetime import datetime, timedelta
 
 from control_plane.core.staleness.levels import AGE, too_scarce
+from control_plane.core.staleness.signals import SECONDS_PER_DAY
 from control_plane.core.staleness.verdict import Level
 from control_plane.core.staleness.would_change import Look, value_needed
+from control_plane.core.statistics.forecast import POINTS_MIN, crossing
 
 HORIZON_DAYS = 365.0
 """Nobody believes a forecast beyond."""
@@ -44,4 +46,10 @@ def _age_days(look: Look) -> float:
 
 
 def _trend_days(look: Look, now: datetime, threshold: float) -> float:
-    return math.inf
+    """Days until a robust line through the earlier scores reaches the threshold."""
+    history = look.evidence.history
+    if len(history) < POINTS_MIN:
+        return math.inf
+    times = [(point.at - now).total_seconds() for point in history]
+    found = crossing(times, [point.score for point in history], threshold, 0.0)
+    return found / SECONDS_PER_DAY if found is not None else math.inf

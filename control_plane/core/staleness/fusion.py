@@ -90,14 +90,18 @@ def needed(
     own = weights[at]
     if own <= 0:
         return None
+    if fusion is Fusion.WEIGHTED_AVERAGE:
+        total, above = own, 0.0
+        for place, (value, weight) in enumerate(zip(values, weights, strict=True)):
+            if place != at and (low or value is not None):
+                total += weight
+                above += value * weight if value is not None else 0.0
+        return (target * total - above) / own
     others = [
         (value, weight)
         for place, (value, weight) in enumerate(zip(values, weights, strict=True))
         if place != at and value is not None
     ]
-    if fusion is Fusion.WEIGHTED_AVERAGE:
-        total = sum(weights) if low else own + sum(weight for _, weight in others)
-        return (target * total - sum(value * weight for value, weight in others)) / own
     if low or len(others) == len(values) - 1:
         spared = 1.0
         for value, weight in others:

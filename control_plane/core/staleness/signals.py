@@ -19,10 +19,13 @@ import numpy as np
 from control_plane.core.staleness.evidence import Evidence, PerformanceSource, PredictionCounts
 from control_plane.core.staleness.input_drift import InputDrift
 from control_plane.core.staleness.policy import StalenessPolicy
+from control_plane.core.statistics.concept import concept_drift as statistic
 from control_plane.core.statistics.drift import kl_bias
 from control_plane.core.statistics.fleet import row_divergence, row_drift
 
 SECONDS_PER_DAY = 86_400.0
+CONCEPT_FULL = 0.10
+"""Change of the share of positives at like scores that counts in full: ten points."""
 NAMED_MAX = 3
 """Features named in one sentence."""
 
@@ -152,8 +155,34 @@ def _too_few(size: int, policy: StalenessPolicy) -> str:
 
 
 def concept_drift(policy: StalenessPolicy, evidence: Evidence) -> Reading | None:
-    """Change of the rate of positives among predictions of like score; None if there is nothing to show and the policy
-    gives it no weight."""
-    if policy.weights.concept_drift > 0:
-        return Reading(value=None, explanation="it is not known whether like scores still mean the same: no outcomes")
-    return None
+    """Change of the share of positives among predictions of like score; None if there is nothing to show and the
+    policy gives it no weight.
+
+    The signal is the root mean square change, in shares, as far as it is more than chance, 1 at `CONCEPT_FULL`.
+    """
+    found = None
+    why = "nobody knows whether like scores still mean the same: there are no outcomes by score"
+    counts = evidence.concept
+    if counts is not None:
+        found = statistic(
+            counts.reference_total, counts.reference_positive, counts.current_total, counts.current_positive
+        )
+        if found.sample_size < max(policy.labels_min, 1) or found.freedom == 0:
+            why = f"{found.sample_size:,} outcomes by score are too few to say whether like scores still mean the same"
+            found = None
+    if found is None:
+        return Reading(value=None, explanation=why) if policy.weights.concept_drift > 0 else None
+    significant = found.p_value <= policy.false_discovery_rate
+    sure = found.distance if significant else 0.0
+    points = f"{found.distance * 100:.1f} points"
+    return Reading(
+        value=min(sure / CONCEPT_FULL, 1.0),
+        raw=found.distance,
+        sample_size=found.sample_size,
+        significant=significant,
+        explanation=(
+            f"like scores mean something else now: their share of positives moved by {points}"
+            if sure > 0
+            else f"like scores still mean the same: their share of positives moved by {points}, which may be chance"
+        ),
+    )

@@ -227,11 +227,14 @@ def settle(
     Args:
         since: when the verdict became what it is; None knows no cooldown.
     """
-    if evaluation.hard_triggers and evaluation.level is Level.STALE and current is not Level.STALE:
-        return Level.STALE, Streak()
     kept = policy.hysteresis_n - 1
     recent = (*streak.recent[max(len(streak.recent) - kept, 0) :], evaluation.level)
-    level = current if _cooling(current, evaluation, policy, since) else _voted(current, recent, policy.hysteresis_k)
+    if evaluation.hard_triggers and evaluation.level is Level.STALE:
+        level = Level.STALE
+    elif _cooling(current, evaluation, policy, since):
+        level = current
+    else:
+        level = _voted(current, recent, policy.hysteresis_k)
     if level is not current:
         return level, Streak()
     while recent and (recent[0] is current or len(recent) > kept):

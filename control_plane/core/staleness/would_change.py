@@ -16,7 +16,6 @@ Doing what a sentence says gives the level it promises; hysteresis then applies 
 """
 
 import math
-from collections.abc import Iterator
 
 import msgspec
 
@@ -37,11 +36,16 @@ from control_plane.core.staleness.signals import PredictionDrift, Reading
 from control_plane.core.staleness.verdict import FeatureDrift, Level, WouldChange
 from control_plane.core.statistics.performance import Z_95
 
+WORDS = {level: level.value.replace("_", " ") for level in Level}
 CHANGES_MAX = 5
 FEATURES_MAX = 2
 """Features named among the changes, the nearest."""
 LABELS_FACTOR_MAX = 50
 """More than so many times the outcomes there are is no advice."""
+APART_MIN = 1e-3
+"""Thresholds that are closer are one, as far as a change is concerned."""
+STEP = 1e-9
+"""Just beyond a threshold."""
 HOURS_BELOW_DAYS = 3.0
 """Ages are told in hours below so many days."""
 
@@ -64,116 +68,119 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
 
 def would_change(look: Look) -> tuple[WouldChange, ...]:
     """At most five changes, nearest first."""
+    if look.situation.triggered:
+        return ()
+    scarce = too_scarce(look.situation, look.values)
     found: list[Found] = []
-    if not look.situation.triggered:
-        scarce = too_scarce(look.situation, look.values)
-        for target, worse in _targets(look):
-            found.extend(_of_signals(look, target, worse=worse, scarce=scarce))
-        found.extend(_more_outcomes(look))
-        found.extend(_more_predictions(look))
+    if look.level is Level.STALE:
+        _of_signals(look, Level.AT_RISK, found, worse=False, scarce=scarce)
+    elif look.level is Level.AT_RISK:
+        _of_signals(look, Level.STALE, found, worse=True, scarce=scarce)
+        if not (look.situation.faulty or look.situation.vetoed):
+            _of_signals(look, Level.FRESH, found, worse=False, scarce=scarce)
+    else:
+        _of_signals(look, Level.AT_RISK, found, worse=True, scarce=scarce)
+        _of_signals(look, Level.STALE, found, worse=True, scarce=scarce)
+    if look.level is not Level.STALE:
+        _more_outcomes(look, found, scarce=scarce)
+    if scarce:
+        _more_predictions(look, found)
     found.sort(key=lambda one: one[0])
-    return tuple(change for _, change in found[:CHANGES_MAX])
-
-
-def _targets(look: Look) -> list[tuple[Level, bool]]:
-    """Levels that a single change may bring, and whether they are worse."""
-    match look.level:
-        case Level.FRESH | Level.UNKNOWN:
-            return [(Level.AT_RISK, True), (Level.STALE, True)]
-        case Level.AT_RISK:
-            held = look.situation.faulty or look.situation.vetoed
-            return [(Level.STALE, True)] if held else [(Level.STALE, True), (Level.FRESH, False)]
-        case Level.STALE:
-            return [(Level.AT_RISK, False)]
+    return tuple([change for _, change in found[:CHANGES_MAX]])
 
 
 def value_needed(look: Look, at: int, level: Level, *, scarce: bool) -> float | None:
-    """The value of a signal at the edge of a level: from it on the score is at the level's threshold (for FRESH and a
-    lesser level: below it). None if it is out of reach or the signal weighs nothing."""
+    """The value of a signal from which on the score is at a level's threshold. May be out of reach; None if the signal
+    weighs nothing."""
     policy = look.situation.policy
-    edge = {Level.STALE: policy.stale_threshold, Level.AT_RISK: policy.at_risk_threshold}
-    return needed(look.values, look.situation.weights, policy.fusion, at=at, target=edge[level], low=scarce)
+    target = policy.stale_threshold if level is Level.STALE else policy.at_risk_threshold
+    return needed(look.values, look.situation.weights, policy.fusion, at=at, target=target, low=scarce)
 
 
-def _of_signals(look: Look, target: Level, *, worse: bool, scarce: bool) -> Iterator[Found]:
-    # To get better from STALE the score must fall below the threshold of STALE, from AT_RISK below that of AT_RISK.
+def _of_signals(look: Look, target: Level, found: list[Found], *, worse: bool, scarce: bool) -> None:
+    """Changes of one signal each. Better from STALE is below the threshold of STALE, from AT_RISK below its own."""
     edge = target if worse else look.level
+    policy = look.situation.policy
+    # Going up, just beyond one threshold is below the other, unless the two are the same.
+    plain = worse and policy.stale_threshold - policy.at_risk_threshold > APART_MIN
     for at in (AGE, INPUT, PREDICTION, PERFORMANCE):
         value = look.values[at]
         if value is None or (at == AGE and not worse):
             continue
         wanted = value_needed(look, at, edge, scarce=scarce)
-        if at == PERFORMANCE and (edge is Level.AT_RISK):
+        if at == PERFORMANCE and edge is Level.AT_RISK:
             # A sure drop by the tolerance is a veto by itself.
             wanted = 1.0 if wanted is None else min(wanted, 1.0)
-        floor = _floor(look) if at == PERFORMANCE and worse and target is Level.STALE else None
-        reachable = wanted is not None and ((value < wanted <= 1) if worse else (0 < wanted <= value))
+        if wanted is not None and not ((value < wanted <= 1) if worse else (0 < wanted <= value)):
+            wanted = None
+        if wanted is not None and not (plain or _level_at(look, at, wanted, worse=worse) is target):
+            wanted = None
         if at == AGE:
-            yield from _age(look, target, wanted if reachable else None)
-            continue
-        if floor is not None:
-            yield from _metric(look, target, wanted if reachable else None, worse=worse, floor=floor)
-            continue
-        if not reachable or wanted is None:
-            continue
-        # Another of these is below the score that this one alone must reach: what is promised is looked up.
-        promised = _level_at(look, at, wanted, worse=worse)
-        if promised is not target:
-            continue
-        if at == INPUT:
-            yield from _features(look, target, wanted, worse=worse)
-        elif at == PREDICTION:
-            yield from _kl(look, target, wanted, worse=worse)
-        else:
-            yield from _metric(look, target, wanted, worse=worse, floor=None)
+            _age(look, target, wanted, found)
+        elif at == PERFORMANCE:
+            floor = _floor(look) if worse and target is Level.STALE else None
+            if wanted is not None or floor is not None:
+                _metric(look, target, wanted, found, worse=worse, floor=floor)
+        elif wanted is not None and at == INPUT:
+            _features(look, target, wanted, found, worse=worse)
+        elif wanted is not None:
+            _kl(look, target, wanted, found, worse=worse)
 
 
 def _level_at(look: Look, at: int, value: float, *, worse: bool) -> Level:
     """The level just beyond a value of one signal."""
     tried = list(look.values)
-    step = 1e-9
-    tried[at] = min(value + step, 1.0) if worse else max(value - step, 0.0)
+    tried[at] = min(value + STEP, 1.0) if worse else max(value - STEP, 0.0)
     return level_with(look.situation, tried)
 
 
-def _age(look: Look, target: Level, wanted: float | None) -> Iterator[Found]:
+def _age(look: Look, target: Level, wanted: float | None, found: list[Found]) -> None:
     policy = look.situation.policy
     age = look.readings["age"].raw
     days = wanted * policy.age_backstop_days if wanted is not None else math.inf
     if target is Level.STALE:
         days = min(days, policy.age_backstop_days)
-    elif wanted is None or _level_at(look, AGE, wanted, worse=True) is not target or days >= policy.age_backstop_days:
+    elif days >= policy.age_backstop_days:
         return
     more = days - age
     if not 0 < more < math.inf:
         return
-    hours = math.ceil(round(more * 24, 6))
-    text = f"{hours:,} more hour{'s' if hours != 1 else ''}"
     if more > HOURS_BELOW_DAYS:
-        text = f"{math.ceil(round(more, 6)):,} more days"
-    far = more / policy.age_backstop_days
-    yield far, _change("age", target, now=age, wanted=days, sentence=f"{text} of age would make it {_word(target)}")
+        text = f"{math.ceil(more - 1e-6):,} more days"
+    else:
+        hours = max(math.ceil(more * 24 - 1e-6), 1)
+        text = f"{hours:,} more hour{'s' if hours != 1 else ''}"
+    sentence = f"{text} of age would make it {WORDS[target]}"
+    change = _change("age", target, now=age, wanted=days, sentence=sentence)
+    found.append((more / policy.age_backstop_days, change))
 
 
-def _features(look: Look, target: Level, wanted: float, *, worse: bool) -> Iterator[Found]:
-    """The features whose PSI alone would do, the nearest of them."""
+def _features(look: Look, target: Level, wanted: float, found: list[Found], *, worse: bool) -> None:
+    """The features whose PSI alone would do, the nearest of them; if none would, how many of all would."""
     inputs = look.inputs
     if inputs is None:
         return
     policy = look.situation.policy
-    change = wanted * policy.drifted_share_full - inputs.strength
+    more = wanted * policy.drifted_share_full - inputs.strength
     nearest: list[tuple[float, FeatureDrift, float]] = []
     for feature, share in zip(inputs.top, inputs.top_weights, strict=True):
         if share <= 0 or (not worse and not feature.drifted):
             continue
-        debiased = psi_needed(look, feature, strength_of(look, feature) + change / share, worse=worse)
+        debiased = psi_needed(look, feature, strength_of(look, feature) + more / share, worse=worse)
         if debiased is not None:
             nearest.append((abs(debiased - feature.psi_debiased), feature, debiased))
     nearest.sort(key=lambda one: one[0])
     for distance, feature, debiased in nearest[:FEATURES_MAX]:
         psi = debiased + (feature.psi - feature.psi_debiased)
-        sentence = f"PSI of {feature.name} {_beyond(psi, up=worse)} would make it {_word(target)}"
-        yield distance, _change("input_drift", target, now=feature.psi, wanted=psi, sentence=sentence)
+        sentence = f"PSI of {feature.name} {_beyond(psi, up=worse)} would make it {WORDS[target]}"
+        found.append((distance, _change("input_drift", target, now=feature.psi, wanted=psi, sentence=sentence)))
+    if not nearest and worse:
+        share = wanted * policy.drifted_share_full
+        if 0 < share <= 1:
+            many = math.ceil(share * 100 - 1e-6)
+            sentence = f"drift of {many}% of its features (by importance, in full) would make it {WORDS[target]}"
+            change = _change("input_drift", target, now=inputs.strength, wanted=share, sentence=sentence)
+            found.append((wanted - inputs.value, change))
 
 
 def strength_of(look: Look, feature: FeatureDrift) -> float:
@@ -210,19 +217,17 @@ def psi_needed(look: Look, feature: FeatureDrift, strength: float, *, worse: boo
     return outside if outside > feature.psi_debiased else None
 
 
-def _kl(look: Look, target: Level, wanted: float, *, worse: bool) -> Iterator[Found]:
-    found = look.predictions
-    if found is None:
+def _kl(look: Look, target: Level, wanted: float, found: list[Found], *, worse: bool) -> None:
+    own = look.predictions
+    if own is None:
         return
-    policy = look.situation.policy
-    significant = look.readings["prediction_drift"].significant
-    debiased = wanted * policy.psi_significant / 2
-    if worse and not significant and found.kl_debiased >= debiased:
-        return
-    kl = debiased + (found.kl - found.kl_debiased)
+    debiased = wanted * look.situation.policy.psi_significant / 2
+    if worse and own.kl_debiased >= debiased:
+        return  # it is large but may be chance: more rows are missing, not more KL
+    kl = debiased + (own.kl - own.kl_debiased)
     far = abs(wanted - (look.values[PREDICTION] or 0.0))
-    sentence = f"KL of its predictions {_beyond(kl, up=worse)} nats would make it {_word(target)}"
-    yield far, _change("prediction_drift", target, now=found.kl, wanted=kl, sentence=sentence)
+    sentence = f"KL of its predictions {_beyond(kl, up=worse)} nats would make it {WORDS[target]}"
+    found.append((far, _change("prediction_drift", target, now=own.kl, wanted=kl, sentence=sentence)))
 
 
 def _floor(look: Look) -> float | None:
@@ -233,67 +238,64 @@ def _floor(look: Look) -> float | None:
     return look.situation.policy.performance_floor if source_of(own) is PerformanceSource.LABELS else None
 
 
-def _metric(look: Look, target: Level, wanted: float | None, *, worse: bool, floor: float | None) -> Iterator[Found]:
+def _metric(
+    look: Look, target: Level, wanted: float | None, found: list[Found], *, worse: bool, floor: float | None
+) -> None:
     measured = look.measured
     if measured is None:
         return
-    found, drop = measured.evidence, measured.drop
-    assert found.baseline is not None
-    policy = look.situation.policy
-    sign = -1.0 if found.higher_is_better else 1.0
+    own, drop, tolerance = measured.evidence, measured.drop, look.situation.policy.performance_tolerance
+    assert own.baseline is not None
     edges = []
-    if wanted is not None and _level_at(look, PERFORMANCE, wanted, worse=worse) is target:
-        edges.append(found.baseline + sign * (wanted * policy.performance_tolerance + Z_95 * drop.standard_error))
+    if wanted is not None:
+        bound = wanted * tolerance + Z_95 * drop.standard_error
+        edges.append(own.baseline - bound if own.higher_is_better else own.baseline + bound)
     if floor is not None and measured.source is PerformanceSource.LABELS:
         edges.append(floor)
     if not edges:
         return
-    metric = max(edges) if found.higher_is_better == worse else min(edges)
-    far = abs(metric - found.current) / policy.performance_tolerance
-    up = worse is not found.higher_is_better
-    sentence = f"{found.metric} {_beyond(metric, up=up)} would make it {_word(target)}"
-    yield far, _change("performance", target, now=found.current, wanted=metric, sentence=sentence)
+    metric = max(edges) if own.higher_is_better == worse else min(edges)
+    up = worse is not own.higher_is_better
+    sentence = f"{own.metric} {_beyond(metric, up=up)} would make it {WORDS[target]}"
+    change = _change("performance", target, now=own.current, wanted=metric, sentence=sentence)
+    found.append((abs(metric - own.current) / tolerance, change))
 
 
-def _more_outcomes(look: Look) -> Iterator[Found]:
+def _more_outcomes(look: Look, found: list[Found], *, scarce: bool) -> None:
     """Outcomes that are missing, or that would make a drop sure."""
-    measured, own, policy = look.measured, look.evidence.performance, look.situation.policy
+    measured, policy = look.measured, look.situation.policy
     if measured is None or measured.source is not PerformanceSource.LABELS:
+        own = look.evidence.performance
         have = own.sample_size if own is not None else 0
-        wanted = max(policy.labels_min, 1)
-        if have >= wanted:
-            return
-        yield from _first_outcomes(look, have, wanted)
+        if have < max(policy.labels_min, 1):
+            _first_outcomes(look, have, max(policy.labels_min, 1), found)
         return
-    found, drop = measured.evidence, measured.drop
-    if drop.drop <= 0 or drop.standard_error <= 0 or look.level not in (Level.FRESH, Level.AT_RISK):
+    evidence, drop = measured.evidence, measured.drop
+    if drop.drop <= 0 or drop.standard_error <= 0:
         return
-    scarce = too_scarce(look.situation, look.values)
+    now = look.values[PERFORMANCE] or 0.0
     for target in (Level.AT_RISK, Level.STALE):
         value = value_needed(look, PERFORMANCE, target, scarce=scarce)
         if target is Level.AT_RISK:
             value = 1.0 if value is None else min(value, 1.0)
-        now = look.values[PERFORMANCE] or 0.0
-        if value is None or not now < value <= 1 or _level_at(look, PERFORMANCE, value, worse=True) is not target:
+        if value is None or not now < value <= 1:
             continue
         # The bound reaches value x tolerance once the standard error is this:
         error = (drop.drop - value * policy.performance_tolerance) / Z_95
-        spread = error * error - found.baseline_error * found.baseline_error
-        if error <= 0 or spread <= 0:
+        spread = error * error - evidence.baseline_error * evidence.baseline_error
+        if error <= 0 or spread <= 0 or _level_at(look, PERFORMANCE, value, worse=True) is not target:
             continue
-        total = math.ceil(found.sample_size * found.current_error * found.current_error / spread * (1 + 1e-9))
-        if not found.sample_size < total <= found.sample_size * LABELS_FACTOR_MAX:
+        total = math.ceil(evidence.sample_size * evidence.current_error * evidence.current_error / spread * (1 + 1e-9))
+        if not evidence.sample_size < total <= evidence.sample_size * LABELS_FACTOR_MAX:
             continue
-        more = total - found.sample_size
-        sentence = f"{more:,} more labels with the same drop{_how_long(look, more)} would make it {_word(target)}"
-        yield (
-            1 - found.sample_size / total,
-            _change("performance", target, now=float(found.sample_size), wanted=float(total), sentence=sentence),
-        )
+        more = total - evidence.sample_size
+        sentence = f"{more:,} more labels with the same drop{_how_long(look, more)} would make it {WORDS[target]}"
+        change = _change("performance", target, now=float(evidence.sample_size), wanted=float(total), sentence=sentence)
+        found.append((1 - evidence.sample_size / total, change))
         return
 
 
-def _first_outcomes(look: Look, have: int, wanted: int) -> Iterator[Found]:
+def _first_outcomes(look: Look, have: int, wanted: int, found: list[Found]) -> None:
     """What the least number of outcomes would say, if they are like those there are, else if all is well."""
     values = list(look.values)
     values[PERFORMANCE] = performance_at(look, wanted)
@@ -302,8 +304,9 @@ def _first_outcomes(look: Look, have: int, wanted: int) -> Iterator[Found]:
         return
     more = wanted - have
     like = "like those there are" if have and values[PERFORMANCE] else "as good as its baseline"
-    sentence = f"{more:,} more labels {like}{_how_long(look, more)} would make it {_word(level)}"
-    yield more / wanted, _change("performance", level, now=float(have), wanted=float(wanted), sentence=sentence)
+    sentence = f"{more:,} more labels {like}{_how_long(look, more)} would make it {WORDS[level]}"
+    change = _change("performance", level, now=float(have), wanted=float(wanted), sentence=sentence)
+    found.append((more / wanted, change))
 
 
 def performance_at(look: Look, outcomes: int) -> float:
@@ -317,7 +320,7 @@ def performance_at(look: Look, outcomes: int) -> float:
     return min(max(bound / policy.performance_tolerance, 0.0), 1.0) if math.isfinite(bound) else 0.0
 
 
-def _more_predictions(look: Look) -> Iterator[Found]:
+def _more_predictions(look: Look, found: list[Found]) -> None:
     """Predictions that are missing for drift to be known."""
     if look.values[INPUT] is not None or look.values[PREDICTION] is not None:
         return
@@ -331,8 +334,9 @@ def _more_predictions(look: Look) -> Iterator[Found]:
     if level is look.level:
         return
     more = wanted - have
-    sentence = f"{more:,} more predictions without drift would make it {_word(level)}"
-    yield more / wanted, _change("input_drift", level, now=float(have), wanted=float(wanted), sentence=sentence)
+    sentence = f"{more:,} more predictions without drift would make it {WORDS[level]}"
+    change = _change("input_drift", level, now=float(have), wanted=float(wanted), sentence=sentence)
+    found.append((more / wanted, change))
 
 
 def _how_long(look: Look, more: int) -> str:
@@ -357,7 +361,3 @@ def _beyond(edge: float, *, up: bool) -> str:
     scaled = edge * 10.0**digits
     rounded = (math.ceil(scaled - 1e-6) if up else math.floor(scaled + 1e-6)) / 10.0**digits
     return f"{'above' if up else 'below'} {rounded:.{max(digits, 0)}f}"
-
-
-def _word(level: Level) -> str:
-    return level.value.replace("_", " ")
