@@ -26,9 +26,10 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from runway.v1 import policies_pb2 as runway_dot_v1_dot_policies__pb2
+from runway.v1 import rules_pb2 as runway_dot_v1_dot_rules__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18runway/v1/backtest.proto\x12\trunway.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18runway/v1/policies.proto\"\xe0\x01\n\tContender\x12\x17\n\x04name\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18\x64\x12\x11\n\x07\x63urrent\x18\x02 \x01(\x08H\x00\x12\'\n\x08policies\x18\x03 \x01(\x0b\x32\x13.runway.v1.PoliciesH\x00\x12*\n\x05\x65very\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationH\x00\x12\x12\n\x08psi_only\x18\x05 \x01(\x08H\x00\x12\x1a\n\x10performance_only\x18\x06 \x01(\x08H\x00\x12\x10\n\x06oracle\x18\x07 \x01(\x08H\x00\x42\x10\n\x07\x64\x65\x63ides\x12\x05\xbaH\x02\x08\x01\"\xd4\x01\n\x12RunBacktestRequest\x12\x36\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01\x12\x34\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01\x12\x1c\n\tmodel_ids\x18\x03 \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\x88\'\x12\x32\n\ncontenders\x18\x04 \x03(\x0b\x32\x14.runway.v1.ContenderB\x08\xbaH\x05\x92\x01\x02\x10\x14\"3\n\x10\x42\x61\x63ktestProgress\x12\x11\n\tcontender\x18\x01 \x01(\t\x12\x0c\n\x04\x64one\x18\x02 \x01(\x01\"\xfe\x02\n\x0e\x42\x61\x63ktestResult\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08retrains\x18\x02 \x01(\x03\x12\x11\n\tgpu_hours\x18\x03 \x01(\x01\x12\x13\n\x0bstale_hours\x18\x04 \x01(\x01\x12\x0f\n\x07quality\x18\x05 \x01(\x01\x12\x15\n\rquality_fresh\x18\x06 \x01(\x01\x12$\n\x1c\x66\x61lse_alarms_per_model_month\x18\x07 \x01(\x01\x12\"\n\x15\x64\x65tection_delay_hours\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12\x0e\n\x06recall\x18\t \x01(\x01\x12\x11\n\tprecision\x18\n \x01(\x01\x12\n\n\x02\x66\x31\x18\x0b \x01(\x01\x12\x0e\n\x06regret\x18\x0c \x01(\x01\x12(\n\x06points\x18\r \x03(\x0b\x32\x18.runway.v1.BacktestPoint\x12/\n\x0bretrain_log\x18\x0e \x03(\x0b\x32\x1a.runway.v1.BacktestRetrainB\x18\n\x16_detection_delay_hours\"o\n\rBacktestPoint\x12&\n\x02\x61t\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07quality\x18\x02 \x01(\x01\x12\x13\n\x0bstale_share\x18\x03 \x01(\x01\x12\x10\n\x08retrains\x18\x04 \x01(\x03\"\x82\x01\n\x0f\x42\x61\x63ktestRetrain\x12&\n\x02\x61t\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08model_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x13\n\x0btruly_stale\x18\x04 \x01(\x08\x12\x10\n\x08promoted\x18\x05 \x01(\x08\"\xe0\x01\n\x0e\x42\x61\x63ktestReport\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06models\x18\x03 \x01(\x05\x12*\n\x07results\x18\x04 \x03(\x0b\x32\x19.runway.v1.BacktestResult\x12\x11\n\testimated\x18\x05 \x01(\x08\x12\x0f\n\x07reading\x18\x06 \x01(\t\x12\x10\n\x08warnings\x18\x07 \x03(\t\"{\n\x13RunBacktestResponse\x12/\n\x08progress\x18\x01 \x01(\x0b\x32\x1b.runway.v1.BacktestProgressH\x00\x12+\n\x06report\x18\x02 \x01(\x0b\x32\x19.runway.v1.BacktestReportH\x00\x42\x06\n\x04part2a\n\x0f\x42\x61\x63ktestService\x12N\n\x0bRunBacktest\x12\x1d.runway.v1.RunBacktestRequest\x1a\x1e.runway.v1.RunBacktestResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18runway/v1/backtest.proto\x12\trunway.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18runway/v1/policies.proto\x1a\x15runway/v1/rules.proto\"\x8e\x02\n\tContender\x12\x17\n\x04name\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18\x64\x12\x11\n\x07\x63urrent\x18\x02 \x01(\x08H\x00\x12\'\n\x08policies\x18\x03 \x01(\x0b\x32\x13.runway.v1.PoliciesH\x00\x12*\n\x05\x65very\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationH\x00\x12\x12\n\x08psi_only\x18\x05 \x01(\x08H\x00\x12\x1a\n\x10performance_only\x18\x06 \x01(\x08H\x00\x12\x10\n\x06oracle\x18\x07 \x01(\x08H\x00\x12,\n\x06layers\x18\x08 \x01(\x0b\x32\x1a.runway.v1.ContenderLayersH\x00\x42\x10\n\x07\x64\x65\x63ides\x12\x05\xbaH\x02\x08\x01\"o\n\x0f\x43ontenderLayers\x12\x31\n\x06layers\x18\x01 \x03(\x0b\x32\x16.runway.v1.PolicyLayerB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\x12)\n\x05rules\x18\x02 \x03(\x0b\x32\x0f.runway.v1.RuleB\t\xbaH\x06\x92\x01\x03\x10\xf4\x03\"\xd4\x01\n\x12RunBacktestRequest\x12\x36\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01\x12\x34\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01\x12\x1c\n\tmodel_ids\x18\x03 \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\x88\'\x12\x32\n\ncontenders\x18\x04 \x03(\x0b\x32\x14.runway.v1.ContenderB\x08\xbaH\x05\x92\x01\x02\x10\x14\"3\n\x10\x42\x61\x63ktestProgress\x12\x11\n\tcontender\x18\x01 \x01(\t\x12\x0c\n\x04\x64one\x18\x02 \x01(\x01\"\xfe\x02\n\x0e\x42\x61\x63ktestResult\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08retrains\x18\x02 \x01(\x03\x12\x11\n\tgpu_hours\x18\x03 \x01(\x01\x12\x13\n\x0bstale_hours\x18\x04 \x01(\x01\x12\x0f\n\x07quality\x18\x05 \x01(\x01\x12\x15\n\rquality_fresh\x18\x06 \x01(\x01\x12$\n\x1c\x66\x61lse_alarms_per_model_month\x18\x07 \x01(\x01\x12\"\n\x15\x64\x65tection_delay_hours\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12\x0e\n\x06recall\x18\t \x01(\x01\x12\x11\n\tprecision\x18\n \x01(\x01\x12\n\n\x02\x66\x31\x18\x0b \x01(\x01\x12\x0e\n\x06regret\x18\x0c \x01(\x01\x12(\n\x06points\x18\r \x03(\x0b\x32\x18.runway.v1.BacktestPoint\x12/\n\x0bretrain_log\x18\x0e \x03(\x0b\x32\x1a.runway.v1.BacktestRetrainB\x18\n\x16_detection_delay_hours\"o\n\rBacktestPoint\x12&\n\x02\x61t\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07quality\x18\x02 \x01(\x01\x12\x13\n\x0bstale_share\x18\x03 \x01(\x01\x12\x10\n\x08retrains\x18\x04 \x01(\x03\"\x82\x01\n\x0f\x42\x61\x63ktestRetrain\x12&\n\x02\x61t\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08model_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x13\n\x0btruly_stale\x18\x04 \x01(\x08\x12\x10\n\x08promoted\x18\x05 \x01(\x08\"\xe0\x01\n\x0e\x42\x61\x63ktestReport\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06models\x18\x03 \x01(\x05\x12*\n\x07results\x18\x04 \x03(\x0b\x32\x19.runway.v1.BacktestResult\x12\x11\n\testimated\x18\x05 \x01(\x08\x12\x0f\n\x07reading\x18\x06 \x01(\t\x12\x10\n\x08warnings\x18\x07 \x03(\t\"{\n\x13RunBacktestResponse\x12/\n\x08progress\x18\x01 \x01(\x0b\x32\x1b.runway.v1.BacktestProgressH\x00\x12+\n\x06report\x18\x02 \x01(\x0b\x32\x19.runway.v1.BacktestReportH\x00\x42\x06\n\x04part2a\n\x0f\x42\x61\x63ktestService\x12N\n\x0bRunBacktest\x12\x1d.runway.v1.RunBacktestRequest\x1a\x1e.runway.v1.RunBacktestResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,6 +40,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONTENDER'].oneofs_by_name['decides']._serialized_options = b'\272H\002\010\001'
   _globals['_CONTENDER'].fields_by_name['name']._loaded_options = None
   _globals['_CONTENDER'].fields_by_name['name']._serialized_options = b'\272H\006r\004\020\001\030d'
+  _globals['_CONTENDERLAYERS'].fields_by_name['layers']._loaded_options = None
+  _globals['_CONTENDERLAYERS'].fields_by_name['layers']._serialized_options = b'\272H\006\222\001\003\020\350\007'
+  _globals['_CONTENDERLAYERS'].fields_by_name['rules']._loaded_options = None
+  _globals['_CONTENDERLAYERS'].fields_by_name['rules']._serialized_options = b'\272H\006\222\001\003\020\364\003'
   _globals['_RUNBACKTESTREQUEST'].fields_by_name['start_time']._loaded_options = None
   _globals['_RUNBACKTESTREQUEST'].fields_by_name['start_time']._serialized_options = b'\272H\003\310\001\001'
   _globals['_RUNBACKTESTREQUEST'].fields_by_name['end_time']._loaded_options = None
@@ -47,22 +52,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RUNBACKTESTREQUEST'].fields_by_name['model_ids']._serialized_options = b'\272H\006\222\001\003\020\210\''
   _globals['_RUNBACKTESTREQUEST'].fields_by_name['contenders']._loaded_options = None
   _globals['_RUNBACKTESTREQUEST'].fields_by_name['contenders']._serialized_options = b'\272H\005\222\001\002\020\024'
-  _globals['_CONTENDER']._serialized_start=160
-  _globals['_CONTENDER']._serialized_end=384
-  _globals['_RUNBACKTESTREQUEST']._serialized_start=387
-  _globals['_RUNBACKTESTREQUEST']._serialized_end=599
-  _globals['_BACKTESTPROGRESS']._serialized_start=601
-  _globals['_BACKTESTPROGRESS']._serialized_end=652
-  _globals['_BACKTESTRESULT']._serialized_start=655
-  _globals['_BACKTESTRESULT']._serialized_end=1037
-  _globals['_BACKTESTPOINT']._serialized_start=1039
-  _globals['_BACKTESTPOINT']._serialized_end=1150
-  _globals['_BACKTESTRETRAIN']._serialized_start=1153
-  _globals['_BACKTESTRETRAIN']._serialized_end=1283
-  _globals['_BACKTESTREPORT']._serialized_start=1286
-  _globals['_BACKTESTREPORT']._serialized_end=1510
-  _globals['_RUNBACKTESTRESPONSE']._serialized_start=1512
-  _globals['_RUNBACKTESTRESPONSE']._serialized_end=1635
-  _globals['_BACKTESTSERVICE']._serialized_start=1637
-  _globals['_BACKTESTSERVICE']._serialized_end=1734
+  _globals['_CONTENDER']._serialized_start=183
+  _globals['_CONTENDER']._serialized_end=453
+  _globals['_CONTENDERLAYERS']._serialized_start=455
+  _globals['_CONTENDERLAYERS']._serialized_end=566
+  _globals['_RUNBACKTESTREQUEST']._serialized_start=569
+  _globals['_RUNBACKTESTREQUEST']._serialized_end=781
+  _globals['_BACKTESTPROGRESS']._serialized_start=783
+  _globals['_BACKTESTPROGRESS']._serialized_end=834
+  _globals['_BACKTESTRESULT']._serialized_start=837
+  _globals['_BACKTESTRESULT']._serialized_end=1219
+  _globals['_BACKTESTPOINT']._serialized_start=1221
+  _globals['_BACKTESTPOINT']._serialized_end=1332
+  _globals['_BACKTESTRETRAIN']._serialized_start=1335
+  _globals['_BACKTESTRETRAIN']._serialized_end=1465
+  _globals['_BACKTESTREPORT']._serialized_start=1468
+  _globals['_BACKTESTREPORT']._serialized_end=1692
+  _globals['_RUNBACKTESTRESPONSE']._serialized_start=1694
+  _globals['_RUNBACKTESTRESPONSE']._serialized_end=1817
+  _globals['_BACKTESTSERVICE']._serialized_start=1819
+  _globals['_BACKTESTSERVICE']._serialized_end=1916
 # @@protoc_insertion_point(module_scope)

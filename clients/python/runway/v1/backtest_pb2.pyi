@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from runway.v1 import policies_pb2 as _policies_pb2
+from runway.v1 import rules_pb2 as _rules_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -34,6 +35,7 @@ class Contender(_message.Message):
     PSI_ONLY_FIELD_NUMBER: _builtins.int
     PERFORMANCE_ONLY_FIELD_NUMBER: _builtins.int
     ORACLE_FIELD_NUMBER: _builtins.int
+    LAYERS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     current: _builtins.bool
     """The policies in force then."""
@@ -45,11 +47,15 @@ class Contender(_message.Message):
     """Knows the future: retrains exactly where it pays."""
     @_builtins.property
     def policies(self) -> _policies_pb2.Policies:
-        """The policies in force then, with these upon them."""
+        """The policies in force then, with these upon those of every model."""
 
     @_builtins.property
     def every(self) -> _duration_pb2.Duration:
         """A retrain each so often, whatever the evidence."""
+
+    @_builtins.property
+    def layers(self) -> Global___ContenderLayers:
+        """The policies in force then, with these upon them, scope by scope."""
 
     def __init__(
         self,
@@ -61,16 +67,43 @@ class Contender(_message.Message):
         psi_only: _builtins.bool = ...,
         performance_only: _builtins.bool = ...,
         oracle: _builtins.bool = ...,
+        layers: Global___ContenderLayers | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["current", b"current", "decides", b"decides", "every", b"every", "oracle", b"oracle", "performance_only", b"performance_only", "policies", b"policies", "psi_only", b"psi_only"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["current", b"current", "decides", b"decides", "every", b"every", "layers", b"layers", "oracle", b"oracle", "performance_only", b"performance_only", "policies", b"policies", "psi_only", b"psi_only"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["current", b"current", "decides", b"decides", "every", b"every", "name", b"name", "oracle", b"oracle", "performance_only", b"performance_only", "policies", b"policies", "psi_only", b"psi_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["current", b"current", "decides", b"decides", "every", b"every", "layers", b"layers", "name", b"name", "oracle", b"oracle", "performance_only", b"performance_only", "policies", b"policies", "psi_only", b"psi_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_decides: _TypeAlias = _typing.Literal["current", "policies", "every", "psi_only", "performance_only", "oracle"]  # noqa: Y015
+    _WhichOneofReturnType_decides: _TypeAlias = _typing.Literal["current", "policies", "every", "psi_only", "performance_only", "oracle", "layers"]  # noqa: Y015
     _WhichOneofArgType_decides: _TypeAlias = _typing.Literal["decides", b"decides"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_decides) -> _WhichOneofReturnType_decides | None: ...
 
 Global___Contender: _TypeAlias = Contender  # noqa: Y015
+
+@_typing.final
+class ContenderLayers(_message.Message):
+    """What scopes would say, field by field upon what they said; and rules, each instead of the one of its name and scope."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LAYERS_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def layers(self) -> _containers.RepeatedCompositeFieldContainer[_policies_pb2.PolicyLayer]: ...
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedCompositeFieldContainer[_rules_pb2.Rule]: ...
+    def __init__(
+        self,
+        *,
+        layers: _abc.Iterable[_policies_pb2.PolicyLayer] | None = ...,
+        rules: _abc.Iterable[_rules_pb2.Rule] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["layers", b"layers", "rules", b"rules"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ContenderLayers: _TypeAlias = ContenderLayers  # noqa: Y015
 
 @_typing.final
 class RunBacktestRequest(_message.Message):
