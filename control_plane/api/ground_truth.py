@@ -9,7 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from runway.v1 import common_pb2, ground_truth_pb2, ground_truth_pb2_grpc
 
 from control_plane.api.convert.common import instant_from
-from control_plane.api.convert.ground_truth import coverage, performance
+from control_plane.api.convert.ground_truth import counted_hour, coverage, performance
 from control_plane.api.convert.registry import model_id_from
 from control_plane.api.errors import invalid, to_status
 from control_plane.api.interceptors import Context, validate
@@ -52,6 +52,13 @@ class GroundTruthServicer(ground_truth_pb2_grpc.GroundTruthServiceServicer):
         async for response in _in_order(request_iterator, self._outcomes):
             yield response
 
+    async def IngestHistograms(  # noqa: N802
+        self, request_iterator: AsyncIterator[ground_truth_pb2.IngestHistogramsRequest], context: Context
+    ) -> AsyncIterator[ground_truth_pb2.IngestHistogramsResponse]:
+        """One answer per hour, in order."""
+        async for response in _in_order(request_iterator, self._histograms):
+            yield response
+
     async def _predictions(
         self, request: ground_truth_pb2.IngestPredictionsRequest
     ) -> ground_truth_pb2.IngestPredictionsResponse:
@@ -81,6 +88,24 @@ class GroundTruthServicer(ground_truth_pb2_grpc.GroundTruthServiceServicer):
         except RunwayError as error:
             return ground_truth_pb2.IngestOutcomesResponse(batch_id=request.batch_id, refused=to_status(error))
         return ground_truth_pb2.IngestOutcomesResponse(
+            batch_id=request.batch_id,
+            accepted=ground_truth_pb2.BatchAccepted(rows=receipt.rows, duplicate=receipt.duplicate),
+        )
+
+    async def _histograms(
+        self, request: ground_truth_pb2.IngestHistogramsRequest
+    ) -> ground_truth_pb2.IngestHistogramsResponse:
+        try:
+            validate(request)
+            state = await self._plane.read(common_pb2.ReadOptions())
+            record = state.model(model_id_from(request.model_id))
+            version = state.version(record.model_id, request.version)
+            receipt = await self._ground_truth.append_histograms(
+                request.batch_id, record, version, counted_hour(request), self._plane.now()
+            )
+        except RunwayError as error:
+            return ground_truth_pb2.IngestHistogramsResponse(batch_id=request.batch_id, refused=to_status(error))
+        return ground_truth_pb2.IngestHistogramsResponse(
             batch_id=request.batch_id,
             accepted=ground_truth_pb2.BatchAccepted(rows=receipt.rows, duplicate=receipt.duplicate),
         )

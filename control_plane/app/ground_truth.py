@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import structlog
 
-from control_plane.app.fact_store import FactStore, Receipt
+from control_plane.app.fact_store import FactStore, Receipt, SentHistogram
 from control_plane.core.ground_truth.labels import LabelSpec
 from control_plane.core.ids import ModelId
 from control_plane.core.registry.types import ModelVersion
@@ -34,6 +34,21 @@ class FactCounts:
 
     predictions: int
     outcomes: int
+    histograms: int = 0
+    """Hours that producers counted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountedHour:
+    """One hour of predictions as a producer counted it, of all of them or of a slice (as `country=US`)."""
+
+    producer: str
+    hour: datetime
+    predictions: int
+    features: tuple[SentHistogram, ...]
+    prediction: SentHistogram | None
+    slice_name: str
+    replace: bool
 
 
 class GroundTruth:
@@ -46,6 +61,7 @@ class GroundTruth:
         self._told: dict[tuple[ModelId, int], tuple[LabelSpec, str]] = {}
         self._predictions = 0
         self._outcomes = 0
+        self._histograms = 0
 
     async def append_predictions(
         self, batch_id: str, record: ModelRecord, version: ModelVersion, arrow_ipc: bytes
@@ -72,6 +88,30 @@ class GroundTruth:
                 self._store.submit_outcomes(batch_id, record.model_id, label_type, arrow_ipc)
             )
         self._outcomes += 0 if receipt.duplicate else receipt.rows
+        return receipt
+
+    async def append_histograms(
+        self, batch_id: str, record: ModelRecord, version: ModelVersion, counted: CountedHour, now: datetime
+    ) -> Receipt:
+        """Store an hour that a producer counted; durable when this returns. Errors as `append_predictions`."""
+        await self.tell(record, version)
+        async with self._room:
+            receipt = await asyncio.wrap_future(
+                self._store.submit_histograms(
+                    batch_id,
+                    record.model_id,
+                    version.number,
+                    counted.producer,
+                    counted.hour,
+                    counted.predictions,
+                    counted.features,
+                    counted.prediction,
+                    counted.slice_name,
+                    counted.replace,
+                    now,
+                )
+            )
+        self._histograms += 0 if receipt.duplicate else 1
         return receipt
 
     async def tell(self, record: ModelRecord, version: ModelVersion | None) -> None:
@@ -111,7 +151,7 @@ class GroundTruth:
 
     def counts(self) -> FactCounts:
         """Rows accepted so far."""
-        return FactCounts(predictions=self._predictions, outcomes=self._outcomes)
+        return FactCounts(predictions=self._predictions, outcomes=self._outcomes, histograms=self._histograms)
 
     async def close(self) -> None:
         """Finish what is under way, then close the store."""

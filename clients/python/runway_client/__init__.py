@@ -26,7 +26,7 @@ from runway_client.errors import (
     RunwayRpcError,
     Unreachable,
 )
-from runway_client.ingest import BatchAnswer, OutcomeBatch, PredictionBatch
+from runway_client.ingest import BatchAnswer, Histogram, HistogramBatch, OutcomeBatch, PredictionBatch
 from runway_client.times import from_duration, from_timestamp, to_duration, to_timestamp
 from runway_client.watching import WatchItem
 
@@ -39,6 +39,8 @@ __all__ = [
     "AlreadyExists",
     "BatchAnswer",
     "FieldViolation",
+    "Histogram",
+    "HistogramBatch",
     "InvalidRequest",
     "NoAnswer",
     "NotFound",

@@ -14,6 +14,7 @@ import pyarrow as pa
 ID_BYTES = 16
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 _FEATURE_PREFIX = "feature."
+_SLICE_PREFIX = "slice."
 
 IdColumn: TypeAlias = npt.NDArray[np.uint8] | Sequence[bytes] | Sequence[uuid.UUID] | pa.Array
 """16-byte ids: bytes, UUIDs, a (n, 16) uint8 array, or an Arrow array of fixed_size_binary(16)."""
@@ -57,6 +58,7 @@ def prediction_batch(
     predicted_at: Any,
     score: Any,
     features: Mapping[str, Any] | None = None,
+    slices: Mapping[str, Any] | None = None,
 ) -> bytes:
     """One Arrow IPC stream of predictions.
 
@@ -65,6 +67,8 @@ def prediction_batch(
         predicted_at: instants, as in `prediction_ids`.
         score: probability, or value for a regression; shape (n,).
         features: name -> column of shape (n,): numbers (NaN or None means missing), or strings for a category.
+        slices: name -> column of shape (n,) of strings, as `country`: parts of the data to look at by themselves; None
+            is in no part.
     Raises:
         ValueError: columns differ in length, or an id is not 16 bytes.
     """
@@ -75,6 +79,8 @@ def prediction_batch(
     }
     for name, values in (features or {}).items():
         columns[_FEATURE_PREFIX + name] = _feature(values)
+    for name, values in (slices or {}).items():
+        columns[_SLICE_PREFIX + name] = pa.array(values, type=pa.string())
     return _stream(columns)
 
 

@@ -9,7 +9,7 @@ from runway_client.errors import RunwayRpcError
 from runway_client.fleet import Fleet
 from runway_client.graph import Graph
 from runway_client.ground_truth import GroundTruth
-from runway_client.ingest import BatchAnswer, OutcomeBatch, PredictionBatch
+from runway_client.ingest import BatchAnswer, HistogramBatch, OutcomeBatch, PredictionBatch
 from runway_client.lineage import Lineage
 from runway_client.operations import Operations
 from runway_client.policies import Policies
@@ -73,6 +73,10 @@ class Runway:
     def ingest_predictions(self, batches: Iterable[PredictionBatch]) -> Iterator[BatchAnswer]:
         """Store predictions; see `GroundTruth.ingest_predictions`."""
         return self.ground_truth.ingest_predictions(batches)
+
+    def ingest_histograms(self, batches: Iterable[HistogramBatch]) -> Iterator[BatchAnswer]:
+        """Store hours that the producer counted itself; see `GroundTruth.ingest_histograms`."""
+        return self.ground_truth.ingest_histograms(batches)
 
     def ingest_outcomes(self, batches: Iterable[OutcomeBatch]) -> Iterator[BatchAnswer]:
         """Store outcomes; see `GroundTruth.ingest_outcomes`."""

@@ -7,7 +7,7 @@ from runway.v1 import common_pb2, ground_truth_pb2
 from runway.v1.ground_truth_pb2_grpc import GroundTruthServiceStub
 
 from runway_client.connection import Connection
-from runway_client.ingest import BatchAnswer, OutcomeBatch, Pipeline, PredictionBatch
+from runway_client.ingest import BatchAnswer, Histogram, HistogramBatch, OutcomeBatch, Pipeline, PredictionBatch
 from runway_client.times import to_timestamp
 
 
@@ -24,7 +24,7 @@ class GroundTruth:
         A refused batch does not end the stream: look at `answer.refused`.
         """
         pipeline: Pipeline[ground_truth_pb2.IngestPredictionsRequest] = Pipeline(
-            self._connection, self.stub.IngestPredictions, "GroundTruthService/IngestPredictions"
+            self._connection, self.stub.IngestPredictions, "GroundTruthService/IngestPredictions", _arrow_bytes
         )
         return pipeline.run(
             ground_truth_pb2.IngestPredictionsRequest(
@@ -36,11 +36,35 @@ class GroundTruth:
     def ingest_outcomes(self, batches: Iterable[OutcomeBatch]) -> Iterator[BatchAnswer]:
         """Store outcomes, likewise."""
         pipeline: Pipeline[ground_truth_pb2.IngestOutcomesRequest] = Pipeline(
-            self._connection, self.stub.IngestOutcomes, "GroundTruthService/IngestOutcomes"
+            self._connection, self.stub.IngestOutcomes, "GroundTruthService/IngestOutcomes", _arrow_bytes
         )
         return pipeline.run(
             ground_truth_pb2.IngestOutcomesRequest(
                 batch_id=batch.batch_id, model_id=batch.model_id, label_type=batch.label_type, arrow_ipc=batch.arrow_ipc
+            )
+            for batch in batches
+        )
+
+    def ingest_histograms(self, batches: Iterable[HistogramBatch]) -> Iterator[BatchAnswer]:
+        """Store hours that the producer counted itself, over the cells of the version's reference profile; likewise."""
+        pipeline: Pipeline[ground_truth_pb2.IngestHistogramsRequest] = Pipeline(
+            self._connection,
+            self.stub.IngestHistograms,
+            "GroundTruthService/IngestHistograms",
+            ground_truth_pb2.IngestHistogramsRequest.ByteSize,
+        )
+        return pipeline.run(
+            ground_truth_pb2.IngestHistogramsRequest(
+                batch_id=batch.batch_id,
+                model_id=batch.model_id,
+                version=batch.version,
+                producer=batch.producer,
+                hour=to_timestamp(batch.hour),
+                predictions=batch.predictions,
+                features=[_histogram(feature) for feature in batch.features],
+                prediction=_histogram(batch.prediction) if batch.prediction is not None else None,
+                slice=batch.slice,
+                replace=batch.replace,
             )
             for batch in batches
         )
@@ -82,3 +106,16 @@ class GroundTruth:
             read=common_pb2.ReadOptions(min_revision=min_revision),
         )
         return self._connection.read(self.stub.GetPerformance, request, method="GroundTruthService/GetPerformance")
+
+
+def _arrow_bytes(request: ground_truth_pb2.IngestPredictionsRequest | ground_truth_pb2.IngestOutcomesRequest) -> int:
+    return len(request.arrow_ipc)
+
+
+def _histogram(histogram: Histogram) -> ground_truth_pb2.HourHistogram:
+    return ground_truth_pb2.HourHistogram(
+        name=histogram.name,
+        edges=histogram.edges,
+        categories=histogram.categories,
+        counts=histogram.counts,
+    )

@@ -8,8 +8,9 @@ iterable is read in the caller's thread, and never further ahead than the window
 import queue
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
 
 import grpc
@@ -49,6 +50,38 @@ class OutcomeBatch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Histogram:
+    """Counts of one feature, or of the score, over the cells of the version's reference profile: bins, for categories
+    `other`, then missing. `edges` (of a number) or `categories` are the reference's own; others are refused."""
+
+    name: str
+    counts: Sequence[int]
+    edges: Sequence[float] = ()
+    categories: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistogramBatch:
+    """One hour of predictions of a version, counted by its producer. The same id is the same batch.
+
+    An hour is counted once by each producer: the same counts again change nothing, others are refused unless `replace`.
+    """
+
+    batch_id: str
+    model_id: str
+    version: int
+    producer: str
+    hour: datetime
+    """Its start: a whole hour, UTC."""
+    predictions: int
+    features: Sequence[Histogram] = ()
+    prediction: Histogram | None = None
+    slice: str = ""
+    """The part of the data, as `country=US`; empty is all of it."""
+    replace: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BatchAnswer:
     """What became of a batch: stored (`rows`, perhaps as a duplicate) or refused whole (`refused` says why)."""
 
@@ -71,7 +104,6 @@ class _Answer(Protocol):
 
 class _Request(Protocol):
     batch_id: str
-    arrow_ipc: bytes
 
 
 RequestT = TypeVar("RequestT", bound=_Request)
@@ -80,8 +112,9 @@ RequestT = TypeVar("RequestT", bound=_Request)
 class Pipeline(Generic[RequestT]):
     """Sends requests of one method and yields their answers in order."""
 
-    def __init__(self, connection: Connection, call: Any, method: str) -> None:
+    def __init__(self, connection: Connection, call: Any, method: str, size: Callable[[RequestT], int]) -> None:
         self._connection = connection
+        self._size = size
         self._call = call
         self._method = method
         self._pending: deque[RequestT] = deque()
@@ -119,7 +152,7 @@ class Pipeline(Generic[RequestT]):
 
     def _send(self, request: RequestT) -> None:
         self._pending.append(request)
-        self._bytes_pending += len(request.arrow_ipc)
+        self._bytes_pending += self._size(request)
         if self._stream is not None:
             self._outgoing.put(request)
 
@@ -204,7 +237,7 @@ class Pipeline(Generic[RequestT]):
             if isinstance(refused, Unreachable):
                 raise refused
         self._pending.popleft()
-        self._bytes_pending -= len(request.arrow_ipc)
+        self._bytes_pending -= self._size(request)
         self._answers_of_stream += 1
         if refused is not None:
             return BatchAnswer(batch_id=request.batch_id, refused=refused)

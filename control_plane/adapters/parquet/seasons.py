@@ -66,7 +66,7 @@ class Seasons:
             inside = [cells.counts for day, cells in days.items() if a <= day < b]
             if not inside:
                 continue
-            total = np.sum(inside, axis=0, dtype=np.int64)
+            total: Int64s = np.stack(inside).sum(axis=0)
             if same:
                 counts[at] += total[: profile.cells]
                 continue

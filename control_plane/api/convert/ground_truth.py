@@ -1,9 +1,10 @@
-"""Coverage and performance."""
+"""Coverage and performance; hours that producers counted."""
 
 from runway.v1 import ground_truth_pb2
 
-from control_plane.api.convert.common import timestamp
-from control_plane.app.fact_store import CoverageRow, PerformanceRow, ServedBy
+from control_plane.api.convert.common import instant_from, timestamp
+from control_plane.app.fact_store import CoverageRow, PerformanceRow, SentHistogram, ServedBy
+from control_plane.app.ground_truth import CountedHour
 from control_plane.core.registry.types import ModelVersion
 
 LAYERS: "dict[ServedBy, ground_truth_pb2.Layer.ValueType]" = {
@@ -11,6 +12,28 @@ LAYERS: "dict[ServedBy, ground_truth_pb2.Layer.ValueType]" = {
     "batch": ground_truth_pb2.LAYER_BATCH,
     "pending": ground_truth_pb2.LAYER_UNSPECIFIED,
 }
+
+
+def counted_hour(request: ground_truth_pb2.IngestHistogramsRequest) -> CountedHour:
+    """An hour as a producer counted it; `Invalid` if its time is none."""
+    return CountedHour(
+        producer=request.producer,
+        hour=instant_from(request.hour, "hour"),
+        predictions=request.predictions,
+        features=tuple(_histogram(feature) for feature in request.features),
+        prediction=_histogram(request.prediction) if request.HasField("prediction") else None,
+        slice_name=request.slice,
+        replace=request.replace,
+    )
+
+
+def _histogram(message: ground_truth_pb2.HourHistogram) -> SentHistogram:
+    return SentHistogram(
+        name=message.name,
+        edges=tuple(message.edges),
+        categories=tuple(message.categories),
+        counts=tuple(message.counts),
+    )
 
 
 def coverage(row: CoverageRow) -> ground_truth_pb2.CoverageRow:
