@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 
 from control_plane.core.staleness.evidence import (
+    Compatibility,
+    ConceptCounts,
     Evidence,
     FeatureCounts,
     FeatureKind,
@@ -94,4 +96,30 @@ def healthy(
         prediction=prediction if prediction is not None else predictions(),
         performance=performance if performance is not None else auc(),
         coverage=coverage,
+    )
+
+
+def concept(change: float = 0.0, rows: int = 500) -> ConceptCounts:
+    """Outcomes by ten score bins; the share of positives moved by `change` in each."""
+    total = np.full(10, rows)
+    shares = np.linspace(0.1, 0.8, 10)
+    return ConceptCounts(
+        reference_total=total,
+        reference_positive=np.round(total * shares).astype(np.int64),
+        current_total=total,
+        current_positive=np.round(total * (shares + change)).astype(np.int64),
+    )
+
+
+def embeddings(overlap: float = 0.84, *, floor: float = 0.86, measured: bool = True) -> Compatibility:
+    """An upstream's embeddings against those of the version the model was trained with."""
+    return Compatibility(
+        anchors=500,
+        knn_jaccard=overlap,
+        procrustes_cosine=0.9,
+        cka=0.95,
+        knn_jaccard_floor=floor,
+        procrustes_cosine_floor=0.95,
+        cka_floor=0.97,
+        floor_measured=measured,
     )
