@@ -171,10 +171,11 @@ class ApplyFleet(_Command, frozen=True, kw_only=True):
     """Make the fleet what a manifest says, all or nothing.
 
     `policies` are scopes with what they say, `models` with what they say of their own policies. With `prune` declared
-    nodes, dependencies and policies that the manifest does not name go. `plan_etag` empty means: do not check.
+    nodes, dependencies, policies and rules that the manifest does not name go. `plan_etag` empty means: do not check.
     """
 
     policies: tuple[tuple[str, Overrides], ...] = ()
+    rules: tuple[Rule, ...] = ()
     nodes: tuple[Node, ...] = ()
     models: tuple[tuple[ModelFacts, Overrides], ...] = ()
     dependencies: tuple[Dependency, ...] = ()

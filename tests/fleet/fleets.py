@@ -91,6 +91,8 @@ def fleets(draw: Any) -> messages.Manifest:
     manifest = draw(manifests())
     for layer in manifest.policies:
         layer.policies.CopyFrom(draw(_policies()))
+    for rule in manifest.rules:
+        rule.when = draw(st.sampled_from(["verdict == STALE", "tier <= 2 &&\n  !season.expected", "'a' in tags"]))
     for model in manifest.models:
         model.owner = draw(st.sampled_from(["", "team:net", "anna@example.com"]))
         if model.HasField("policies"):

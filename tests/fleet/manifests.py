@@ -101,6 +101,10 @@ def manifests(draw: Any) -> messages.Manifest:
         layer = draw(messages_of(messages.PolicyLayer))
         layer.scope = scope
         manifest.policies.append(layer)
+    for scope, name in draw(st.sets(st.tuples(st.sampled_from(["fleet", "tier:1", "team:a"]), SLUGS), max_size=3)):
+        rule = draw(messages_of(messages.Rule))
+        rule.scope, rule.name = scope, name
+        manifest.rules.append(rule)
     node_ids = draw(st.sets(st.builds("{}:{}".format, st.sampled_from(["dataset", "feature", "consumer"]), SLUGS)))
     for node_id in node_ids:
         node = draw(messages_of(messages.Node))
@@ -125,6 +129,6 @@ def manifests(draw: Any) -> messages.Manifest:
 def in_order(manifest: messages.Manifest) -> messages.Manifest:
     """The same manifest in the order in which files are read and fleets exported."""
     found = messages.Manifest()
-    for kind in ("policies", "nodes", "models", "dependencies"):
+    for kind in ("policies", "rules", "nodes", "models", "dependencies"):
         getattr(found, kind).extend(sorted(getattr(manifest, kind), key=lambda one: key_of(kind, one)))
     return found

@@ -1,5 +1,7 @@
 """A manifest is planned, applied as one and given back: exact, idempotent, all or nothing, all problems at once."""
 
+from datetime import timedelta
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from runway_client import messages
@@ -7,6 +9,7 @@ from runway_client.fleet_files import read_texts, render
 
 from control_plane.api.convert.fleet import manifest_of
 from control_plane.core.decide import decide
+from control_plane.core.decide.fleet import plan_fleet
 from control_plane.core.errors import Invalid, Refused
 from control_plane.core.state import State
 from tests.fleet.fleets import NOW, SMALL, applied, fleets, planned, reading, small, wrong
@@ -191,3 +194,64 @@ def test_a_teams_part_applies_without_a_change_where_it_came_from() -> None:
     assert not part.models
     assert planned(state, manifest_of(state, "net")).events == ()
     assert [model.model_id for model in manifest_of(state, "net").models] == ["air_time", "route"]
+
+
+RULES = """
+rules:
+  - {name: wake_up, scope: 'tier:1', when: verdict == STALE && confidence >= MEDIUM, action: page, priority: 10}
+  - name: night_only
+    scope: fleet
+    when: |-
+      verdict == STALE &&
+        !season.expected
+    action: retrain_off_peak
+    reason: GPUs are cheap then
+"""
+
+
+def test_rules_are_part_of_the_fleet_and_come_back_as_they_were() -> None:
+    state = State()
+    applied(state, small(SMALL + RULES))
+    assert [(rule.name, rule.scope) for rule in state.rules.rules()] == [("wake_up", "tier:1"), ("night_only", "fleet")]
+    again = manifest_of(state)
+    assert [(rule.scope, rule.name) for rule in again.rules] == [("fleet", "night_only"), ("tier:1", "wake_up")]
+    assert planned(state, again).events == ()
+    assert planned(state, small()).events == (), "rules that are not named stay"
+    again.rules[0].priority = 7
+    [change] = planned(state, again).changes
+    assert (change.subject, [tuple(field) for field in change.fields]) == (
+        "rule:night_only (fleet)",
+        [("priority", "0", "7")],
+    )
+    pruned = planned(state, small(), prune=True)
+    assert [(change.action.value, change.subject) for change in pruned.changes] == [
+        ("DELETE", "rule:night_only (fleet)"),
+        ("DELETE", "rule:wake_up (tier:1)"),
+    ]
+    applied(state, small(), prune=True)
+    assert not state.rules.rules()
+
+
+def test_a_plan_of_rules_is_the_same_an_hour_later() -> None:
+    state = State()
+    applied(state, small())
+    command = reading(small(SMALL + RULES)).command
+    assert plan_fleet(state, command, NOW).etag == plan_fleet(state, command, NOW + timedelta(hours=1)).etag
+
+
+def test_what_is_wrong_with_rules_is_told_with_line_and_column_of_the_expression() -> None:
+    text = """
+rules:
+  - {name: a, scope: 'model:nope', when: verdict == STALEE, action: page}
+  - {name: b, scope: fleet, when: tier, action: alert}
+"""
+    manifest = small(text)
+    manifest.rules.add().CopyFrom(manifest.rules[0])
+    manifest.rules[2].when = "true"
+    assert sorted(wrong(State(), manifest)) == [
+        "rules[0].when: b (fleet): 1:1: this is an int, and a rule says yes or no: compare it with something",
+        "rules[1].scope: a (model:nope): there is no such model: "
+        "it is neither in the manifest nor in the fleet; remove the rule or add the model",
+        "rules[1].when: a (model:nope): 1:12: there is no STALEE: did you mean STALE?",
+        "rules[2]: b (fleet) is rules[0] already: keep one of them",
+    ]

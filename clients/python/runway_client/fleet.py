@@ -35,7 +35,7 @@ class Fleet:
 
         Args:
             manifest: everything that should be there.
-            prune: remove declared nodes, dependencies and policies that it does not have; models never.
+            prune: remove declared nodes, dependencies, policies and rules that it does not have; models never.
             plan_etag: of the plan that somebody agreed to; refused with ETAG_MISMATCH if it would be another one now.
             why: the reason for the audit log.
         """

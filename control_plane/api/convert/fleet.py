@@ -5,11 +5,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from runway.v1 import fleet_pb2, graph_pb2, policies_pb2, registry_pb2
+from runway.v1 import fleet_pb2, graph_pb2, policies_pb2, registry_pb2, rules_pb2
 
 from control_plane.api.convert.graph import dependency, node, type_of
 from control_plane.api.convert.policies import overrides_from, policies_message, policy_change
 from control_plane.api.convert.registry import facts_from, facts_message
+from control_plane.api.convert.rule_messages import rule_from, rule_message
 from control_plane.core.commands import ApplyFleet
 from control_plane.core.decide.fleet import FleetPlan
 from control_plane.core.decide.fleet_changes import Action, Change
@@ -19,6 +20,7 @@ from control_plane.core.graph.facts import Dependency, Node, NodeKind
 from control_plane.core.ids import SLUG, ModelId, NodeId, TeamId
 from control_plane.core.policies import Overrides
 from control_plane.core.registry.types import ModelFacts, TaskType
+from control_plane.core.rules.outcome import scope_order
 from control_plane.core.state import State
 
 ACTIONS = {
@@ -27,7 +29,7 @@ ACTIONS = {
     Action.DELETE: fleet_pb2.CHANGE_ACTION_DELETE,
 }
 
-_ENTRY = re.compile(r"(policies|nodes|models|dependencies)\[(\d+)\]")
+_ENTRY = re.compile(r"(policies|rules|nodes|models|dependencies)\[(\d+)\]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +61,7 @@ def read_manifest(request: fleet_pb2.ApplyFleetRequest, broken: Sequence[Violati
     reading = _Reading(manifest, broken)
     command = ApplyFleet(
         policies=reading.all("policies", manifest.policies, _layer_from, lambda _: None),
+        rules=reading.all("rules", manifest.rules, rule_from, lambda _: None),
         nodes=reading.all("nodes", manifest.nodes, _node_from, _node_stub),
         models=reading.all("models", manifest.models, _model_from, _model_stub),
         dependencies=reading.all("dependencies", manifest.dependencies, _dependency_from, lambda _: None),
@@ -108,6 +111,8 @@ def _name(entry: Any) -> str:
     match entry:
         case policies_pb2.PolicyLayer():
             return entry.scope[:120] or "a scope without a name"
+        case rules_pb2.Rule():
+            return f"{entry.name[:100] or 'a rule without a name'} ({entry.scope[:120]})"
         case graph_pb2.Node():
             return entry.node_id[:120] or "a node without an id"
         case registry_pb2.Model():
@@ -212,11 +217,17 @@ def manifest_of(state: State, team: str = "") -> fleet_pb2.Manifest:
         for edge in sorted(declared_dependencies(state), key=lambda edge: edge.key)
         if edge not in named and (not team or edge.downstream in theirs)
     ]
+    theirs_in = {f"team:{team}", *(f"model:{record.model_id}" for record in records)}
     return fleet_pb2.Manifest(
         policies=[
             policies_pb2.PolicyLayer(scope=scope, policies=policies_message(state.policies.overrides(scope)))
             for scope in state.policies.scopes()
             if not scope.startswith("model:") and scope in (f"team:{team}" if team else scope,)
+        ],
+        rules=[
+            rule_message(rule)
+            for rule in sorted(state.rules.rules(), key=lambda rule: scope_order(rule.scope, rule.name))
+            if not team or rule.scope in theirs_in
         ],
         nodes=[_declared_node(found) for found in nodes],
         models=[_declared_model(state, record.facts) for record in records],

@@ -83,7 +83,7 @@ def decide(state: State, command: Command, now: datetime) -> Decision:  # noqa: 
         case SetRule():
             return rules.set_rule(state, command, now)
         case RemoveRule():
-            return rules.remove_rule(state, command)
+            return rules.remove_rule(state, command, now)
         case RemoveAlias():
             return registry.remove_alias(state, command)
         case SetLifecycle():

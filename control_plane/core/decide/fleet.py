@@ -1,9 +1,9 @@
 """The whole fleet at once: what a manifest changes, all that is wrong with it, and the events of it as one decision.
 
-1. Policies, nodes, models, dependencies, in this order; each is judged as if the ones before it had happened, so that a
-   manifest may use what it brings along.
+1. Policies, nodes, models, dependencies, rules, in this order; each is judged as if the ones before it had happened, so
+   that a manifest may use what it brings along.
 2. What the manifest names is made to be what it says, field by field. What it does not name stays; with `prune`,
-   declared nodes, dependencies and policies that it does not name go. Models never go, and nothing that was only
+   declared nodes, dependencies, policies and rules that it does not name go. Models never go, and nothing that was only
    discovered does.
 3. Everything wrong is found before anything is answered; one violation per broken rule, naming the entry.
 4. The same manifest again is no change and no event.
@@ -29,6 +29,7 @@ from control_plane.core.decide.decision import Decision
 from control_plane.core.decide.fleet_changes import Action, Change
 from control_plane.core.decide.fleet_draft import Draft, edge_text, implied
 from control_plane.core.decide.fleet_graph import plan_dependencies, plan_nodes, prune_dependencies, prune_nodes
+from control_plane.core.decide.fleet_rules import plan_rules, rule_name
 from control_plane.core.decide.policies import ValueChange, facts_changes, scope_violations
 from control_plane.core.errors import Invalid, Reason, Refused, Violation
 from control_plane.core.events import (
@@ -36,6 +37,7 @@ from control_plane.core.events import (
     ModelRegistered,
     ModelUpdated,
     PoliciesSet,
+    RulesMatched,
     encode_event,
 )
 from control_plane.core.graph.facts import Node
@@ -61,6 +63,8 @@ class FleetPlan:
         """Changes with what would happen."""
         digest = hashlib.sha256(msgspec.json.encode(self.changes))
         for event in self.events:
+            if isinstance(event, RulesMatched):  # these know when the plan was made, and follow from the others
+                continue
             digest.update(encode_event(event))
         return digest.hexdigest()[:32]
 
@@ -101,6 +105,7 @@ class _Remembered(NamedTuple):
             and not command.prune
             and not mine.prune
             and mine.policies is command.policies
+            and mine.rules is command.rules
             and mine.nodes is command.nodes
             and mine.models is command.models
             and mine.dependencies is command.dependencies
@@ -126,6 +131,7 @@ def _plan(state: State, command: ApplyFleet, now: datetime) -> FleetPlan:
         facts={model_id: record.facts for model_id, record in state.models.items()},
     )
     _unique(draft, "policies", [scope for scope, _ in command.policies])
+    _unique(draft, "rules", [rule_name(rule) for rule in command.rules])
     _unique(draft, "nodes", [node.node_id for node in command.nodes])
     _unique(draft, "models", [facts.model_id for facts, _ in command.models])
     if len({edge.key for edge in command.dependencies}) < len(command.dependencies):
@@ -138,6 +144,7 @@ def _plan(state: State, command: ApplyFleet, now: datetime) -> FleetPlan:
     plan_dependencies(state, command, draft)
     if command.prune:
         prune_nodes(state, command, draft)
+    plan_rules(state, command, draft, now)
     named = {facts.model_id for facts, _ in command.models}
     unnamed = tuple(sorted(model_id for model_id in state.models if model_id not in named))
     if draft.violations:
@@ -154,6 +161,8 @@ def _plan(state: State, command: ApplyFleet, now: datetime) -> FleetPlan:
             *draft.model_policy_events,
             *draft.edge_events,
             *draft.removal_events,
+            *draft.rule_events,
+            *draft.outcome_events,
         ),
     )
 

@@ -9,7 +9,7 @@ import msgspec
 
 from control_plane.core.policies import Scalar, span_text, value_text
 
-KINDS = ("policies", "nodes", "models", "dependencies")
+KINDS = ("policies", "rules", "nodes", "models", "dependencies")
 
 
 class Action(StrEnum):
@@ -38,7 +38,7 @@ class Change(NamedTuple):
 
     @property
     def order(self) -> tuple[int, str]:
-        """Policies, nodes, models, dependencies; each by subject."""
+        """Policies, rules, nodes, models, dependencies; each by subject."""
         return KINDS.index(self.kind), self.subject
 
 

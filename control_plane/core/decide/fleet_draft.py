@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from control_plane.core.decide.fleet_changes import Change
 from control_plane.core.errors import Violation
-from control_plane.core.events import Event
+from control_plane.core.events import Event, RulesMatched
 from control_plane.core.graph.dependency_graph import DependencyGraph
 from control_plane.core.graph.facts import Dependency, DependencyType
 from control_plane.core.graph.lineage_facts import EdgeKey
@@ -35,6 +35,9 @@ class Draft:
     """Changes of models of the manifest, which gather facts and policies."""
     violations: list[Violation] = field(default_factory=list)
     policy_events: list[Event] = field(default_factory=list)
+    rule_events: list[Event] = field(default_factory=list)
+    outcome_events: list[RulesMatched] = field(default_factory=list)
+    """What the changed rules make of models; when is no part of the plan."""
     model_policy_events: list[Event] = field(default_factory=list)
     model_events: list[Event] = field(default_factory=list)
     node_events: list[Event] = field(default_factory=list)

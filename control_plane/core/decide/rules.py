@@ -74,11 +74,11 @@ def set_rule(state: State, command: SetRule, now: datetime) -> Decision:
             Reason.LIMIT_EXCEEDED, f"{RULES_MAX} rules are in force already: remove one, or join some with ||"
         )
     event = RuleSet(scope=rule.scope, name=rule.name, version=version + 1, rule=rule)
-    changes = outcome_changes(state, rule, command.looks, now)
+    changes = outcome_changes(state, [rule], [], command.looks, now)
     return Decision(events=(event, *changes), result=Result(scope=rule.scope, version=version + 1, changed=1))
 
 
-def remove_rule(state: State, command: RemoveRule) -> Decision:
+def remove_rule(state: State, command: RemoveRule, now: datetime) -> Decision:
     """Remove a rule; models for which it held are without it at once."""
     newest = state.rules.newest(command.scope, command.name)
     if newest is None or newest.rule is None:
@@ -90,7 +90,7 @@ def remove_rule(state: State, command: RemoveRule) -> Decision:
         )
     event = RuleRemoved(scope=command.scope, name=command.name, version=newest.version + 1)
     return Decision(
-        events=(event, *forgotten(state, newest.rule)),
+        events=(event, *outcome_changes(state, [], [newest.rule], {}, now)),
         result=Result(scope=command.scope, version=newest.version + 1, changed=1),
     )
 
@@ -189,7 +189,7 @@ def effects(state: State, rule: Rule, looks: Mapping[ModelId, Evaluation], now: 
         look = look_of(state, record, looks)
         if look is None or record.retired:
             continue
-        result = evaluated(look, [rule])[0][1] if not rule.disabled else False
+        result = _asked(look, rule)
         after = with_result(record.rule_outcome, rule, result, now)
         found.append(Effect(record=record, look=look, found=result, after=after))
     return found
@@ -204,32 +204,39 @@ def look_of(state: State, record: ModelRecord, looks: Mapping[ModelId, Evaluatio
     return None
 
 
-def outcome_changes(state: State, rule: Rule, looks: Mapping[ModelId, Evaluation], now: datetime) -> list[RulesMatched]:
-    """The events by which outcomes change when a rule is set."""
-    return [
-        _changed(effect.record, effect.after, effect.look.evaluation)
-        for effect in effects(state, rule, looks, now)
-        if effect.after != effect.record.rule_outcome
-    ]
+def outcome_changes(
+    state: State, changed: Iterable[Rule], gone: Iterable[Rule], looks: Mapping[ModelId, Evaluation], now: datetime
+) -> list[RulesMatched]:
+    """The events by which outcomes change when rules are set and removed; one for each model, by id."""
+    after: dict[ModelId, RuleOutcome] = {}
+    for rule in gone:
+        for record in models_in(state, rule.scope):
+            before = after.get(record.model_id, record.rule_outcome)
+            after[record.model_id] = without(before, rule.scope, rule.name)
+    for rule in changed:
+        for record in models_in(state, rule.scope):
+            look = look_of(state, record, looks)
+            if look is not None and not record.retired:
+                before = after.get(record.model_id, record.rule_outcome)
+                after[record.model_id] = with_result(before, rule, _asked(look, rule), now)
+    records = ((state.models[model_id], outcome) for model_id, outcome in sorted(after.items()))
+    return [_changed(state, record, outcome, looks) for record, outcome in records if outcome != record.rule_outcome]
 
 
-def forgotten(state: State, rule: Rule) -> list[RulesMatched]:
-    """The events by which outcomes lose a rule."""
-    found = []
-    for record in models_in(state, rule.scope):
-        after = without(record.rule_outcome, rule.scope, rule.name)
-        if after != record.rule_outcome:
-            found.append(_changed(record, after, record.standing.evaluation))
-    return found
+def _asked(look: Look, rule: Rule) -> bool | str:
+    return not rule.disabled and evaluated(look, [rule])[0][1]
 
 
-def _changed(record: ModelRecord, after: RuleOutcome, evaluation: Evaluation | None) -> RulesMatched:
+def _changed(
+    state: State, record: ModelRecord, after: RuleOutcome, looks: Mapping[ModelId, Evaluation]
+) -> RulesMatched:
+    look = look_of(state, record, looks)
     return RulesMatched(
         model_id=record.model_id,
         version=record.standing.version,
         level=record.standing.level,
-        score=evaluation.score if evaluation is not None else 0.0,
-        threshold=evaluation.threshold if evaluation is not None else 0.0,
+        score=look.evaluation.score if look is not None else 0.0,
+        threshold=look.evaluation.threshold if look is not None else 0.0,
         outcome=after,
         begun=tuple(begun(record.rule_outcome, after)),
         ended=tuple(ended(record.rule_outcome, after)),

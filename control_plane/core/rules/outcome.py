@@ -11,6 +11,11 @@ NARROWNESS = {"fleet": 0, "tier": 1, "team": 2, "model": 3}
 """The narrower scope wins among rules of one priority."""
 
 
+def scope_order(scope: str, name: str) -> tuple[int, str, str]:
+    """Sort key of files and lists: the widest scope first, then by name."""
+    return NARROWNESS.get(scope.partition(":")[0], len(NARROWNESS)), scope, name
+
+
 def rank(priority: int, scope: str, name: str) -> tuple[int, int, str, str]:
     """Sort key, highest first: priority, then the narrower scope, then the name. Total: no two rules share it."""
     return -priority, -NARROWNESS[scope.partition(":")[0]], name, scope

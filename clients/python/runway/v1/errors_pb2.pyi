@@ -71,6 +71,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_HISTORY_NOT_KEPT: _ErrorReason.ValueType  # 43
     ERROR_REASON_INVALID_LINEAGE: _ErrorReason.ValueType  # 44
     ERROR_REASON_RULE_NOT_FOUND: _ErrorReason.ValueType  # 45
+    ERROR_REASON_EVALUATION_NOT_FOUND: _ErrorReason.ValueType  # 46
+    ERROR_REASON_EVIDENCE_NOT_KEPT: _ErrorReason.ValueType  # 47
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper): ...
 
@@ -120,4 +122,6 @@ ERROR_REASON_NODE_IN_USE: ErrorReason.ValueType  # 42
 ERROR_REASON_HISTORY_NOT_KEPT: ErrorReason.ValueType  # 43
 ERROR_REASON_INVALID_LINEAGE: ErrorReason.ValueType  # 44
 ERROR_REASON_RULE_NOT_FOUND: ErrorReason.ValueType  # 45
+ERROR_REASON_EVALUATION_NOT_FOUND: ErrorReason.ValueType  # 46
+ERROR_REASON_EVIDENCE_NOT_KEPT: ErrorReason.ValueType  # 47
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

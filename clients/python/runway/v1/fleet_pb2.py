@@ -27,9 +27,10 @@ from runway.v1 import common_pb2 as runway_dot_v1_dot_common__pb2
 from runway.v1 import graph_pb2 as runway_dot_v1_dot_graph__pb2
 from runway.v1 import policies_pb2 as runway_dot_v1_dot_policies__pb2
 from runway.v1 import registry_pb2 as runway_dot_v1_dot_registry__pb2
+from runway.v1 import rules_pb2 as runway_dot_v1_dot_rules__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15runway/v1/fleet.proto\x12\trunway.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x16runway/v1/common.proto\x1a\x15runway/v1/graph.proto\x1a\x18runway/v1/policies.proto\x1a\x18runway/v1/registry.proto\"\xd3\x01\n\x08Manifest\x12\x34\n\x08policies\x18\x01 \x03(\x0b\x32\x16.runway.v1.PolicyLayerB\n\xbaH\x07\x92\x01\x04\x10\xa0\x9c\x01\x12*\n\x05nodes\x18\x02 \x03(\x0b\x32\x0f.runway.v1.NodeB\n\xbaH\x07\x92\x01\x04\x10\xc0\x9a\x0c\x12,\n\x06models\x18\x03 \x03(\x0b\x32\x10.runway.v1.ModelB\n\xbaH\x07\x92\x01\x04\x10\xa0\x9c\x01\x12\x37\n\x0c\x64\x65pendencies\x18\x04 \x03(\x0b\x32\x15.runway.v1.DependencyB\n\xbaH\x07\x92\x01\x04\x10\xc0\x84=\";\n\x0b\x46ieldChange\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0e\n\x06\x62\x65\x66ore\x18\x02 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\t\"j\n\x06\x43hange\x12\'\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32\x17.runway.v1.ChangeAction\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12&\n\x06\x66ields\x18\x03 \x03(\x0b\x32\x16.runway.v1.FieldChange\"\x94\x01\n\x11\x41pplyFleetRequest\x12%\n\x08mutation\x18\x01 \x01(\x0b\x32\x13.runway.v1.Mutation\x12-\n\x08manifest\x18\x02 \x01(\x0b\x32\x13.runway.v1.ManifestB\x06\xbaH\x03\xd8\x01\x03\x12\r\n\x05prune\x18\x03 \x01(\x08\x12\x1a\n\tplan_etag\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\"?\n\x0fManifestProblem\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0c\n\x04rule\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"\xdc\x01\n\x12\x41pplyFleetResponse\x12\"\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x11.runway.v1.Change\x12/\n\x0epolicy_changes\x18\x02 \x03(\x0b\x32\x17.runway.v1.PolicyChange\x12\x1e\n\x16models_not_in_manifest\x18\x03 \x03(\t\x12\x10\n\x08revision\x18\x04 \x01(\x03\x12,\n\x08problems\x18\x05 \x03(\x0b\x32\x1a.runway.v1.ManifestProblem\x12\x11\n\tplan_etag\x18\x06 \x01(\t\"Q\n\x12\x45xportFleetRequest\x12\x15\n\x04team\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12$\n\x04read\x18\x02 \x01(\x0b\x32\x16.runway.v1.ReadOptions\"N\n\x13\x45xportFleetResponse\x12%\n\x08manifest\x18\x01 \x01(\x0b\x32\x13.runway.v1.Manifest\x12\x10\n\x08revision\x18\x02 \x01(\x03*{\n\x0c\x43hangeAction\x12\x1d\n\x19\x43HANGE_ACTION_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43HANGE_ACTION_CREATE\x10\x01\x12\x18\n\x14\x43HANGE_ACTION_UPDATE\x10\x02\x12\x18\n\x14\x43HANGE_ACTION_DELETE\x10\x03\x32\xa7\x01\n\x0c\x46leetService\x12I\n\nApplyFleet\x12\x1c.runway.v1.ApplyFleetRequest\x1a\x1d.runway.v1.ApplyFleetResponse\x12L\n\x0b\x45xportFleet\x12\x1d.runway.v1.ExportFleetRequest\x1a\x1e.runway.v1.ExportFleetResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15runway/v1/fleet.proto\x12\trunway.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x16runway/v1/common.proto\x1a\x15runway/v1/graph.proto\x1a\x18runway/v1/policies.proto\x1a\x18runway/v1/registry.proto\x1a\x15runway/v1/rules.proto\"\xfe\x01\n\x08Manifest\x12\x34\n\x08policies\x18\x01 \x03(\x0b\x32\x16.runway.v1.PolicyLayerB\n\xbaH\x07\x92\x01\x04\x10\xa0\x9c\x01\x12*\n\x05nodes\x18\x02 \x03(\x0b\x32\x0f.runway.v1.NodeB\n\xbaH\x07\x92\x01\x04\x10\xc0\x9a\x0c\x12,\n\x06models\x18\x03 \x03(\x0b\x32\x10.runway.v1.ModelB\n\xbaH\x07\x92\x01\x04\x10\xa0\x9c\x01\x12\x37\n\x0c\x64\x65pendencies\x18\x04 \x03(\x0b\x32\x15.runway.v1.DependencyB\n\xbaH\x07\x92\x01\x04\x10\xc0\x84=\x12)\n\x05rules\x18\x05 \x03(\x0b\x32\x0f.runway.v1.RuleB\t\xbaH\x06\x92\x01\x03\x10\xf4\x03\";\n\x0b\x46ieldChange\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0e\n\x06\x62\x65\x66ore\x18\x02 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\t\"j\n\x06\x43hange\x12\'\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32\x17.runway.v1.ChangeAction\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12&\n\x06\x66ields\x18\x03 \x03(\x0b\x32\x16.runway.v1.FieldChange\"\x94\x01\n\x11\x41pplyFleetRequest\x12%\n\x08mutation\x18\x01 \x01(\x0b\x32\x13.runway.v1.Mutation\x12-\n\x08manifest\x18\x02 \x01(\x0b\x32\x13.runway.v1.ManifestB\x06\xbaH\x03\xd8\x01\x03\x12\r\n\x05prune\x18\x03 \x01(\x08\x12\x1a\n\tplan_etag\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\"?\n\x0fManifestProblem\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0c\n\x04rule\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"\xdc\x01\n\x12\x41pplyFleetResponse\x12\"\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x11.runway.v1.Change\x12/\n\x0epolicy_changes\x18\x02 \x03(\x0b\x32\x17.runway.v1.PolicyChange\x12\x1e\n\x16models_not_in_manifest\x18\x03 \x03(\t\x12\x10\n\x08revision\x18\x04 \x01(\x03\x12,\n\x08problems\x18\x05 \x03(\x0b\x32\x1a.runway.v1.ManifestProblem\x12\x11\n\tplan_etag\x18\x06 \x01(\t\"Q\n\x12\x45xportFleetRequest\x12\x15\n\x04team\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12$\n\x04read\x18\x02 \x01(\x0b\x32\x16.runway.v1.ReadOptions\"N\n\x13\x45xportFleetResponse\x12%\n\x08manifest\x18\x01 \x01(\x0b\x32\x13.runway.v1.Manifest\x12\x10\n\x08revision\x18\x02 \x01(\x03*{\n\x0c\x43hangeAction\x12\x1d\n\x19\x43HANGE_ACTION_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43HANGE_ACTION_CREATE\x10\x01\x12\x18\n\x14\x43HANGE_ACTION_UPDATE\x10\x02\x12\x18\n\x14\x43HANGE_ACTION_DELETE\x10\x03\x32\xa7\x01\n\x0c\x46leetService\x12I\n\nApplyFleet\x12\x1c.runway.v1.ApplyFleetRequest\x1a\x1d.runway.v1.ApplyFleetResponse\x12L\n\x0b\x45xportFleet\x12\x1d.runway.v1.ExportFleetRequest\x1a\x1e.runway.v1.ExportFleetResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,30 +45,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MANIFEST'].fields_by_name['models']._serialized_options = b'\272H\007\222\001\004\020\240\234\001'
   _globals['_MANIFEST'].fields_by_name['dependencies']._loaded_options = None
   _globals['_MANIFEST'].fields_by_name['dependencies']._serialized_options = b'\272H\007\222\001\004\020\300\204='
+  _globals['_MANIFEST'].fields_by_name['rules']._loaded_options = None
+  _globals['_MANIFEST'].fields_by_name['rules']._serialized_options = b'\272H\006\222\001\003\020\364\003'
   _globals['_APPLYFLEETREQUEST'].fields_by_name['manifest']._loaded_options = None
   _globals['_APPLYFLEETREQUEST'].fields_by_name['manifest']._serialized_options = b'\272H\003\330\001\003'
   _globals['_APPLYFLEETREQUEST'].fields_by_name['plan_etag']._loaded_options = None
   _globals['_APPLYFLEETREQUEST'].fields_by_name['plan_etag']._serialized_options = b'\272H\004r\002\030d'
   _globals['_EXPORTFLEETREQUEST'].fields_by_name['team']._loaded_options = None
   _globals['_EXPORTFLEETREQUEST'].fields_by_name['team']._serialized_options = b'\272H\004r\002\030d'
-  _globals['_CHANGEACTION']._serialized_start=1149
-  _globals['_CHANGEACTION']._serialized_end=1272
-  _globals['_MANIFEST']._serialized_start=165
-  _globals['_MANIFEST']._serialized_end=376
-  _globals['_FIELDCHANGE']._serialized_start=378
-  _globals['_FIELDCHANGE']._serialized_end=437
-  _globals['_CHANGE']._serialized_start=439
-  _globals['_CHANGE']._serialized_end=545
-  _globals['_APPLYFLEETREQUEST']._serialized_start=548
-  _globals['_APPLYFLEETREQUEST']._serialized_end=696
-  _globals['_MANIFESTPROBLEM']._serialized_start=698
-  _globals['_MANIFESTPROBLEM']._serialized_end=761
-  _globals['_APPLYFLEETRESPONSE']._serialized_start=764
-  _globals['_APPLYFLEETRESPONSE']._serialized_end=984
-  _globals['_EXPORTFLEETREQUEST']._serialized_start=986
-  _globals['_EXPORTFLEETREQUEST']._serialized_end=1067
-  _globals['_EXPORTFLEETRESPONSE']._serialized_start=1069
-  _globals['_EXPORTFLEETRESPONSE']._serialized_end=1147
-  _globals['_FLEETSERVICE']._serialized_start=1275
-  _globals['_FLEETSERVICE']._serialized_end=1442
+  _globals['_CHANGEACTION']._serialized_start=1215
+  _globals['_CHANGEACTION']._serialized_end=1338
+  _globals['_MANIFEST']._serialized_start=188
+  _globals['_MANIFEST']._serialized_end=442
+  _globals['_FIELDCHANGE']._serialized_start=444
+  _globals['_FIELDCHANGE']._serialized_end=503
+  _globals['_CHANGE']._serialized_start=505
+  _globals['_CHANGE']._serialized_end=611
+  _globals['_APPLYFLEETREQUEST']._serialized_start=614
+  _globals['_APPLYFLEETREQUEST']._serialized_end=762
+  _globals['_MANIFESTPROBLEM']._serialized_start=764
+  _globals['_MANIFESTPROBLEM']._serialized_end=827
+  _globals['_APPLYFLEETRESPONSE']._serialized_start=830
+  _globals['_APPLYFLEETRESPONSE']._serialized_end=1050
+  _globals['_EXPORTFLEETREQUEST']._serialized_start=1052
+  _globals['_EXPORTFLEETREQUEST']._serialized_end=1133
+  _globals['_EXPORTFLEETRESPONSE']._serialized_start=1135
+  _globals['_EXPORTFLEETRESPONSE']._serialized_end=1213
+  _globals['_FLEETSERVICE']._serialized_start=1341
+  _globals['_FLEETSERVICE']._serialized_end=1508
 # @@protoc_insertion_point(module_scope)

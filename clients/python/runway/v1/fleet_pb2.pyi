@@ -12,6 +12,7 @@ from runway.v1 import common_pb2 as _common_pb2
 from runway.v1 import graph_pb2 as _graph_pb2
 from runway.v1 import policies_pb2 as _policies_pb2
 from runway.v1 import registry_pb2 as _registry_pb2
+from runway.v1 import rules_pb2 as _rules_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -52,6 +53,7 @@ class Manifest(_message.Message):
     NODES_FIELD_NUMBER: _builtins.int
     MODELS_FIELD_NUMBER: _builtins.int
     DEPENDENCIES_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def policies(self) -> _containers.RepeatedCompositeFieldContainer[_policies_pb2.PolicyLayer]: ...
     @_builtins.property
@@ -60,6 +62,10 @@ class Manifest(_message.Message):
     def models(self) -> _containers.RepeatedCompositeFieldContainer[_registry_pb2.Model]: ...
     @_builtins.property
     def dependencies(self) -> _containers.RepeatedCompositeFieldContainer[_graph_pb2.Dependency]: ...
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedCompositeFieldContainer[_rules_pb2.Rule]:
+        """What follows from a look at a model."""
+
     def __init__(
         self,
         *,
@@ -67,10 +73,11 @@ class Manifest(_message.Message):
         nodes: _abc.Iterable[_graph_pb2.Node] | None = ...,
         models: _abc.Iterable[_registry_pb2.Model] | None = ...,
         dependencies: _abc.Iterable[_graph_pb2.Dependency] | None = ...,
+        rules: _abc.Iterable[_rules_pb2.Rule] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dependencies", b"dependencies", "models", b"models", "nodes", b"nodes", "policies", b"policies"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dependencies", b"dependencies", "models", b"models", "nodes", b"nodes", "policies", b"policies", "rules", b"rules"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -114,7 +121,7 @@ class Change(_message.Message):
     FIELDS_FIELD_NUMBER: _builtins.int
     action: Global___ChangeAction.ValueType
     subject: _builtins.str
-    """`model:air_time`, `policy:tier:1`, `dataset:weather`, `feature:temp -> model:air_time (reads_feature)`."""
+    """`model:air_time`, `policy:tier:1`, `rule:wake_up (tier:1)`, `dataset:weather`, `feature:temp -> model:air_time (reads_feature)`."""
     @_builtins.property
     def fields(self) -> _containers.RepeatedCompositeFieldContainer[Global___FieldChange]:
         """Updates only, by field."""
@@ -143,7 +150,7 @@ class ApplyFleetRequest(_message.Message):
     PRUNE_FIELD_NUMBER: _builtins.int
     PLAN_ETAG_FIELD_NUMBER: _builtins.int
     prune: _builtins.bool
-    """Remove declared nodes, dependencies and policies that the manifest does not have. Models are never removed: retire them."""
+    """Remove declared nodes, dependencies, policies and rules that the manifest does not have. Models are never removed: retire them."""
     plan_etag: _builtins.str
     """`plan_etag` of a plan: ABORTED if the plan would be another one now. Empty means do not check."""
     @_builtins.property
@@ -212,7 +219,7 @@ class ApplyFleetResponse(_message.Message):
     """Changes with the plan; send it with the request that applies it."""
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Change]:
-        """Policies, nodes, models, dependencies; each by subject."""
+        """Policies, rules, nodes, models, dependencies; each by subject."""
 
     @_builtins.property
     def policy_changes(self) -> _containers.RepeatedCompositeFieldContainer[_policies_pb2.PolicyChange]:

@@ -123,7 +123,7 @@ def export_files(
     from runway_client.moments import read_options  # noqa: PLC0415 (as light as its neighbours, but only needed here)
 
     manifest = session.runway.fleet.export(team=team, read=read_options(as_of=parse_as_of(as_of)))
-    if not (manifest.models or manifest.nodes or manifest.policies or manifest.dependencies):
+    if not (manifest.models or manifest.nodes or manifest.policies or manifest.rules or manifest.dependencies):
         what = f"team {team} has no models and nodes: see `runway models list`" if team else "nothing is declared yet"
         raise click.ClickException(what)
     try:
@@ -145,6 +145,7 @@ def export_files(
         count(len(manifest.nodes), "dataset, feature or consumer", "datasets, features and consumers"),
         count(len(manifest.dependencies), "dependency", "dependencies"),
         count(len(manifest.policies), "policy scope"),
+        *([count(len(manifest.rules), "rule")] if manifest.rules else []),
     ]
     session.page.prose(f"{listed(parts)} in {count(len(files), 'file')} below {directory}.")
 

@@ -23,9 +23,10 @@ SIGNS = {
 }
 TITLES: tuple[tuple[str, Callable[[str], bool]], ...] = (
     ("policies", lambda subject: subject.startswith("policy:")),
+    ("rules", lambda subject: subject.startswith("rule:")),
     (
         "datasets, features, consumers",
-        lambda subject: not subject.startswith(("policy:", "model:")) and " -> " not in subject,
+        lambda subject: not subject.startswith(("policy:", "rule:", "model:")) and " -> " not in subject,
     ),
     ("models", lambda subject: subject.startswith("model:") and " -> " not in subject),
     ("dependencies", lambda subject: " -> " in subject),
@@ -62,6 +63,7 @@ def _said(found: FleetFiles) -> str:
             (manifest.nodes, "node", ""),
             (manifest.dependencies, "dependency", "dependencies"),
             (manifest.policies, "policy scope", ""),
+            (manifest.rules, "rule", ""),
         )
         if len(entries)
     ]
@@ -107,7 +109,7 @@ def _show_changes(
 
 def _show_change(page: Page, change: messages.Change, meant: dict[str, list[messages.PolicyChange]]) -> None:
     sign, style = SIGNS[change.action]
-    subject = change.subject.removeprefix("policy:")
+    subject = change.subject.removeprefix("policy:").removeprefix("rule:")
     lines = [_step(one, change.subject) for one in change.fields]
     moved = meant.pop(change.subject.removeprefix("model:"), []) if change.subject.startswith("model:") else []
     own = {one.field.removeprefix("policies.") for one in change.fields}

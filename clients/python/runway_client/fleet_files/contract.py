@@ -34,6 +34,7 @@ SERVER_FIELDS: Mapping[str, frozenset[str]] = {
         ]
     ),
     "runway.v1.Node": frozenset({"kind", "declared"}),
+    "runway.v1.Rule": frozenset(["set_at", "set_by", "version", "revision", "etag"]),
     "runway.v1.PolicyLayer": frozenset(["version", "set_at", "set_by", "reason", "etag", "revision"]),
 }
 """Set by the server: not in files."""

@@ -123,6 +123,8 @@ def key_of(kind: str, message: Any) -> tuple[Any, ...]:
     match kind:
         case "policies":
             return (_SCOPE_ORDER.get(message.scope.partition(":")[0], 9), message.scope)
+        case "rules":
+            return (_SCOPE_ORDER.get(message.scope.partition(":")[0], 9), message.scope, message.name)
         case "nodes":
             return (message.node_id,)
         case "models":
@@ -142,6 +144,8 @@ def subject(kind: str, message: Any) -> str:
     match kind:
         case "policies":
             return f"the policies of {message.scope}"
+        case "rules":
+            return f"rule {message.name} of {message.scope}"
         case "nodes":
             return str(message.node_id)
         case "models":

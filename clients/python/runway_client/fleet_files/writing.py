@@ -43,6 +43,8 @@ def render(manifest: fleet_pb2.Manifest, schema: str = SCHEMA_FILE) -> dict[str,
     files: dict[str, dict[str, list[Writable]]] = defaultdict(lambda: defaultdict(list))
     for layer in sorted(manifest.policies, key=lambda one: key_of("policies", one)):
         files["policies.yaml"]["policies"].append(_message(layer))
+    for rule in sorted(manifest.rules, key=lambda one: key_of("rules", one)):
+        files["rules.yaml"]["rules"].append(_message(rule))
     for node in sorted(manifest.nodes, key=lambda one: key_of("nodes", one)):
         file = NODE_FILES.get(node.node_id.partition(":")[0], "nodes.yaml")
         files[file]["nodes"].append(_with_upstream(node, upstream.pop(node.node_id, ())))
