@@ -12,11 +12,13 @@ import uvloop
 
 from control_plane import config as configuration
 from control_plane.adapters.clock import WallClock
+from control_plane.adapters.parquet.looks import SqliteLooks
 from control_plane.adapters.parquet.maintenance import StoreConfig
 from control_plane.adapters.parquet.store import ParquetFactStore
 from control_plane.adapters.postgres.event_log import PostgresEventLog
 from control_plane.adapters.postgres.leadership import PostgresLeadership
 from control_plane.adapters.postgres.snapshots import PostgresSnapshotStore
+from control_plane.api.backtest import BacktestServicer
 from control_plane.api.fleet import FleetServicer
 from control_plane.api.graph import GraphServicer
 from control_plane.api.ground_truth import GroundTruthServicer
@@ -87,13 +89,14 @@ class ControlPlane:
             tick_s=tick_s,
         )
         self.ground_truth = GroundTruth(ParquetFactStore(config.home / "facts", _store_config(driven)))
-        self.evaluator = Evaluator(node=self.node, ground_truth=self.ground_truth, tick_s=tick_s)
+        self.looks = SqliteLooks(config.home / "looks.sqlite")
+        self.evaluator = Evaluator(node=self.node, ground_truth=self.ground_truth, looks=self.looks, tick_s=tick_s)
         plane = Plane(self.node)
         self.server = Server(
             servicers=Servicers(
                 registry=RegistryServicer(plane, self.ground_truth, self.evaluator.latest),
                 graph=GraphServicer(plane),
-                staleness=StalenessServicer(plane, self.evaluator),
+                staleness=StalenessServicer(plane, self.evaluator, self.looks),
                 ground_truth=GroundTruthServicer(plane, self.ground_truth),
                 retraining=RetrainingServicer(plane),
                 rollout=RolloutServicer(plane),
@@ -101,6 +104,7 @@ class ControlPlane:
                 rules=RulesServicer(plane, self.evaluator.latest),
                 fleet=FleetServicer(plane),
                 lineage=LineageServicer(plane),
+                backtest=BacktestServicer(plane, self.ground_truth),
                 operations=OperationsServicer(
                     plane=plane,
                     node=self.node,

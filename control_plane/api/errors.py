@@ -61,6 +61,8 @@ CODES: dict[Reason, grpc.StatusCode] = {
     Reason.HISTORY_NOT_KEPT: grpc.StatusCode.OUT_OF_RANGE,
     Reason.INVALID_LINEAGE: grpc.StatusCode.INVALID_ARGUMENT,
     Reason.RULE_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Reason.EVALUATION_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Reason.EVIDENCE_NOT_KEPT: grpc.StatusCode.OUT_OF_RANGE,
 }
 
 _CODE_NUMBERS = {code: getattr(code_pb2, code.name) for code in grpc.StatusCode}

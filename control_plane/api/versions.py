@@ -34,9 +34,12 @@ class VersionMethods:
         digest = ""
         if request.reference_profile and not request.mutation.validate_only:
             digest = await self._ground_truth.put_profile(request.reference_profile)
+        embeddings = ""
+        if request.embeddings and not request.mutation.validate_only:
+            embeddings = await self._ground_truth.put_embeddings(request.embeddings)
         command = RegisterVersion(
             model_id=model_id,
-            facts=version_facts_from(request.version, digest),
+            facts=version_facts_from(request.version, digest, embeddings),
             attempt_id=attempt_id_from(request.attempt_id),
             lease_token=LeaseToken(request.lease_token) if request.lease_token else None,
         )

@@ -133,6 +133,14 @@ class GroundTruth:
         """Store a reference profile; its sha256. Raises Invalid if it cannot be used."""
         return await self.run(lambda: self._store.put_profile(text))
 
+    async def put_embeddings(self, ipc: bytes) -> str:
+        """Store what a version makes of the fixed anchors; its sha256. Raises Invalid if it cannot be used."""
+        return await self.run(lambda: self._store.put_embeddings(ipc))
+
+    def arrivals(self) -> dict[str, int]:
+        """How much has arrived of each model; grows when its evidence may have changed."""
+        return self._store.arrivals()
+
     async def read(self, look: Callable[[FactStore], T]) -> T:
         """Look at the store; its own locks are held for milliseconds."""
         return await asyncio.to_thread(look, self._store)

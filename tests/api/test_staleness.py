@@ -2,12 +2,14 @@
 
 import json
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from runway.v1 import common_pb2, ground_truth_pb2, operations_pb2, policies_pb2, staleness_pb2
 
+from control_plane.app.evidence import Subject
 from control_plane.app.evidence import evidence_of as known
 from control_plane.core.staleness.evaluation import evaluate_fleet as sound
 from tests.api.worlds import START, Api, by, instant, refused
@@ -138,13 +140,12 @@ async def test_one_model_that_cannot_be_evaluated_does_not_stop_the_others(
             raise ZeroDivisionError
         return sound(looks, now)  # type: ignore[arg-type]
 
-    def evidence_of(record: object, version: object, facts: object) -> object:
-        return None if record.model_id == "delay" else known(record, version, facts)  # type: ignore[attr-defined, arg-type]
+    def evidence_of(subject: Subject, *known_of_it: Any) -> object:
+        return None if subject.model_id == "delay" else known(subject, *known_of_it)
 
     monkeypatch.setattr("control_plane.app.evaluator.evaluate_fleet", breaks)
     monkeypatch.setattr("control_plane.app.evaluator.evidence_of", evidence_of)
     drifted.clock.at += timedelta(days=2)
-    looks = drifted.plane.evaluator
-    await looks._evaluate(list(drifted.plane.node.state.models.values()), drifted.plane.node.now())
+    await drifted.plane.evaluator.tick()
     found = await drifted.staleness.GetStaleness(staleness_pb2.GetStalenessRequest(model_id="calm"))
     assert found.staleness.evaluation.evaluated_at == instant(drifted.clock.at)

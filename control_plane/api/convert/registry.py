@@ -152,7 +152,9 @@ def model(record: ModelRecord, consumers: Sequence[NodeId] = ()) -> registry_pb2
     return message
 
 
-def version_facts_from(message: registry_pb2.ModelVersion, profile_sha256: str) -> VersionFacts:
+def version_facts_from(
+    message: registry_pb2.ModelVersion, profile_sha256: str, embeddings_sha256: str = ""
+) -> VersionFacts:
     """What a trainer says about a version."""
     return VersionFacts(
         artifact_uri=message.artifact_uri,
@@ -179,6 +181,7 @@ def version_facts_from(message: registry_pb2.ModelVersion, profile_sha256: str) 
         run=message.run,
         code_revision=message.code_revision,
         profile_sha256=profile_sha256,
+        embeddings_sha256=embeddings_sha256,
         framework=message.framework,
         training_data=tuple(
             TrainingData(node_id=one.node_id, uri=one.uri, digest=one.digest, rows=one.rows)
@@ -226,6 +229,7 @@ def version(
         registered_at=timestamp(found.registered_at),
         attempt_id=found.attempt_id or "",
         profile_sha256=facts.profile_sha256,
+        embeddings_sha256=facts.embeddings_sha256,
         load_checks=[_load_check(check) for check in reversed(found.load_checks)],
         validations=[validation(one) for one in validations],
     )

@@ -6,7 +6,17 @@ from control_plane.api.convert.common import timestamp
 from control_plane.api.convert.registry import TIERS
 from control_plane.api.convert.rule_messages import outcome_message
 from control_plane.core.ids import ModelId
-from control_plane.core.staleness.verdict import Confidence, Evaluation, Level
+from control_plane.core.staleness.evidence import MetricRole, PerformanceSource
+from control_plane.core.staleness.verdict import (
+    Confidence,
+    Evaluation,
+    FeatureDrift,
+    Level,
+    MetricReading,
+    Season,
+    Signal,
+    UpstreamCompatibility,
+)
 from control_plane.core.state import ModelRecord, VerdictChange
 
 VERDICTS = {
@@ -23,6 +33,18 @@ CONFIDENCES = {
 }
 
 
+SOURCES = {
+    PerformanceSource.LABELS: staleness_pb2.PERFORMANCE_SOURCE_LABELS,
+    PerformanceSource.PROXY: staleness_pb2.PERFORMANCE_SOURCE_PROXY,
+    PerformanceSource.DOWNSTREAM: staleness_pb2.PERFORMANCE_SOURCE_DOWNSTREAM,
+    PerformanceSource.ESTIMATE: staleness_pb2.PERFORMANCE_SOURCE_ESTIMATE,
+}
+ROLES = {
+    MetricRole.PRIMARY: staleness_pb2.METRIC_ROLE_PRIMARY,
+    MetricRole.GUARDRAIL: staleness_pb2.METRIC_ROLE_GUARDRAIL,
+}
+
+
 def evaluation(found: Evaluation) -> staleness_pb2.Evaluation:
     """One look, whole."""
     return staleness_pb2.Evaluation(
@@ -35,36 +57,107 @@ def evaluation(found: Evaluation) -> staleness_pb2.Evaluation:
         threshold=found.threshold,
         confidence=CONFIDENCES[found.confidence],
         confidence_reason=found.confidence_reason,
-        signals=[
-            staleness_pb2.Signal(
-                name=signal.name,
-                value=signal.value,
-                raw=signal.raw,
-                weight=signal.weight,
-                contribution=signal.contribution,
-                sample_size=signal.sample_size,
-                significant=signal.significant,
-                missing=signal.missing,
-                explanation=signal.explanation,
-            )
-            for signal in found.signals
-        ],
-        top_features=[
-            staleness_pb2.FeatureDrift(
-                name=feature.name,
-                psi=feature.psi,
-                psi_debiased=feature.psi_debiased,
-                p_value=feature.p_value,
-                drifted=feature.drifted,
-            )
-            for feature in found.top_features
-        ],
+        signals=map(_signal, found.signals),
+        top_features=map(_feature, found.top_features),
         reasons=found.reasons,
         recommended_action=found.recommended_action.value,
         data_quality=found.data_quality,
         weighted_average=found.weighted_average,
         noisy_or=found.noisy_or,
         hard_triggers=found.hard_triggers,
+        would_change=[
+            staleness_pb2.WouldChange(
+                signal=one.signal, to=VERDICTS[one.to], now=one.now, needed=one.needed, sentence=one.sentence
+            )
+            for one in found.would_change
+        ],
+        crosses_at=timestamp(found.crosses_at),
+        forecast=found.forecast,
+        season=_season(found.season) if found.season is not None else None,
+        metrics=map(_metric, found.metrics),
+        slices=[
+            staleness_pb2.SliceDrift(
+                slice=one.slice,
+                sample_size=one.sample_size,
+                value=one.value,
+                drifted_share=one.drifted_share,
+                top_features=map(_feature, one.top_features),
+            )
+            for one in found.slices
+        ],
+        upstreams=map(_upstream, found.upstreams),
+        evidence_sha256=found.evidence_sha256,
+    )
+
+
+def _signal(signal: Signal) -> staleness_pb2.Signal:
+    return staleness_pb2.Signal(
+        name=signal.name,
+        value=signal.value,
+        raw=signal.raw,
+        weight=signal.weight,
+        contribution=signal.contribution,
+        sample_size=signal.sample_size,
+        significant=signal.significant,
+        missing=signal.missing,
+        explanation=signal.explanation,
+        source=SOURCES[signal.source] if signal.source is not None else staleness_pb2.PERFORMANCE_SOURCE_UNSPECIFIED,
+    )
+
+
+def _feature(feature: FeatureDrift) -> staleness_pb2.FeatureDrift:
+    return staleness_pb2.FeatureDrift(
+        name=feature.name,
+        psi=feature.psi,
+        psi_debiased=feature.psi_debiased,
+        p_value=feature.p_value,
+        drifted=feature.drifted,
+        seasonally_expected=feature.seasonally_expected,
+        psi_usual=feature.psi_usual,
+        importance=feature.importance,
+    )
+
+
+def _season(season: Season) -> staleness_pb2.Season:
+    return staleness_pb2.Season(
+        expected=season.expected,
+        features_expected=season.features_expected,
+        features_drifted=season.features_drifted,
+        explanation=season.explanation,
+    )
+
+
+def _metric(metric: MetricReading) -> staleness_pb2.MetricReading:
+    return staleness_pb2.MetricReading(
+        name=metric.name,
+        role=ROLES[metric.role],
+        slice=metric.slice,
+        source=SOURCES[metric.source],
+        proxy=metric.proxy,
+        proxy_correlation=metric.proxy_correlation,
+        baseline=metric.baseline,
+        current=metric.current,
+        drop=metric.drop,
+        drop_low=metric.drop_low,
+        drop_high=metric.drop_high,
+        p_value=metric.p_value,
+        sample_size=metric.sample_size,
+        tolerance=metric.tolerance,
+    )
+
+
+def _upstream(upstream: UpstreamCompatibility) -> staleness_pb2.UpstreamCompatibility:
+    return staleness_pb2.UpstreamCompatibility(
+        model_id=upstream.model_id,
+        trained_with=upstream.trained_with,
+        serves=upstream.serves,
+        compatible=upstream.compatible,
+        knn_jaccard=upstream.knn_jaccard,
+        knn_jaccard_floor=upstream.knn_jaccard_floor,
+        procrustes_cosine=upstream.procrustes_cosine,
+        cka=upstream.cka,
+        anchors=upstream.anchors,
+        explanation=upstream.explanation,
     )
 
 

@@ -26,6 +26,8 @@ class ConsumerDrop:
     """All models it reads, directly or through others."""
     own_cause: bool = False
     """It has a cause of its own: broken data, or drift of inputs that are no model's output."""
+    sample_size: int = 0
+    """Outcomes behind the drop."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +45,8 @@ class Attribution:
     troubled: tuple[str, ...]
     """Consumers that surely got worse, without a cause of their own; by name."""
     healthy: tuple[str, ...]
+    sample_size: int
+    """Outcomes of all its labelled consumers."""
 
 
 def attribute(consumers: Sequence[ConsumerDrop], candidates: Set[str]) -> dict[str, Attribution]:
@@ -102,10 +106,19 @@ def _attribution(
     weight: dict[str, float],
 ) -> Attribution:
     bad = [one for one in troubled.values() if upstream in one.upstream]
-    good = tuple(name for name, one in healthy.items() if upstream in one.upstream)
+    read_by = [one for one in healthy.values() if upstream in one.upstream]
+    good = tuple(one.consumer for one in read_by)
+    size = sum(one.sample_size for one in (*bad, *read_by))
     if not bad:
         return Attribution(
-            upstream=upstream, drop=0.0, standard_error=0.0, p_value=1.0, blame=0.0, troubled=(), healthy=good
+            upstream=upstream,
+            drop=0.0,
+            standard_error=0.0,
+            p_value=1.0,
+            blame=0.0,
+            troubled=(),
+            healthy=good,
+            sample_size=size,
         )
     # Squared, so that what explains more of the trouble takes more than its part.
     shares = [weight[upstream] ** 2 / sum(weight[other] ** 2 for other in sorted(one.upstream)) for one in bad]
@@ -128,4 +141,5 @@ def _attribution(
         blame=blame,
         troubled=tuple(one.consumer for one in bad),
         healthy=good,
+        sample_size=size,
     )
