@@ -140,7 +140,7 @@ def _age(look: Look, target: Level, wanted: float | None, found: list[Found]) ->
     days = wanted * policy.age_backstop_days if wanted is not None else math.inf
     if target is Level.STALE:
         days = min(days, policy.age_backstop_days)
-    elif days >= policy.age_backstop_days:
+    elif days >= policy.age_backstop_days * (1 - STEP):
         return
     more = days - age
     if not 0 < more < math.inf:
@@ -172,8 +172,11 @@ def _features(look: Look, target: Level, wanted: float, found: list[Found], *, w
     nearest.sort(key=lambda one: one[0])
     for distance, feature, debiased in nearest[:FEATURES_MAX]:
         psi = debiased + (feature.psi - feature.psi_debiased)
-        sentence = f"PSI of {feature.name} {_beyond(psi, up=worse)} would make it {WORDS[target]}"
-        found.append((distance, _change("input_drift", target, now=feature.psi, wanted=psi, sentence=sentence)))
+        level = _level_of_psi(look, feature, debiased + (STEP if worse else -STEP))
+        sentence = f"PSI of {feature.name} {_beyond(psi, up=worse)} would make it {WORDS[level]}"
+        if level is look.level or any(other.sentence == sentence for _, other in found):
+            continue
+        found.append((distance, _change("input_drift", level, now=feature.psi, wanted=psi, sentence=sentence)))
     if not nearest and worse:
         share = wanted * policy.drifted_share_full
         if 0 < share <= 1:
@@ -181,6 +184,20 @@ def _features(look: Look, target: Level, wanted: float, found: list[Found], *, w
             sentence = f"drift of {many}% of its features (by importance, in full) would make it {WORDS[target]}"
             change = _change("input_drift", target, now=inputs.strength, wanted=share, sentence=sentence)
             found.append((wanted - inputs.value, change))
+
+
+def _level_of_psi(look: Look, feature: FeatureDrift, debiased: float) -> Level:
+    """The level if the feature had this debiased PSI: a drift begins with a jump, which may pass two thresholds."""
+    inputs, policy = look.inputs, look.situation.policy
+    assert inputs is not None
+    share = inputs.top_weights[inputs.top.index(feature)]
+    counted = min(debiased / policy.psi_significant, 1.0) if debiased > policy.psi_moderate else 0.0
+    if feature.psi_usual > 0 and debiased <= feature.psi_usual:
+        counted *= policy.seasonal_weight
+    mean = inputs.strength + share * (counted - strength_of(look, feature))
+    tried = list(look.values)
+    tried[INPUT] = min(max(mean / policy.drifted_share_full, 0.0), 1.0)
+    return level_with(look.situation, tried)
 
 
 def strength_of(look: Look, feature: FeatureDrift) -> float:
