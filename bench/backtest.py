@@ -148,6 +148,7 @@ def _head() -> RecordingHead:
         policies=(),
         dependencies=(),
         limits=RetrainingLimits(),
+        rules=(),
         models=MODELS,
         warnings=(),
     )

@@ -13,6 +13,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health  # type: ignore[attr-defined]  # not in the stubs
 from grpc_reflection.v1alpha import reflection
 from runway.v1 import (
+    backtest_pb2,
+    backtest_pb2_grpc,
     fleet_pb2,
     fleet_pb2_grpc,
     graph_pb2,
@@ -37,6 +39,7 @@ from runway.v1 import (
     staleness_pb2_grpc,
 )
 
+from control_plane.api.backtest import BacktestServicer
 from control_plane.api.fleet import FleetServicer
 from control_plane.api.graph import GraphServicer
 from control_plane.api.ground_truth import GroundTruthServicer
@@ -75,6 +78,7 @@ class Servicers:
     rules: RulesServicer
     fleet: FleetServicer
     lineage: LineageServicer
+    backtest: BacktestServicer
 
 
 class Server:
@@ -108,6 +112,7 @@ class Server:
         policies_pb2_grpc.add_PolicyServiceServicer_to_server(servicers.policies, self._server)
         rules_pb2_grpc.add_RulesServiceServicer_to_server(servicers.rules, self._server)
         fleet_pb2_grpc.add_FleetServiceServicer_to_server(servicers.fleet, self._server)
+        backtest_pb2_grpc.add_BacktestServiceServicer_to_server(servicers.backtest, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if serve_reflection:
             reflection.enable_server_reflection(
@@ -153,6 +158,7 @@ def _names() -> Sequence[str]:
         rules_pb2,
         fleet_pb2,
         lineage_pb2,
+        backtest_pb2,
     )
     return [service.full_name for file in files for service in file.DESCRIPTOR.services_by_name.values()]
 

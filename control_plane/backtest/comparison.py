@@ -8,6 +8,7 @@ from control_plane.backtest.run import USUAL_LIMITS, Run, run
 from control_plane.backtest.scoring import Truth, score
 from control_plane.backtest.world import World
 from control_plane.core.retraining.types import RetrainingLimits
+from control_plane.core.rules.types import Rule
 
 Progress = Callable[[str, float], None]
 """Hears a contender's name and the share of its run that is done."""
@@ -18,6 +19,7 @@ def compare(
     contenders: Sequence[Contender] = (),
     *,
     limits: RetrainingLimits = USUAL_LIMITS,
+    rules: Sequence[Rule] = (),
     warnings: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Report:
@@ -25,6 +27,7 @@ def compare(
 
     Args:
         contenders: in the order of the table; empty takes the usual ones.
+        rules: in force at the start.
         warnings: about the world, for the report.
     Raises:
         Invalid: a contender's policies are none.
@@ -38,8 +41,8 @@ def compare(
     seer = next((one for one in asked if one.kind is Kind.ORACLE), oracle())
     runs: dict[str, Run] = {}
     for one in asked:
-        runs[one.name] = _run(world, one, limits, progress)
-    best = runs[seer.name] if seer.name in names else _run(world, seer, limits, progress)
+        runs[one.name] = _run(world, one, (limits, rules), progress)
+    best = runs[seer.name] if seer.name in names else _run(world, seer, (limits, rules), progress)
     best_result = score(best, truth)
     results = tuple(best_result if one is seer else score(runs[one.name], truth, best_result.quality) for one in asked)
     estimated = any(stint.trained.estimated for of in (*runs.values(), best) for stint in of.stints)
@@ -55,9 +58,15 @@ def compare(
     )
 
 
-def _run(world: World, contender: Contender, limits: RetrainingLimits, progress: Progress | None) -> Run:
+def _run(
+    world: World,
+    contender: Contender,
+    setting: tuple[RetrainingLimits, Sequence[Rule]],
+    progress: Progress | None,
+) -> Run:
+    limits, rules = setting
     told = None if progress is None else lambda done: progress(contender.name, done)
-    return run(world, contender, limits, told)
+    return run(world, contender, limits, rules, told)
 
 
 def reading(results: Sequence[Result], contenders: Sequence[Contender], *, estimated: bool) -> str:

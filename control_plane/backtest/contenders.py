@@ -25,6 +25,7 @@ import numpy as np
 from control_plane.backtest.world import Trained, World
 from control_plane.core.ids import ModelId
 from control_plane.core.policies import Overrides
+from control_plane.core.rules.types import Rule
 from control_plane.core.staleness.evidence import Evidence, FeatureTable
 from control_plane.core.staleness.policy import StalenessPolicy
 from control_plane.core.statistics.fleet import row_drift
@@ -60,6 +61,8 @@ class Contender:
     name: str
     kind: Kind
     layers: tuple[tuple[str, Overrides], ...] = ()
+    rules: tuple[Rule, ...] = ()
+    """Each instead of the one of its name and scope."""
     every: timedelta | None = None
 
     @property
@@ -78,9 +81,9 @@ def current() -> Contender:
     return Contender(name="current", kind=Kind.POLICIES)
 
 
-def with_policies(name: str, *layers: tuple[str, Overrides]) -> Contender:
+def with_policies(name: str, *layers: tuple[str, Overrides], rules: Sequence[Rule] = ()) -> Contender:
     """The policies in force then with these upon them; the scope `*` is upon what every model says itself."""
-    return Contender(name=name, kind=Kind.POLICIES, layers=layers)
+    return Contender(name=name, kind=Kind.POLICIES, layers=layers, rules=tuple(rules))
 
 
 def every(span: timedelta, name: str = "") -> Contender:

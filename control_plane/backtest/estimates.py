@@ -5,9 +5,10 @@
 2. The *level* of a model is what its versions were worth in their first week in production, weighted by outcomes; if
    none began in the history that was read, what the oldest recorded week was worth.
 3. A fresh version is worth the level, or what production was worth on that day if that is better.
-4. A version that history does not have, trained at t, is worth what a fresh one is, less what it lost since t. Where one recorded
-   version has served both at t and on the day, that is what this one lost between the two: the world moved as much for
-   both. Else it is what versions of this model have lost by that age, in weeks, never less than at a lower age.
+4. A version that history does not have, trained at t, is worth what a fresh one is, less what it lost since t. Where
+   one recorded version has served both at t and on the day, that is what this one lost between the two: the world moved
+   as much for both. Else it is what versions of this model have lost by that age, in weeks, never less than at a lower
+   age.
 5. A version that served in history, on a day on which it did not any more: what it was last worth, less what was lost
    since in the same two ways.
 

@@ -1,12 +1,12 @@
 """A fleet's history as data: what the log and the fact store say of it, gathered once, read by another process.
 
-A file holds a head and then one model after another, each pickled by itself, so that neither who writes it nor who
-reads it holds a fleet twice. Only this program writes such files, in a directory that is its user's alone.
+A folder holds a head, and one model after another, each pickled as it is gathered, so that who gathers never holds a
+fleet. Only this program writes such files, in a folder that is its user's alone.
 """
 
 import pickle
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -18,12 +18,16 @@ from control_plane.core.ids import ModelId, model_node
 from control_plane.core.policies import Overrides
 from control_plane.core.registry.types import PRODUCTION, Metric, ModelFacts
 from control_plane.core.retraining.types import AttemptState, RetrainingLimits
+from control_plane.core.rules.types import Rule
 from control_plane.core.state import ModelRecord, State
 
 HISTORY = timedelta(days=28)
 """How far before the start is read: what a version that is trained at the start would have been trained on."""
 
 HOUR = timedelta(hours=1)
+
+HEAD_FILE = "head"
+MODELS_FILE = "models"
 
 TRAINING_HOURS_USUAL = 1.0
 """Where no training of the model ever succeeded, and nobody said what one costs."""
@@ -62,6 +66,7 @@ class RecordingHead:
     policies: tuple[tuple[str, Overrides], ...]
     dependencies: tuple[Dependency, ...]
     limits: RetrainingLimits
+    rules: tuple[Rule, ...]
     models: int
     warnings: tuple[str, ...]
 
@@ -89,6 +94,11 @@ def head_of(
         policies=tuple(policies),
         dependencies=tuple(dependencies),
         limits=then.limits,
+        rules=tuple(
+            rule
+            for rule in then.rules.rules()
+            if not rule.scope.startswith("model:") or rule.scope.removeprefix("model:") in chosen
+        ),
         models=len(chosen),
         warnings=tuple(warnings),
     )
@@ -150,16 +160,23 @@ def training_hours_of(record: ModelRecord, state: State) -> float:
     return record.facts.retrain_gpu_hours or TRAINING_HOURS_USUAL
 
 
-def write_recording(path: Path, head: RecordingHead, models: Iterable[RecordedModel]) -> None:
-    """Write a file that `read_recording` reads."""
-    with path.open("wb") as file:
+def append_model(folder: Path, model: RecordedModel) -> None:
+    """Add a model to the folder's recording."""
+    with (folder / MODELS_FILE).open("ab") as file:
+        pickle.dump(model, file, protocol=5)
+
+
+def write_head(folder: Path, head: RecordingHead) -> None:
+    """Finish the folder's recording."""
+    with (folder / HEAD_FILE).open("wb") as file:
         pickle.dump(head, file, protocol=5)
-        for model in models:
-            pickle.dump(model, file, protocol=5)
 
 
-def read_recording(path: Path) -> tuple[RecordingHead, list[RecordedModel]]:
-    """Inverse of `write_recording`."""
-    with path.open("rb") as file:
-        head: RecordingHead = pickle.load(file)  # noqa: S301 - written by this program, in its own directory
-        return head, [pickle.load(file) for _ in range(head.models)]  # noqa: S301
+def take_recording(folder: Path) -> tuple[RecordingHead, list[RecordedModel]]:
+    """Read the folder's recording and delete it: it is in memory then, and may be gigabytes."""
+    with (folder / HEAD_FILE).open("rb") as file:
+        head: RecordingHead = pickle.load(file)  # noqa: S301 - written by this program, in a folder of its own
+    with (folder / MODELS_FILE).open("rb") as file:
+        models = [pickle.load(file) for _ in range(head.models)]  # noqa: S301
+    (folder / MODELS_FILE).unlink()
+    return head, models

@@ -20,7 +20,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from control_plane.backtest.contenders import EVERY_MODEL, HOUR, Contender, Kind, Look, Serving, decider, not_worse
+from control_plane.backtest.contenders import (
+    EVERY_MODEL,
+    HOUR,
+    Contender,
+    Decider,
+    Kind,
+    Look,
+    Serving,
+    decider,
+    not_worse,
+)
 from control_plane.backtest.world import Trained, World
 from control_plane.core.commands import (
     Command,
@@ -39,6 +49,7 @@ from control_plane.core.commands import (
     Result,
     SetLimits,
     SetPolicies,
+    SetRule,
 )
 from control_plane.core.decide import decide
 from control_plane.core.errors import RunwayError
@@ -51,6 +62,7 @@ from control_plane.core.policies import Overrides, span_text
 from control_plane.core.registry.types import PRODUCTION, Metric, VersionFacts
 from control_plane.core.retraining.types import RetrainCause, RetrainingLimits, RetrainState
 from control_plane.core.rollout.types import Validation
+from control_plane.core.rules.types import Rule
 from control_plane.core.staleness.evaluation import evaluate_fleet
 from control_plane.core.state import ModelRecord, State
 
@@ -151,17 +163,31 @@ class _Model:
 REFUSALS_KEPT = 5
 
 
-def run(world: World, contender: Contender, limits: RetrainingLimits = USUAL_LIMITS, told: Told | None = None) -> Run:
+def run(
+    world: World,
+    contender: Contender,
+    limits: RetrainingLimits = USUAL_LIMITS,
+    rules: Sequence[Rule] = (),
+    told: Told | None = None,
+    asks: Decider | None = None,
+) -> Run:
     """Run one contender from the world's start to its end.
+
+    Args:
+        rules: in force at the start, for contenders whose verdicts decide.
+        asks: instead of who usually decides for a contender of this kind (not of kind POLICIES).
 
     Raises:
         Invalid: policies that no server would take; a model, version or dependency of the world that breaks a rule.
     """
-    return _Simulation(world, contender, limits).run(told)
+    simulation = _Simulation(world, contender, limits, rules)
+    if asks is not None:
+        simulation.decider = asks
+    return simulation.run(told)
 
 
 class _Simulation:
-    def __init__(self, world: World, contender: Contender, limits: RetrainingLimits) -> None:
+    def __init__(self, world: World, contender: Contender, limits: RetrainingLimits, rules: Sequence[Rule]) -> None:
         self.world = world
         self.contender = contender
         self.decider = decider(contender, world)
@@ -174,7 +200,7 @@ class _Simulation:
         self.refused: list[str] = []
         self.tokens = 0
         self.why = ""
-        self._tell_fleet(limits)
+        self._tell_fleet(limits, rules)
 
     # --- the core ---
 
@@ -221,7 +247,7 @@ class _Simulation:
 
     # --- the beginning ---
 
-    def _tell_fleet(self, limits: RetrainingLimits) -> None:
+    def _tell_fleet(self, limits: RetrainingLimits, rules: Sequence[Rule]) -> None:
         """Versions go into production before edges exist: a start is no promotion, and must cool nobody down."""
         for facts in self.world.models:
             self.submit(RegisterModel(facts=facts))
@@ -231,6 +257,9 @@ class _Simulation:
         for record in self.state.models.values():
             self._keep_lease(record)
         self.submit(SetLimits(limits=limits))
+        if self.contender.evaluates:
+            for rule in {rule.key: rule for rule in (*rules, *self.contender.rules)}.values():
+                self.submit(SetRule(rule=rule))
         for facts in self.world.models:
             trained = self.world.first(facts.model_id)
             number = self._register(trained)

@@ -189,6 +189,7 @@ COMMANDS: dict[str, Lazy | click.Command] = {
     "aliases": ALIASES,
     "versions": VERSIONS,
     "staleness": STALENESS,
+    "backtest": Lazy("backtest:run_backtest", "Try other policies on recorded history, side by side."),
     "impact": Lazy("graph:show_impact", "What is reached if this node changes, by wave."),
     "what-if": Lazy("what_if:show_what_if", "What a change would reach that is not made yet."),
     "causes": Lazy("graph:show_causes", "What several nodes all stand on: where to look when they went bad."),

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Self
 
+from runway_client.backtest import Backtest
 from runway_client.connection import RETRY_FOR_S, Connection
 from runway_client.errors import RunwayRpcError
 from runway_client.fleet import Fleet
@@ -36,6 +37,7 @@ class Runway:
         self.rollouts = Rollouts(connection)
         self.operations = Operations(connection)
         self.policies = Policies(connection)
+        self.backtest = Backtest(connection)
         self.rules = Rules(connection)
 
     @property
