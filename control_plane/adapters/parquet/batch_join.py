@@ -91,12 +91,12 @@ LEFT JOIN winners w
 """
 _SLICED = """
 CREATE OR REPLACE TEMP TABLE sliced AS
-SELECT model_id, prediction_id, unnest(string_split(slices, chr(31))) AS slice FROM (
+SELECT * FROM (SELECT model_id, prediction_id, unnest(string_split(slices, chr(31))) AS slice FROM (
     SELECT model_id, prediction_id, arg_min(slices, arrival) AS slices
     FROM read_parquet($files) SEMI JOIN due USING (model_id, hour)
     WHERE hour BETWEEN $low AND $high AND bucket BETWEEN $first_bucket AND $last_bucket
-    GROUP BY model_id, prediction_id)
-WHERE slices <> ''
+    GROUP BY model_id, prediction_id))
+WHERE slice <> ''
 """
 _ALL = _JOINED.format(columns="", joins="")
 _BY_SLICE = _JOINED.format(

@@ -83,7 +83,7 @@ def _prediction_part(batch: PredictionBatch, record: Record, arrival: int) -> _P
         "score": pa.array(batch.score),
         "version": pa.array(np.full(batch.rows, record.head.version, np.int32)),
         **_shared(record, hours, buckets, arrival),
-        **({SLICES_COLUMN: join_slices(batch.slices, batch.rows)} if batch.slices else {}),
+        **({SLICES_COLUMN: join_slices(batch.slices)} if batch.slices else {}),
         **{f"feature.{name}": column for name, column in sorted(batch.features.items())},
     }
     return _Part(pa.table(columns), hours, buckets, _pairs(id_hours(batch.ids), hours))
@@ -104,11 +104,12 @@ def _outcome_part(batch: OutcomeBatch, record: Record, arrival: int) -> _Part:
     return _Part(pa.table(columns), hours, buckets, _pairs(hours, hours))
 
 
-def join_slices(slices: dict[str, pa.Array], rows: int) -> pa.Array:
-    """One text a row: its slices, a separator between them; empty if it is in none."""
-    named = [pc.binary_join_element_wise(name, column, "=") for name, column in sorted(slices.items())]
-    joined = pc.binary_join_element_wise(*named, SLICES_SEPARATOR, null_handling="skip") if named else [""] * rows
-    return pc.dictionary_encode(joined)
+def join_slices(slices: dict[str, pa.Array]) -> pa.Array:
+    """One text a row: its slices with separators between them, nothing where it is in none of a name."""
+    named = [
+        pc.fill_null(pc.binary_join_element_wise(name, column, "="), "") for name, column in sorted(slices.items())
+    ]
+    return pc.dictionary_encode(pc.binary_join_element_wise(*named, SLICES_SEPARATOR))
 
 
 def split_slices(column: pa.ChunkedArray) -> dict[str, pa.Array]:
