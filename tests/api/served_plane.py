@@ -11,7 +11,9 @@ import pytest
 from control_plane import bootstrap
 from control_plane.adapters.memory.server import MemoryEventLog, MemoryLeadership, MemoryServer, MemorySnapshotStore
 from control_plane.app.chain import first_bad
+from control_plane.app.replica import Submission
 from control_plane.config import Config
+from control_plane.core.commands import Command
 
 T = TypeVar("T")
 
@@ -53,6 +55,10 @@ class ServedPlane:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    def submit(self, submission: Submission[Command]) -> None:
+        """Have the control plane decide something by itself, as its evaluator does."""
+        self._run(self.plane.node.submit(submission))
 
     async def _started(self) -> bootstrap.ControlPlane:
         config = Config(

@@ -4,15 +4,19 @@ import sys
 from collections.abc import Iterable
 
 import click
+from rich.cells import cell_len
 from runway_client import Why, messages
 
 from runway_cli.as_of import as_of_option, parse_as_of
-from runway_cli.page import Column, printable
+from runway_cli.page import Column
 from runway_cli.session import Session, change_options, json_option
 from runway_cli.suggestions import model_suggestions
 from runway_cli.words import bare_model, count, enum_word, instant_of, listed, when
 
 SCOPES_HELP = "A scope is fleet, tier:1 to tier:4, team:<team> or model:<model id>."
+EXIT_WRONG = 2
+"""As of invalid input: the rule does not type-check."""
+
 EFFECTS_SHOWN_MAX = 20
 """Models of one kind of change that are named; more are counted."""
 
@@ -136,7 +140,7 @@ def check_rule(session: Session, text: str, action: "messages.RuleAction.ValueTy
     else:
         _show_check(session, text, found)
     if any(fault.line for fault in found.faults):
-        raise click.exceptions.Exit(1)
+        sys.exit(EXIT_WRONG)
 
 
 def _show_check(session: Session, text: str, found: messages.CheckRuleResponse) -> None:
@@ -165,11 +169,12 @@ def pointed(text: str, faults: Iterable[messages.RuleFault]) -> list[tuple[str, 
     told = [fault for fault in faults if fault.line]
     lines: list[tuple[str, str]] = []
     for number, line in enumerate(text.split("\n") if told else [], start=1):
-        here = [fault for fault in told if fault.line == number]
-        lines.append((f"  {printable(line)}", ""))
-        lines += [
-            (f"  {' ' * (fault.column - 1)}^ {fault.line}:{fault.column} {fault.message}", "red") for fault in here
-        ]
+        shown = "".join(one if one.isprintable() else " " for one in line)
+        lines.append((f"  {shown}", ""))
+        for fault in told:
+            if fault.line == number:
+                before = " " * cell_len(shown[: fault.column - 1])
+                lines.append((f"  {before}^ {fault.line}:{fault.column} {fault.message}", "red"))
     return lines
 
 
