@@ -1,7 +1,7 @@
 """A process that appends batches in a loop until it is killed: `python -m tests.ground_truth.appender DIR FIRST`.
 
-Prints the number of each batch once it is acknowledged. Every batch is sent twice under two ids at times, ticks run
-beside it, so that a kill lands in appending, sealing and joining alike.
+Prints the number of each batch once it is acknowledged, with the hour that a producer counted for it. Ticks run beside
+it, so that a kill lands in appending, counting, sealing and joining alike.
 """
 
 import sys
@@ -22,12 +22,14 @@ from tests.ground_truth.arrows import (
     prediction_columns,
     some_predictions,
 )
+from tests.ground_truth.counting import profile_json, sent
 from tests.reference.join import Prediction
 
 MODEL = "m"
 ROWS = 20
 SPEC = LabelSpec(window=timedelta(hours=6))
 BATCHES_PER_HOUR = 4
+COUNTS = (1, 2, 3, 4, 5)
 
 
 def predictions_of(number: int) -> list[Prediction]:
@@ -43,10 +45,19 @@ def send(store: ParquetFactStore, number: int) -> tuple[bool, bool]:
     return predictions.duplicate, outcomes.duplicate
 
 
+def send_histogram(store: ParquetFactStore, number: int) -> bool:
+    """Send an hour that a producer counted; whether it was there before."""
+    hour = T0 + timedelta(hours=number // BATCHES_PER_HOUR)
+    return sent(
+        store, f"h{number}", hour, model_id=MODEL, producer=f"p{number % BATCHES_PER_HOUR}", temp=COUNTS
+    ).duplicate
+
+
 def open_store(directory: Path) -> ParquetFactStore:
     """The store under test."""
     store = ParquetFactStore(directory, StoreConfig(join_every=timedelta(hours=1), speed_window=timedelta(hours=3)))
     store.set_label(MODEL, SPEC)
+    store.set_reference(MODEL, 1, store.put_profile(profile_json()))
     return store
 
 
@@ -63,6 +74,7 @@ def main() -> None:
     threading.Thread(target=keep_ticking, daemon=True).start()
     while True:
         send(store, reached)
+        send_histogram(store, reached)
         print(reached, flush=True)
         reached += 1
 

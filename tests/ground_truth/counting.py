@@ -18,7 +18,7 @@ FINE_EDGES = tuple(np.linspace(-2, 2, 33).round(3).tolist())
 CARRIERS = ("AA", "UA")
 SCORE_EDGES = (0.25, 0.5, 0.75)
 DAY = timedelta(days=1)
-NOW = T0 + timedelta(days=3)
+NOW = T0 + timedelta(days=30)
 
 
 def profile_json(**temp: Any) -> bytes:
@@ -103,4 +103,5 @@ def temp_histogram(counts: Sequence[int], edges: Sequence[float] = EDGES, name: 
 
 def current(evidence: FactEvidence, name: str) -> list[int]:
     """Current counts of a feature."""
-    return next(feature.current for feature in evidence.features if feature.name == name).tolist()
+    found: list[int] = next(feature.current for feature in evidence.features if feature.name == name).tolist()
+    return found
