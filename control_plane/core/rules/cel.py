@@ -4,7 +4,7 @@ A rule is type-checked against the table of `context` when it is saved; its faul
 bounded before it is compiled and by the language it is written in:
 
 1. at most `TEXT_CHARS_MAX` characters and `NESTING_MAX` open brackets: what CEL's recursion is sure to bear;
-2. nothing makes texts or lists longer (no `map`, no `+` of texts or lists): 25 doublings would take a minute;
+2. nothing makes texts or lists (no `map`, no `filter`, no `+` of them): 25 doublings would take a minute;
 3. loops nest at most `LOOPS_NESTED_MAX` deep, and the estimated steps are at most `STEPS_MAX`;
 4. `dyn` is not there, so that all types are known when the rule is saved;
 5. CEL itself stops at 10,000 turns of loops, and matches patterns in linear time (RE2).
@@ -38,8 +38,9 @@ STEPS_MAX = 20_000
 """Estimated: each token one step, times `ITEMS_MAX` (or the longest list in the text) for each loop around it.
 Measured, the dearest rule allowed takes some milliseconds; the usual one 4 us."""
 
-PATTERN_STEPS = 500
-"""What `matches` counts: a pattern is compiled each time, and a nasty one takes milliseconds."""
+PATTERN_STEPS = 300
+"""What `matches` counts at least. It is compiled each time, at a cost in proportion to its characters times all of its
+counted repetitions: `(.{1,100}){9}` alone would take 30 ms."""
 
 COMPILED_KEPT_MAX = 4_096
 """Texts remembered: all rules of a fleet, all their versions that a backtest compares, and what people try."""
@@ -68,7 +69,7 @@ def _config() -> str:
     return (
         "name: rules\n"
         "stdlib:\n"
-        "  exclude_macros: [map]\n"
+        "  exclude_macros: [map, filter]\n"
         "  exclude_functions:\n" + "".join(f'    - name: "{sign}"\n' for sign in overloads) + '    - name: "dyn"\n'
         '    - name: "_+_"\n'
         "      overloads: [{id: add_string}, {id: add_list}, {id: add_bytes}]\n"
@@ -166,7 +167,7 @@ def _shape(text: str, found: Sequence[Token]) -> list[Fault]:
     steps = 0
     for at, token in enumerate(found):
         loops = sum(open_loops)
-        steps += (PATTERN_STEPS if token.text == "matches" else 1) * longest**loops
+        steps += (_pattern_steps(found, at) if token.text == "matches" else 1) * longest**loops
         if token.text in ("(", "[", "{"):
             loop = token.text == "(" and at > 1 and found[at - 1].text in LOOPS and found[at - 2].text == "."
             if loop and loops == LOOPS_NESTED_MAX:
@@ -180,10 +181,22 @@ def _shape(text: str, found: Sequence[Token]) -> list[Fault]:
     if steps > STEPS_MAX:
         message = (
             f"this may take {steps:,} steps at every look, {STEPS_MAX:,} are allowed: a list counts for {longest}, a "
-            f"loop in a loop for {longest**2:,}, `matches` for {PATTERN_STEPS}"
+            f"loop in a loop for {longest**2:,}, `matches` for {PATTERN_STEPS} and more"
         )
         return [fault_at(text, 0, message)]
     return []
+
+
+_REPEATED = re.compile(r"\{(\d{1,6})?(?:,(\d{1,6})?)?\}")
+
+
+def _pattern_steps(found: Sequence[Token], at: int) -> int:
+    """What the pattern after `matches` costs; one that stands in no text is not known, and short as names are."""
+    pattern = found[at + 2].text if at + 2 < len(found) and found[at + 2].kind == "string" else ""
+    repeated = 1
+    for one in _REPEATED.finditer(pattern):
+        repeated = min(repeated * max(int(one[1] or 0), int(one[2] or 0), 1), STEPS_MAX)
+    return PATTERN_STEPS + len(pattern) * repeated
 
 
 def _missing_functions(text: str, found: Sequence[Token]) -> list[Fault]:
@@ -195,7 +208,8 @@ def _missing_functions(text: str, found: Sequence[Token]) -> list[Fault]:
 
 
 _MISSING = {
-    "map": "map is not there, since a rule makes no new lists: ask with exists, all or filter",
+    "map": "map is not there, since a rule makes no new lists: ask with exists or all",
+    "filter": "filter is not there, since a rule makes no new lists: ask with exists or all",
     "dyn": "dyn is not there, since all types are checked when the rule is saved: leave it out",
 }
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from control_plane.core.rules.context import CONSTANTS, TYPES
-from control_plane.core.rules.tokens import Chain, Token, chains, index, place
+from control_plane.core.rules.tokens import LOOPS, Chain, Token, chains, index, place
 
 FUNCTIONS = (
     *("size", "startsWith", "endsWith", "contains", "matches"),
-    *("has", "all", "exists", "exists_one", "filter"),
+    *("has", "all", "exists", "exists_one"),
     *("int", "double", "string", "duration", "timestamp", "type", "bool", "uint", "bytes"),
     *("getHours", "getMinutes", "getDate", "getDayOfMonth", "getDayOfWeek", "getDayOfYear", "getMonth", "getFullYear"),
 )
@@ -134,8 +134,8 @@ def _unknown(name: str, text: str, at: int, found: Sequence[Token]) -> Fault:
         return fault_at(text, at, f"there is no {name[:60]}{_meant(name)}")
     if chain.called and chain.names[-1] == name:
         near = difflib.get_close_matches(name, FUNCTIONS, n=1, cutoff=NEAR)
-        remedy = f"did you mean {near[0]}?" if near else f"there are {', '.join(FUNCTIONS[:10])} and others"
-        if name in ("all", "exists", "exists_one", "filter"):
+        remedy = f"did you mean {near[0]}?" if near else f"there are {', '.join(FUNCTIONS[:9])} and others"
+        if name in LOOPS:
             remedy = f"write {name}(one, ... one ...), a name and what is asked of it"
         return fault_at(text, chain.end - len(name), f"there is no function {name[:60]}: {remedy}")
     whole = name if chain.called or chain.after_dot else chain.text

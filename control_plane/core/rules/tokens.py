@@ -18,7 +18,7 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 
-LOOPS = frozenset({"all", "exists", "exists_one", "filter"})
+LOOPS = frozenset({"all", "exists", "exists_one"})
 """Macros that go through a list."""
 
 
