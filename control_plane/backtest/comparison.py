@@ -1,12 +1,14 @@
 """Contenders side by side on one world, and what the numbers say in words."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from control_plane.backtest.contenders import Contender, Kind, oracle, usual
 from control_plane.backtest.report import Report, Result
 from control_plane.backtest.run import USUAL_LIMITS, Run, run
 from control_plane.backtest.scoring import Truth, score
 from control_plane.backtest.world import World
+from control_plane.core.errors import Invalid
 from control_plane.core.retraining.types import RetrainingLimits
 from control_plane.core.rules.types import Rule
 
@@ -64,9 +66,14 @@ def _run(
     setting: tuple[RetrainingLimits, Sequence[Rule]],
     progress: Progress | None,
 ) -> Run:
+    """Policies that cannot be are told with the contender's name: there may be several."""
     limits, rules = setting
     told = None if progress is None else lambda done: progress(contender.name, done)
-    return run(world, contender, limits, rules, told)
+    try:
+        return run(world, contender, limits, rules, told)
+    except Invalid as error:
+        told_by = (replace(one, message=f"{contender.name}: {one.message}") for one in error.violations)
+        raise Invalid(error.reason, *told_by) from None
 
 
 def reading(results: Sequence[Result], contenders: Sequence[Contender], *, estimated: bool) -> str:

@@ -44,6 +44,7 @@ SETTINGS: Any = {
     "axes.spines.right": False,
 }
 DPI = 130
+LEGEND_COLUMNS = 7
 WIDTH_INCHES = 10.0
 
 
@@ -77,7 +78,7 @@ def _picture(report: Report, form: str) -> bytes:
         drawn = Figure(figsize=(WIDTH_INCHES, 3.4 + strips + 0.8), layout="constrained")
         FigureCanvasAgg(drawn)
         above, below = drawn.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [3.4, strips]})
-        _quality(above, results)
+        _quality(above, results, report.end_time)
         _strips(below, results, report)
         locator = AutoDateLocator()  # type: ignore[no-untyped-call]
         below.xaxis.set_major_locator(locator)
@@ -95,17 +96,17 @@ def _num(at: datetime) -> float:
     return float(date2num(at))  # type: ignore[no-untyped-call]
 
 
-def _quality(axes: Axes, results: tuple[Result, ...]) -> None:
+def _quality(axes: Axes, results: tuple[Result, ...], end: datetime) -> None:
     known = False
     for at, result in enumerate(results):
         if not any(point.quality for point in result.points):
             continue
         known = True
         style = "--" if result.name == "oracle" else "-"
-        days = [_num(point.at) for point in result.points]
+        days = [*(_num(point.at) for point in result.points), _num(end)]
         axes.step(
             days,
-            [point.quality for point in result.points],
+            [*(point.quality for point in result.points), result.points[-1].quality],
             style,
             where="post",
             color=COLOURS[at % len(COLOURS)],
@@ -114,7 +115,7 @@ def _quality(axes: Axes, results: tuple[Result, ...]) -> None:
         )
     axes.set_ylabel("quality (higher is better)")
     if known:
-        axes.legend(ncols=min(len(results), 4), frameon=False, fontsize=8, loc="lower left")
+        axes.legend(ncols=LEGEND_COLUMNS, frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1))
     else:
         axes.text(0.5, 0.5, "no outcomes, so no quality", transform=axes.transAxes, ha="center")
     axes.grid(alpha=0.25)

@@ -1,8 +1,8 @@
 """A world whose every outcome can be worked out by hand: the inputs of a model jump at one known hour.
 
 Each model has one feature of ten bins and 100 predictions an hour. Until `drift_at` they lie evenly; from then on all
-lie in the upper half. A version trained on nothing from after the jump loses 0.2 of its accuracy from then on. Labels come
-`label_delay` late. A training takes `training_hours`.
+lie in the upper half. A version trained on nothing from after the jump loses 0.2 of its accuracy from then on. Labels
+come `label_delay` late. A training takes `training` hours.
 """
 
 from collections.abc import Sequence
@@ -97,14 +97,18 @@ class StepWorld:
     def _accuracy(self, trained: Trained, hour: datetime) -> float:
         return BAD if self.truly_stale(trained, hour) else GOOD
 
+    def _hours_after(self, model_id: ModelId, now: datetime, hours: int) -> int:
+        """Of the last hours, those after the jump."""
+        if self.drift_at is None or not self._drifted(model_id, now):
+            return 0
+        return min((now - self.drift_at) // HOUR, hours)
+
     def evidence(self, serving: Trained, since: datetime, policy: StalenessPolicy, now: datetime) -> Evidence:
         model_id = serving.model_id
         hours = int(policy.window_days * 24)
-        window = [now - HOUR * back for back in range(1, hours + 1)]
-        after = sum(self._drifted(model_id, hour) for hour in window)
+        after = self._hours_after(model_id, now, hours)
         reference = UPPER if self._drifted(model_id, serving.trained_until - HOUR) else EVEN
-        labelled = [hour - self.label_delay for hour in window]
-        bad = sum(self.truly_stale(serving, hour) for hour in labelled)
+        bad = 0 if reference is UPPER else self._hours_after(model_id, now - self.label_delay, hours)
         accuracy = (bad * BAD + (hours - bad) * GOOD) / hours
         return Evidence(
             model_version=serving.number,
