@@ -131,7 +131,10 @@ VERSIONS = _group(
 STALENESS = _group(
     "Is a model still good, how sure are we, and why.",
     show=Lazy("staleness:show_staleness", "The fleet, worst first; or one model's signals."),
-    explain=Lazy("staleness:explain_staleness", "Why, how sure and what to do, in sentences."),
+    explain=Lazy("staleness:explain_staleness", "Why, how sure and what to do, in sentences with a chart."),
+    history=Lazy("looks:show_looks", "Every look at a model, or with --changes only what changed its verdict."),
+    replay=Lazy("looks:replay_look", "Make a look again from its evidence, and compare bit for bit."),
+    evaluate=Lazy("looks:evaluate_model", "Look at a model now instead of waiting for its cadence."),
 )
 RETRAINS = _group(
     "Retrains: asked for, waiting, running, done.",

@@ -1,13 +1,16 @@
 """Is a model still good, and why: StalenessService."""
 
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 
+from google.protobuf.timestamp_pb2 import Timestamp
 from runway.v1 import common_pb2, staleness_pb2
 from runway.v1.staleness_pb2_grpc import StalenessServiceStub
 
 from runway_client.connection import NO_REASON, Connection, Why
 from runway_client.moments import Moment, read_options
 from runway_client.registry import PAGE_SIZE
+from runway_client.times import to_timestamp
 
 
 class Staleness:
@@ -73,3 +76,38 @@ class Staleness:
             self.stub.ListVerdictChanges, request, method="StalenessService/ListVerdictChanges"
         )
         return list(response.changes)
+
+    def list_evaluations(
+        self, model_id: str, *, start: datetime | None = None, end: datetime | None = None, points_max: int = 0
+    ) -> Iterator[staleness_pb2.Evaluation]:
+        """Every look made in [start, end), newest first, page by page.
+
+        With `points_max` at most so many: of each of that many equal stretches of the time the newest.
+        """
+        request = staleness_pb2.ListEvaluationsRequest(
+            model_id=model_id,
+            start_time=to_timestamp(start) if start is not None else None,
+            end_time=to_timestamp(end) if end is not None else None,
+            points_max=points_max,
+            page=common_pb2.PageRequest(page_size=PAGE_SIZE),
+        )
+        while True:
+            response = self._connection.read(
+                self.stub.ListEvaluations, request, method="StalenessService/ListEvaluations"
+            )
+            yield from response.evaluations
+            if not response.next_page_token:
+                return
+            request.page.page_token = response.next_page_token
+
+    def replay_evaluation(
+        self, model_id: str, *, revision: int | None = None, evaluated_at: datetime | Timestamp | None = None
+    ) -> staleness_pb2.ReplayEvaluationResponse:
+        """Make a look again from its evidence: that of a verdict change, by its revision, or that of exactly a time."""
+        if (revision is None) == (evaluated_at is None):
+            raise ValueError("name the look by a revision or by a time: one of the two")
+        at = to_timestamp(evaluated_at) if isinstance(evaluated_at, datetime) else evaluated_at
+        request = staleness_pb2.ReplayEvaluationRequest(model_id=model_id, evaluated_at=at)
+        if revision is not None:
+            request.revision = revision
+        return self._connection.read(self.stub.ReplayEvaluation, request, method="StalenessService/ReplayEvaluation")
