@@ -66,6 +66,7 @@ class Catalog:
 
     def __init__(self, path: Path) -> None:
         self.db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._changes: dict[tuple[str, int], int] = {}
         try:
             self._prepare(path)
         except sqlite3.DatabaseError as error:
@@ -135,6 +136,7 @@ class Catalog:
             [(entry.model_id, in_id, hour) for in_id, hour in sorted(entry.hours_in_ids)],
         )
         touched = set(entry.rows_by_hour)
+        self._changed(entry.model_id, touched)
         if entry.kind == "outcomes":
             for hour in entry.rows_by_hour:
                 touched.update(self.prediction_hours(entry.model_id, hour))
@@ -144,6 +146,14 @@ class Catalog:
                 self.add_volume(entry.model_id, hour, rows)
         self.mark_due(entry.model_id, touched, file_id)
         return file_id
+
+    def changes_of(self, model_id: str, day: int) -> int:
+        """How often files or partials of a day's predictions have changed since the start."""
+        return self._changes.get((model_id, day), 0)
+
+    def _changed(self, model_id: str, hours: Iterable[int]) -> None:
+        for day in {hour // 24 for hour in hours}:
+            self._changes[(model_id, day)] = self._changes.get((model_id, day), 0) + 1
 
     def add_volume(self, model_id: str, hour: int, predictions: int) -> None:
         """Count predictions of an hour; negative when counts are replaced."""
@@ -222,11 +232,13 @@ class Catalog:
 
     def remove_files_before(self, hour: int) -> list[str]:
         """Forget files whose hours all lie before one; returns their paths."""
-        old = self.db.execute("SELECT id, path FROM files WHERE hour_max < ?", (hour,)).fetchall()
-        for file_id, _ in old:
+        old = self.db.execute("SELECT id, path, model_id FROM files WHERE hour_max < ?", (hour,)).fetchall()
+        for file_id, _, model_id in old:
+            hours = self.db.execute("SELECT hour FROM file_hours WHERE file_id = ?", (file_id,)).fetchall()
+            self._changed(model_id, [int(row[0]) for row in hours])
             self.db.execute("DELETE FROM file_hours WHERE file_id = ?", (file_id,))
             self.db.execute("DELETE FROM files WHERE id = ?", (file_id,))
-        return [str(path) for _, path in old]
+        return [str(path) for _, path, _ in old]
 
     def files_of(self, model_id: str, kind: str, hours: Iterable[int]) -> list[tuple[str, bool]]:
         """(path, has slices) of files with rows of these hours, oldest first."""
@@ -253,6 +265,7 @@ class Catalog:
         self, model_id: str, label_type: str, hour: int, layer: Layer, packed_by_version: dict[int, bytes]
     ) -> None:
         """Replace one layer's partials of an hour; the batch layer's replace the speed layer's too."""
+        self._changed(model_id, [hour])
         self.db.execute(
             "DELETE FROM partials WHERE model_id = ? AND label_type = ? AND hour = ? AND (layer = ? OR ? = 'batch')",
             (model_id, label_type, hour, layer, layer),

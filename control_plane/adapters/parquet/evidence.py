@@ -22,6 +22,7 @@ from control_plane.adapters.parquet.serving import (
     served_hours,
     whole_hours,
 )
+from control_plane.adapters.parquet.spans import ServedSpans
 from control_plane.app.fact_store import (
     WINDOWS_BEFORE_MAX,
     EstimateFacts,
@@ -43,6 +44,7 @@ class EvidenceReader:
 
     def __init__(self, facts: Facts) -> None:
         self._facts = facts
+        self._spans = ServedSpans(facts)
         self._seasons = Seasons(facts)
         self._calibrations = Calibrations(facts)
         self._proxy_days: dict[str, tuple[tuple[LabelSpec, int], tuple[tuple[float, float], ...]]] = {}
@@ -58,16 +60,14 @@ class EvidenceReader:
         mature_before = mature_before_hour(spec, now)
         moved = max(0, last - mature_before)
         mature_first, mature_last = first - moved, last - moved
-        hours = served_hours(facts, model_id, version, spec, mature_first, mature_last, mature_before)
+        hours = self._spans.between(model_id, version, spec, mature_first, mature_last, mature_before)
         orphans = orphans_by_hour(facts, model_id, spec.label_type, mature_first, mature_last)
         coverage = coverage_row(facts, model_id, spec, mature_first, mature_last, hours, orphans, mature_before)
         performance = performance_row(spec, mature_first, mature_last, hours)
         profile = facts.profile_of(model_id, version)
         window: dict[int, ServedHour] = {}
         if profile is None or spec.task == "binary":
-            at = max(first, mature_last)
-            window = {hour: served for hour, served in hours.items() if hour >= first}
-            window |= served_hours(facts, model_id, version, spec, at, last, mature_before)
+            window = hours if not moved else self._spans.between(model_id, version, spec, first, last, mature_before)
         features: tuple[FeatureEvidence, ...] = ()
         prediction = None
         if profile is not None:
@@ -193,7 +193,7 @@ class EvidenceReader:
             return None
         mature_before = mature_before_hour(proxy, now)
         moved = max(0, last - mature_before)
-        hours = served_hours(self._facts, model_id, version, proxy, first - moved, last - moved, mature_before)
+        hours = self._spans.between(model_id, version, proxy, first - moved, last - moved, mature_before)
         return ProxyFacts(
             label=proxy,
             performance=performance_row(proxy, first - moved, last - moved, hours),
