@@ -23,14 +23,24 @@ from control_plane.core.events import (
     RetrainLeased,
     RetrainRequested,
     RolloutStarted,
+    RuleRemoved,
+    RuleSet,
+    RulesMatched,
     VerdictChanged,
     VersionRegistered,
 )
 from control_plane.core.graph.facts import Dependency
 from control_plane.core.policies import Overrides
 from control_plane.core.registry.types import Lifecycle
-from control_plane.core.retraining.types import AttemptState, RetrainingLimits, RetrainingPolicy, RetrainState
+from control_plane.core.retraining.types import (
+    AttemptState,
+    RetrainCause,
+    RetrainingLimits,
+    RetrainingPolicy,
+    RetrainState,
+)
 from control_plane.core.rollout.types import Validation
+from control_plane.core.rules.types import NO_OUTCOME, RuleOutcome
 from control_plane.core.state import State
 
 
@@ -67,6 +77,8 @@ class Checkers:
         self.retired: set[str] = set()
         self.said: dict[str, Overrides] = {}
         self.loads: dict[tuple[str, int], bool] = {}
+        self.rules: set[tuple[str, str]] = set()
+        self.outcomes: dict[str, RuleOutcome] = {}
 
     # What the world tells
 
@@ -100,6 +112,7 @@ class Checkers:
                 self._hold(event.model_id not in self.live, f"{event.model_id} has two live retrains")
                 self._hold(event.model_id not in self.retired, f"{event.model_id} is retired and retrains")
                 self._hold(event.retrain_id not in self.ended, f"{event.retrain_id} was used before")
+                self._asked(event)
                 self.live[event.model_id] = event.retrain_id
                 self.not_before[event.retrain_id] = event.not_before
                 if event.ignore_cooldown:
@@ -133,6 +146,12 @@ class Checkers:
                 self.candidates.add((event.model_id, event.version))
             case AliasMoved():
                 self._alias_moved(event)
+            case RuleSet():
+                self.rules.add((event.scope, event.name))
+            case RuleRemoved():
+                self.rules.remove((event.scope, event.name))
+            case RulesMatched():
+                self._matched(event)
             case LifecycleChanged() | PoliciesSet() | LoadChecked() | VerdictChanged():
                 self._governed(event)
             case CascadeCooldownStarted():
@@ -144,6 +163,22 @@ class Checkers:
             case _:
                 pass
 
+    def _asked(self, event: RetrainRequested) -> None:
+        """A rule has the last word on what is requested by itself."""
+        holds = self.outcomes.get(event.model_id, NO_OUTCOME).retraining
+        if event.cause is RetrainCause.RULE:
+            self._hold(holds is not None and holds.action.requests, f"{event.model_id} retrains by a rule that is none")
+        if event.cause is RetrainCause.STALE:
+            self._hold(holds is None, f"{event.model_id} retrains for its verdict, and a rule says otherwise")
+
+    def _matched(self, event: RulesMatched) -> None:
+        before = self.outcomes.get(event.model_id, NO_OUTCOME)
+        self._hold(event.outcome != before, f"{event.model_id}: an outcome was written that is no other")
+        named = {(one.scope, one.name) for one in event.outcome.matches}
+        named |= {(one.scope, one.name) for one in event.outcome.faults}
+        self._hold(named <= self.rules, f"{event.model_id}: {sorted(named - self.rules)} hold and are not there")
+        self.outcomes[event.model_id] = event.outcome
+
     def _alias_moved(self, event: AliasMoved) -> None:
         self._hold(event.model_id not in self.retired, f"an alias of {event.model_id}, which is retired, was moved")
         # What `previous` points at has served: that it loads was seen in production.
@@ -153,6 +188,7 @@ class Checkers:
                 f"{event.alias} of {event.model_id} points at version {event.to_version}, which nobody showed to load",
             )
         if event.alias == "production":
+            self.outcomes.pop(event.model_id, None)
             self._hold(
                 (event.model_id, event.to_version) in self.passed,
                 f"{event.model_id} version {event.to_version} serves without a passed validation",

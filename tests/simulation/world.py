@@ -24,6 +24,7 @@ from control_plane.core.commands import (
     RegisterModel,
     RegisterVersion,
     ReleaseRetraining,
+    RemoveRule,
     RenewLease,
     ReportFailure,
     ReportLoadCheck,
@@ -34,6 +35,7 @@ from control_plane.core.commands import (
     SetLifecycle,
     SetLimits,
     SetPolicies,
+    SetRule,
 )
 from control_plane.core.errors import RunwayError
 from control_plane.core.graph.facts import Dependency, DependencyType
@@ -43,6 +45,7 @@ from control_plane.core.policies import Overrides, overrides_of
 from control_plane.core.registry.types import Lifecycle, ModelFacts, TaskType, VersionFacts
 from control_plane.core.retraining.types import RetrainCause, RetrainingLimits, RetrainingPolicy
 from control_plane.core.rollout.types import Validation, ValidationPolicy
+from control_plane.core.rules.types import Rule, RuleAction
 from control_plane.core.staleness.verdict import Action, Confidence, Evaluation, Level
 from control_plane.core.state import State
 from tests.simulation.checkers import Checkers
@@ -277,6 +280,24 @@ class World:
         if self._chance(0.01):
             self.submit(ReleaseRetraining() if self.state.held else HoldRetraining())
 
+    def _rule(self) -> None:
+        """Somebody says what follows from a look, or no more."""
+        scopes = ("fleet", "tier:2", "team:team1", f"model:{self._model()}")
+        scope = scopes[int(self.rng.integers(len(scopes)))]
+        name = f"rule{int(self.rng.integers(3))}"
+        if self._chance(0.4):
+            self.submit(RemoveRule(scope=scope, name=name))
+            return
+        texts = ("verdict == STALE", "score < 0.5", "true", "tier / (tier - 2) > 0", "retrain.hours_since > 3.0")
+        rule = Rule(
+            name=name,
+            scope=scope,
+            when=texts[int(self.rng.integers(len(texts)))],
+            action=list(RuleAction)[int(self.rng.integers(len(RuleAction)))],
+            priority=int(self.rng.integers(3)),
+        )
+        self.submit(SetRule(rule=rule))
+
     def _govern(self) -> None:
         """Somebody sets a policy, ends or revives a model, or tries to load a version."""
         if self._chance(0.03):
@@ -288,6 +309,8 @@ class World:
             if self._chance(0.3):
                 said["staleness.window_days"] = float(self.rng.integers(1, 30))
             self.submit(SetPolicies(scope=scope, overrides=said))
+        if self._chance(0.05):
+            self._rule()
         if self._chance(0.02):
             life = (Lifecycle.RETIRED, Lifecycle.ACTIVE, Lifecycle.ACTIVE, Lifecycle.DEPRECATED)
             chosen = life[int(self.rng.integers(len(life)))]
