@@ -101,9 +101,11 @@ def row_faults(
     inner = categorical | ((held > 0) & (held < cells - 2))
     constant = enough & ~burst & inner & _constant(r, c, held)
     free = enough & ~burst & ~constant
-    vanished = free & categorical & _vanished(r / n[:, None], c, m, cells).any(axis=1)
     other = np.maximum(cells - 2, 0)
     other_then, other_now = r[at, other] / n, c[at, other] / m
+    vanished = free & categorical
+    if vanished.any():
+        vanished &= _vanished(r / n[:, None], c, m, cells).any(axis=1)
     novel = free & categorical & ~vanished & (other_now >= NEW_SHARE_MIN) & (c[at, other] >= NEW_ROWS_MIN)
     novel &= other_now >= NEW_FACTOR_MIN * other_then
     beyond = np.zeros(len(r)) if outside is None else outside.astype(np.float64)

@@ -29,7 +29,7 @@ from control_plane.core.staleness.signals import PredictionDrift, Reading, predi
 from control_plane.core.staleness.slices import slice_drifts
 from control_plane.core.staleness.upstreams import compatibilities
 from control_plane.core.staleness.verdict import Action, Evaluation, Level, Signal, SliceDrift, UpstreamCompatibility
-from control_plane.core.staleness.would_change import Look, would_change
+from control_plane.core.staleness.would_change import Look, edges, would_change
 
 Item = tuple[StalenessPolicy, Evidence]
 
@@ -106,6 +106,7 @@ def _evaluated(
     confidence, confidence_reason = confidence_of(policy, evidence, readings, measured, unknown_upstreams)
     weighed = _weighed(readings, weights, policy.fusion)
     season = season_of(known) if known is not None else None
+    at_risk_from, stale_from = edges(situation, values)
     look = Look(
         situation=situation,
         values=tuple(values),
@@ -115,6 +116,8 @@ def _evaluated(
         inputs=known,
         predictions=predictions,
         measured=measured,
+        at_risk_from=at_risk_from,
+        stale_from=stale_from,
     )
     crosses_at, sentence = forecast(look, now, policy.stale_threshold)
     seen = Seen(

@@ -64,7 +64,9 @@ class FeatureTable:
         rows = len(self.names)
         matrices = (self.reference, self.current)
         vectors = (self.categorical, self.cells, self.importance, self.psi_usual)
-        if any(vector.shape != (rows,) for vector in vectors):
+        shape = (rows,)
+        categorical, cells, importance, usual = vectors
+        if not (categorical.shape == cells.shape == importance.shape == usual.shape == shape):
             raise InvalidSample("features", "shape", f"every column of the table has {rows} rows, one per feature")
         if self.reference.ndim != 2 or len(self.reference) != rows or self.current.shape != self.reference.shape:
             raise InvalidSample(
@@ -81,7 +83,9 @@ class FeatureTable:
             raise InvalidSample("features", "cells", "every feature has from 2 cells to the width of the table")
         if any(matrix.dtype.kind == "i" and least(matrix, axis=None) < 0 for matrix in matrices):
             raise InvalidSample("features", "count", "a count is negative")
-        if self.importance is not _alike(rows) and not (least(self.importance) >= 0 and most(self.importance) < np.inf):
+        if self.importance is not even_importance(rows) and not (
+            least(self.importance) >= 0 and most(self.importance) < np.inf
+        ):
             raise InvalidSample("features", "importance", "importances are finite and 0 or more")
         if self.psi_usual is not _unusual(rows) and not (
             least(self.psi_usual) > -np.inf and most(self.psi_usual) < np.inf
@@ -90,7 +94,7 @@ class FeatureTable:
 
 
 @lru_cache(maxsize=64)
-def _alike(rows: int) -> Float64s:
+def even_importance(rows: int) -> Float64s:
     """Importances of features that weigh alike; one array for all models of so many features."""
     found = np.ones(rows)
     found.setflags(write=False)
@@ -171,7 +175,7 @@ def flat_feature_table(
         cells=cells,
         reference=stacked[0],
         current=stacked[1],
-        importance=_alike(rows) if importance is None else importance,
+        importance=even_importance(rows) if importance is None else importance,
         psi_usual=_unusual(rows) if psi_usual is None else psi_usual,
         categories=categories or {},
         outside=outside,

@@ -3,10 +3,10 @@
 import math
 from datetime import datetime, timedelta
 
-from control_plane.core.staleness.levels import AGE, too_scarce
+from control_plane.core.staleness.levels import AGE
 from control_plane.core.staleness.signals import SECONDS_PER_DAY
 from control_plane.core.staleness.verdict import Level
-from control_plane.core.staleness.would_change import Look, value_needed
+from control_plane.core.staleness.would_change import Look
 from control_plane.core.statistics.forecast import POINTS_MIN, crossing
 
 HORIZON_DAYS = 365.0
@@ -40,7 +40,7 @@ def _age_days(look: Look) -> float:
     backstop = look.situation.policy.age_backstop_days
     if value is None:
         return math.inf
-    wanted = value_needed(look, AGE, Level.STALE, scarce=too_scarce(look.situation, look.values))
+    wanted = look.stale_from[AGE]
     by_score = wanted * backstop if wanted is not None and value < wanted <= 1 else math.inf
     return min(by_score, backstop) - age
 

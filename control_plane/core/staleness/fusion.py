@@ -110,6 +110,32 @@ def needed(
     return _searched(values, weights, at, target)
 
 
+def all_needed(
+    values: Sequence[float | None], weights: Sequence[float], fusion: Fusion, *, target: float, low: bool = False
+) -> tuple[float | None, ...]:
+    """`needed` of every signal, at once; up to rounding."""
+    if fusion is not Fusion.WEIGHTED_AVERAGE:
+        return tuple([needed(values, weights, fusion, at=at, target=target, low=low) for at in range(len(values))])
+    total = above = 0.0
+    for value, weight in zip(values, weights, strict=True):
+        if value is not None:
+            total += weight
+            above += value * weight
+        elif low:
+            total += weight
+    short = target * total - above
+    return tuple(
+        [
+            None
+            if weight <= 0
+            else short / weight + value
+            if value is not None
+            else (short + (0.0 if low else target * weight)) / weight
+            for value, weight in zip(values, weights, strict=True)
+        ]
+    )
+
+
 def _searched(values: Sequence[float | None], weights: Sequence[float], at: int, target: float) -> float:
     """`needed` of a noisy OR in which others are missing: what they are taken to be depends on this one too."""
     tried = list(values)

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from control_plane.core.staleness.data_quality import describe, never_arrived, row_faults, shortened
-from control_plane.core.staleness.evidence import FeatureTable
+from control_plane.core.staleness.evidence import FeatureTable, even_importance
 from control_plane.core.staleness.policy import StalenessPolicy
 from control_plane.core.staleness.verdict import FeatureDrift
 from control_plane.core.statistics.fleet import RowDrift, Workspace, discoveries, tables_drift
@@ -27,6 +27,9 @@ Kind = TypeVar("Kind", Bools, Float64s)
 
 TOP_FEATURES = 5
 """Named in an evaluation; an owner looks at the first two or three."""
+FAULT_PSI_MIN = 0.02
+"""No fault moves a histogram by less, so only rows beyond are looked into: the mildest null burst, and a fifth of the
+values beyond one end of the range, have PSI 0.08."""
 ROWS_AT_ONCE = 14_000
 """Features decided on at a time: columns of 110 kB, which stay in the cache and cost no fresh pages."""
 
@@ -71,12 +74,28 @@ def input_drifts(
     rates = levels if levels is not None else [policy.false_discovery_rate for policy in policies]
     start = rows = 0
     spaces: dict[int, Workspace] = {}
+    suspects = _Suspects(by_width={}, silent=[])
     for end, table in enumerate(tables, start=1):
         rows += len(table.names)
         if rows >= ROWS_AT_ONCE or end == len(tables):
-            found.extend(_input_drifts(tables[start:end], policies[start:end], rates[start:end], spaces))
+            chunk = slice(start, end)
+            found.extend(_input_drifts(tables[chunk], policies[chunk], rates[chunk], spaces, suspects, start))
             start, rows = end, 0
+    for at, faults in _faults(tables, suspects).items():
+        drift = found[at]
+        if drift is not None:
+            found[at] = msgspec.structs.replace(drift, faults=faults)
     return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Suspects:
+    """Rows that may have faults, found while testing and looked into all at once."""
+
+    by_width: dict[int, list[tuple[int, Int64s]]]
+    """By the width of the table: which table, which of its rows."""
+    silent: list[tuple[int, int]]
+    """Tables in which a feature has no current row, and how many the others have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +115,10 @@ def _input_drifts(
     policies: Sequence[StalenessPolicy],
     rates: Sequence[float],
     spaces: dict[int, Workspace],
+    suspects: _Suspects,
+    first: int,
 ) -> list[InputDrift | None]:
+    """Those of one chunk, whose first table is `first` of all."""
     layout = _Layout.of([len(table.names) for table in tables])
     rows = _tested(tables, layout, spaces)
     p_value, debiased, psi = (layout.spread(column, np.nan) for column in (rows.p_value, rows.psi_debiased, rows.psi))
@@ -113,20 +135,20 @@ def _input_drifts(
     size = layout.spread(rows.current_size, 0.0).max(axis=1, initial=0.0)
     top = _strongest(np.where(seen.drifted, debiased + 1e6, debiased))
     picked = (psi, debiased, p_value, seen.drifted, seen.usual & seen.drifted, usual, weight)
-    columns = zip(*(np.take_along_axis(m, top, axis=1).tolist() for m in picked), strict=True)
-    faults = _faults(tables, significant, layout.spread(rows.current_size == 0, False), size)
+    columns = [np.take_along_axis(matrix, top, axis=1).reshape(-1).tolist() for matrix in picked]
+    _suspect(tables, suspects, first, significant & (psi > FAULT_PSI_MIN))
+    silent = layout.spread(rows.current_size == 0, False).any(axis=1)
+    suspects.silent.extend((first + at, int(size[at])) for at in np.flatnonzero(silent).tolist())
     found: list[InputDrift | None] = []
-    numbers = zip(value.tolist(), mean.tolist(), share.tolist(), size.tolist(), *counts, strict=True)
-    for table, own, leading, drifts, broken in zip(tables, numbers, top.tolist(), columns, faults, strict=True):
-        own_value, own_mean, own_share, own_size, tested, drifted, expected, seasonal = own
+    numbers = zip(tables, value.tolist(), mean.tolist(), share.tolist(), size.tolist(), *counts, strict=True)
+    leading = top.tolist()
+    for at, (table, own_value, own_mean, own_share, own_size, tested, drifted, expected, seasonal) in enumerate(
+        numbers
+    ):
         if not tested:
             found.append(None)
             continue
-        named = [
-            (_feature(table, column, number), number[6])
-            for column, number in zip(leading, zip(*drifts, strict=True), strict=True)
-            if column < len(table.names) and not math.isnan(number[2])
-        ]
+        named, hefts = _named(table, leading[at], columns, at * top.shape[1])
         found.append(
             InputDrift(
                 value=own_value,
@@ -137,12 +159,48 @@ def _input_drifts(
                 expected=expected,
                 seasonal=seasonal > 0,
                 sample_size=int(own_size),
-                top=tuple([feature for feature, _ in named]),
-                top_weights=tuple([heft for _, heft in named]),
-                faults=broken,
+                top=named,
+                top_weights=hefts,
+                faults=(),
             )
         )
     return found
+
+
+def _named(
+    table: FeatureTable, leading: list[int], columns: list[list[float]], start: int
+) -> tuple[tuple[FeatureDrift, ...], tuple[float, ...]]:
+    """The leading features of one model with their weights; its numbers begin at `start` of each column."""
+    psi, debiased, p_value, drifted, expected, usual, weight = columns
+    found, hefts = [], []
+    names, plain = table.names, table.importance is even_importance(len(table.names))
+    for at, column in enumerate(leading, start=start):
+        if column >= len(names) or math.isnan(p_value[at]):
+            continue
+        found.append(
+            FeatureDrift(
+                name=names[column],
+                psi=psi[at],
+                psi_debiased=debiased[at],
+                p_value=p_value[at],
+                drifted=bool(drifted[at]),
+                seasonally_expected=bool(expected[at]),
+                psi_usual=max(usual[at], 0.0),
+                importance=1.0 if plain else float(table.importance[column]),
+            )
+        )
+        hefts.append(weight[at])
+    return tuple(found), tuple(hefts)
+
+
+def _suspect(tables: Sequence[FeatureTable], suspects: _Suspects, first: int, odd: Bools) -> None:
+    """Remember the odd rows of a chunk; shape (models, features)."""
+    if odd.any():
+        models, rows = np.nonzero(odd)
+        ends = np.searchsorted(models, np.arange(len(tables) + 1))
+        for at in np.flatnonzero(np.diff(ends)).tolist():
+            width = tables[at].reference.shape[1]
+            suspects.by_width.setdefault(width, []).append((first + at, rows[ends[at] : ends[at + 1]]))
 
 
 def _verdicts(
@@ -172,20 +230,6 @@ def _means(layout: "_Layout", importance: Float64s, seen: _Verdicts) -> tuple[Fl
     mean = layout.sums(weight * layout.gather(seen.strength)) / heft
     share = layout.sums(weight * layout.gather(seen.drifted)) / heft
     return mean, share, layout.spread(weight, 0.0) / heft[:, None]
-
-
-def _feature(table: FeatureTable, column: int, number: tuple[float, ...]) -> FeatureDrift:
-    psi, debiased, p_value, drifted, expected, usual, _ = number
-    return FeatureDrift(
-        name=table.names[column],
-        psi=psi,
-        psi_debiased=debiased,
-        p_value=p_value,
-        drifted=bool(drifted),
-        seasonally_expected=bool(expected),
-        psi_usual=max(usual, 0.0),
-        importance=float(table.importance[column]),
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,33 +307,31 @@ def _strongest(rank: Float64s) -> Int64s:
     return found
 
 
-def _faults(tables: Sequence[FeatureTable], significant: Bools, silent: Bools, size: Float64s) -> list[tuple[str, ...]]:
-    """Data-quality findings of each model, looked for among significant rows only; features in their
-    order, then those that do not arrive at all. `significant` and `silent` have shape (models, features).
-    """
-    found: list[tuple[str, ...]] = [()] * len(tables)
-    suspects: dict[int, list[tuple[int, Int64s]]] = {}
-    for at in np.flatnonzero(significant.any(axis=1)).tolist():
-        suspects.setdefault(tables[at].reference.shape[1], []).append((at, np.flatnonzero(significant[at])))
-    for _, group in sorted(suspects.items()):
+def _faults(tables: Sequence[FeatureTable], suspects: _Suspects) -> dict[int, tuple[str, ...]]:
+    """Data-quality findings by model, features in their order, then those that do not arrive at all."""
+    found: dict[int, tuple[str, ...]] = {}
+    for _, group in sorted(suspects.by_width.items()):
         own = [(tables[at], rows) for at, rows in group]
+        counted = any(table.outside is not None for table, _ in own)
         faults = row_faults(
             np.concatenate([table.reference[rows] for table, rows in own]),
             np.concatenate([table.current[rows] for table, rows in own]),
             np.concatenate([table.cells[rows] for table, rows in own]),
             np.concatenate([table.categorical[rows] for table, rows in own]),
-            np.concatenate([_outside(table)[rows] for table, rows in own]),
-            np.concatenate([table.psi_usual[rows] for table, rows in own]),
+            np.concatenate([_outside(table)[rows] for table, rows in own]) if counted else None,
+            np.concatenate([table.psi_usual[rows] for table, rows in own]) if counted else None,
         )
-        if not (any_of := faults.any()).any():
-            continue
+        faulty = faults.any()
         start = 0
-        for at, rows in group:
-            places = np.flatnonzero(any_of[start : start + rows.size]).tolist()
-            found[at] = shortened([describe(tables[at], int(rows[one]), faults, start + one) for one in places])
+        for at, rows in group if faulty.any() else ():
+            places = np.flatnonzero(faulty[start : start + rows.size]).tolist()
+            if places:
+                found[at] = shortened([describe(tables[at], int(rows[one]), faults, start + one) for one in places])
             start += rows.size
-    for at in np.flatnonzero(silent.any(axis=1)).tolist():
-        found[at] += never_arrived(tables[at], int(size[at]))
+    for at, size in suspects.silent:
+        absent = never_arrived(tables[at], size)
+        if absent:
+            found[at] = found.get(at, ()) + absent
     return found
 
 

@@ -13,9 +13,10 @@ hard trigger must not stand on a guess.
 """
 
 import math
-from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist
+
+import msgspec
 
 from control_plane.core.staleness.evidence import Evidence, MetricRole, PerformanceEvidence, PerformanceSource
 from control_plane.core.staleness.guardrails import tolerances
@@ -30,8 +31,7 @@ SLICES_NAMED_MAX = 3
 ESTIMATED = (PerformanceSource.DOWNSTREAM, PerformanceSource.ESTIMATE)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
+class Measured(msgspec.Struct, frozen=True, kw_only=True):
     """The evidence that the performance signal stands on."""
 
     evidence: PerformanceEvidence
@@ -167,12 +167,15 @@ def metric_readings(
     vetoes: list[str] = []
     primary = measured.evidence if measured is not None else evidence.performance
     if primary is not None and math.isfinite(primary.current):
-        found.append(_metric(primary, MetricRole.PRIMARY, policy.performance_tolerance))
+        drop = measured.drop if measured is not None else drop_of(primary)
+        found.append(_metric(primary, MetricRole.PRIMARY, policy.performance_tolerance, drop))
+    if not evidence.guardrails and not evidence.slices:
+        return tuple(found), ()
     if evidence.guardrails and policy.guardrails:
         allowed = tolerances(policy.guardrails)
         for guard in evidence.guardrails:
             if guard.metric in allowed and math.isfinite(guard.current):
-                found.append(_metric(guard, MetricRole.GUARDRAIL, allowed[guard.metric]))
+                found.append(_metric(guard, MetricRole.GUARDRAIL, allowed[guard.metric], drop_of(guard)))
                 if _sure(policy, guard, allowed[guard.metric], comparisons=1):
                     vetoes.append(
                         f"guardrail {_change(guard)}, surely worse by {found[-1].drop_low:.3g} or more, "
@@ -183,7 +186,7 @@ def metric_readings(
     for name, part in parts:
         if not math.isfinite(part.current):
             continue
-        found.append(_metric(part, MetricRole.PRIMARY, policy.performance_tolerance, slice_name=name))
+        found.append(_metric(part, MetricRole.PRIMARY, policy.performance_tolerance, drop_of(part), name))
         if _sure(policy, part, policy.performance_tolerance, comparisons=len(parts)):
             lost.append((-found[-1].drop, f"in slice {name} {_change(part)}, surely beyond the tolerance"))
     vetoes.extend(text for _, text in sorted(lost)[:SLICES_NAMED_MAX])
@@ -204,8 +207,9 @@ def _change(found: PerformanceEvidence) -> str:
     return f"{found.metric} went from {found.baseline:.4g} to {found.current:.4g} on {found.sample_size:,} outcomes"
 
 
-def _metric(found: PerformanceEvidence, role: MetricRole, tolerance: float, *, slice_name: str = "") -> MetricReading:
-    drop = drop_of(found)
+def _metric(
+    found: PerformanceEvidence, role: MetricRole, tolerance: float, drop: MetricDrop | None, slice_name: str = ""
+) -> MetricReading:
     correlation = found.proxy_correlation
     return MetricReading(
         name=found.metric,

@@ -16,11 +16,12 @@ Doing what a sentence says gives the level it promises; hysteresis then applies 
 """
 
 import math
+from collections.abc import Sequence
 
 import msgspec
 
 from control_plane.core.staleness.evidence import Evidence, PerformanceSource
-from control_plane.core.staleness.fusion import needed
+from control_plane.core.staleness.fusion import all_needed
 from control_plane.core.staleness.input_drift import InputDrift
 from control_plane.core.staleness.levels import (
     AGE,
@@ -64,50 +65,57 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
     inputs: InputDrift | None
     predictions: PredictionDrift | None
     measured: Measured | None
+    at_risk_from: tuple[float | None, ...]
+    """Value of each signal from which on the score is at the threshold of AT_RISK, all else as it is; may be out of
+    reach, None if the signal weighs nothing."""
+    stale_from: tuple[float | None, ...]
+    """Likewise of STALE."""
+
+
+def edges(
+    situation: Situation, values: Sequence[float | None]
+) -> tuple[tuple[float | None, ...], tuple[float | None, ...]]:
+    """`at_risk_from` and `stale_from` of a look."""
+    policy, low = situation.policy, too_scarce(situation, values)
+    at_risk = all_needed(values, situation.weights, policy.fusion, target=policy.at_risk_threshold, low=low)
+    stale = all_needed(values, situation.weights, policy.fusion, target=policy.stale_threshold, low=low)
+    return at_risk, stale
 
 
 def would_change(look: Look) -> tuple[WouldChange, ...]:
     """At most five changes, nearest first."""
     if look.situation.triggered:
         return ()
-    scarce = too_scarce(look.situation, look.values)
     found: list[Found] = []
     if look.level is Level.STALE:
-        _of_signals(look, Level.AT_RISK, found, worse=False, scarce=scarce)
+        _of_signals(look, Level.AT_RISK, found, worse=False)
     elif look.level is Level.AT_RISK:
-        _of_signals(look, Level.STALE, found, worse=True, scarce=scarce)
+        _of_signals(look, Level.STALE, found, worse=True)
         if not (look.situation.faulty or look.situation.vetoed):
-            _of_signals(look, Level.FRESH, found, worse=False, scarce=scarce)
+            _of_signals(look, Level.FRESH, found, worse=False)
     else:
-        _of_signals(look, Level.AT_RISK, found, worse=True, scarce=scarce)
-        _of_signals(look, Level.STALE, found, worse=True, scarce=scarce)
+        _of_signals(look, Level.AT_RISK, found, worse=True)
+        _of_signals(look, Level.STALE, found, worse=True)
     if look.level is not Level.STALE:
-        _more_outcomes(look, found, scarce=scarce)
-    if scarce:
+        _more_outcomes(look, found)
+    if look.values[INPUT] is None and look.values[PREDICTION] is None:
         _more_predictions(look, found)
     found.sort(key=lambda one: one[0])
     return tuple([change for _, change in found[:CHANGES_MAX]])
 
 
-def value_needed(look: Look, at: int, level: Level, *, scarce: bool) -> float | None:
-    """The value of a signal from which on the score is at a level's threshold. May be out of reach; None if the signal
-    weighs nothing."""
-    policy = look.situation.policy
-    target = policy.stale_threshold if level is Level.STALE else policy.at_risk_threshold
-    return needed(look.values, look.situation.weights, policy.fusion, at=at, target=target, low=scarce)
-
-
-def _of_signals(look: Look, target: Level, found: list[Found], *, worse: bool, scarce: bool) -> None:
+def _of_signals(look: Look, target: Level, found: list[Found], *, worse: bool) -> None:
     """Changes of one signal each. Better from STALE is below the threshold of STALE, from AT_RISK below its own."""
     edge = target if worse else look.level
     policy = look.situation.policy
     # Going up, just beyond one threshold is below the other, unless the two are the same.
     plain = worse and policy.stale_threshold - policy.at_risk_threshold > APART_MIN
+    wanted_of = look.stale_from if edge is Level.STALE else look.at_risk_from
     for at in (AGE, INPUT, PREDICTION, PERFORMANCE):
         value = look.values[at]
         if value is None or (at == AGE and not worse):
             continue
-        wanted = value_needed(look, at, edge, scarce=scarce)
+        wanted = wanted_of[at]
         if at == PERFORMANCE and edge is Level.AT_RISK:
             # A sure drop by the tolerance is a veto by itself.
             wanted = 1.0 if wanted is None else min(wanted, 1.0)
@@ -278,7 +286,7 @@ def _metric(
     found.append((abs(metric - own.current) / tolerance, change))
 
 
-def _more_outcomes(look: Look, found: list[Found], *, scarce: bool) -> None:
+def _more_outcomes(look: Look, found: list[Found]) -> None:
     """Outcomes that are missing, or that would make a drop sure."""
     measured, policy = look.measured, look.situation.policy
     if measured is None or measured.source is not PerformanceSource.LABELS:
@@ -292,7 +300,7 @@ def _more_outcomes(look: Look, found: list[Found], *, scarce: bool) -> None:
         return
     now = look.values[PERFORMANCE] or 0.0
     for target in (Level.AT_RISK, Level.STALE):
-        value = value_needed(look, PERFORMANCE, target, scarce=scarce)
+        value = (look.stale_from if target is Level.STALE else look.at_risk_from)[PERFORMANCE]
         if target is Level.AT_RISK:
             value = 1.0 if value is None else min(value, 1.0)
         if value is None or not now < value <= 1:
@@ -339,8 +347,6 @@ def performance_at(look: Look, outcomes: int) -> float:
 
 def _more_predictions(look: Look, found: list[Found]) -> None:
     """Predictions that are missing for drift to be known."""
-    if look.values[INPUT] is not None or look.values[PREDICTION] is not None:
-        return
     wanted = look.situation.policy.predictions_min
     have = max(look.readings[name].sample_size for name in ("input_drift", "prediction_drift"))
     if not look.situation.comparable or not 0 < have < wanted:
