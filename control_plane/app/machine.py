@@ -11,7 +11,8 @@ from control_plane.core.decide import Decision, decide
 from control_plane.core.events import SCHEMA_VERSION, Envelope, Event, decode_event, encode_event, event_kind
 from control_plane.core.evolve import evolve
 from control_plane.core.plan import plan
-from control_plane.core.state import SNAPSHOT_VERSION, State, capture, decode_snapshot, encode_snapshot
+from control_plane.core.snapshots import SNAPSHOT_VERSION, capture, decode_snapshot, encode_snapshot
+from control_plane.core.state import State
 from control_plane.core.subjects import Subject, subject_of
 
 

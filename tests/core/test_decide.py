@@ -23,7 +23,8 @@ from control_plane.core.graph.facts import Dependency, DependencyType, Node, Nod
 from control_plane.core.graph.lineage_facts import LineageNode, LineagePolicy, LineageRun, RunState
 from control_plane.core.registry.types import Lifecycle, ModelFacts, TaskType
 from control_plane.core.rollout.types import Validation
-from control_plane.core.state import State, encode_snapshot
+from control_plane.core.snapshots import encode_snapshot
+from control_plane.core.state import State
 from tests.core.fleets import START, Fleet, a_version, an_evaluation, reason_of
 from tests.core.overrides import overrides
 from tests.simulation.world import World

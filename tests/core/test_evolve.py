@@ -11,7 +11,8 @@ from control_plane.core.commands import Command, Result
 from control_plane.core.events import Envelope, RetrainingHeld, decode_event, encode_event
 from control_plane.core.evolve import evolve
 from control_plane.core.sentences import sentence
-from control_plane.core.state import REQUESTS_DROPPED, REQUESTS_KEPT_MAX, State, decode_snapshot, encode_snapshot
+from control_plane.core.snapshots import decode_snapshot, encode_snapshot
+from control_plane.core.state import REQUESTS_DROPPED, REQUESTS_KEPT_MAX, State
 from tests.core.fleets import START, Fleet
 from tests.simulation.world import World
 

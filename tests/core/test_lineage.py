@@ -26,7 +26,7 @@ from control_plane.core.graph.lineage_runs import RUNS_KEPT_MAX
 from control_plane.core.ids import ModelId, NodeId, TeamId
 from control_plane.core.registry.types import ModelFacts, TaskType
 from control_plane.core.sentences import sentence
-from control_plane.core.state import decode_snapshot, encode_snapshot
+from control_plane.core.snapshots import decode_snapshot, encode_snapshot
 from tests.core.fleets import START, Fleet, reason_of
 from tests.core.lineages import DAY, declare, dependency, key, named, nodes, run, state_of, tell
 

@@ -24,7 +24,7 @@ from control_plane.core.graph.lineage_fold import dependency_of
 from control_plane.core.graph.rules import usual_type
 from control_plane.core.ids import NodeId
 from control_plane.core.plan import plan
-from control_plane.core.state import decode_snapshot, encode_snapshot
+from control_plane.core.snapshots import decode_snapshot, encode_snapshot
 from tests.core.fleets import START, Fleet
 from tests.reference.lineage_twin import LineageTwin
 from tests.simulation.edges import check_edges

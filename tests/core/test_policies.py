@@ -27,8 +27,9 @@ from control_plane.core.policies import (
 )
 from control_plane.core.registry.types import ModelFacts, TaskType
 from control_plane.core.retraining.types import RetrainingPolicy
+from control_plane.core.snapshots import decode_snapshot, encode_snapshot
 from control_plane.core.staleness.policy import default_policy
-from control_plane.core.state import State, decode_snapshot, encode_snapshot, in_force
+from control_plane.core.state import State, in_force
 from tests.core.fleets import Fleet, reason_of
 from tests.core.overrides import overrides
 from tests.reference import policies_twin

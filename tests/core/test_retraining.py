@@ -42,7 +42,7 @@ from control_plane.core.retraining.types import (
     RetrainingPolicy,
     RetrainState,
 )
-from control_plane.core.state import encode_snapshot
+from control_plane.core.snapshots import encode_snapshot
 from tests.core.fleets import HOUR, MINUTE, START, Fleet, reason_of
 
 POLICY = RetrainingPolicy(lease_ttl=10 * MINUTE, attempt_timeout=HOUR, attempts_max=3, retry_backoff=5 * MINUTE)

@@ -20,8 +20,9 @@ from control_plane.core.rules.book import RuleBook
 from control_plane.core.rules.outcome import outcome_of, rule_rank, with_result, without
 from control_plane.core.rules.types import NO_OUTCOME, RULES_MAX, Rule, RuleAction, RuleOutcome, RuleVersion
 from control_plane.core.sentences import sentence
+from control_plane.core.snapshots import decode_snapshot, encode_snapshot
 from control_plane.core.staleness.verdict import Action, FeatureDrift, Level
-from control_plane.core.state import ModelRecord, decode_snapshot, encode_snapshot
+from control_plane.core.state import ModelRecord
 from tests.core.fleets import HOUR, START, Fleet, an_evaluation
 from tests.reference import rules_twin
 

@@ -25,7 +25,7 @@ from control_plane.core.graph.facts import Dependency, DependencyType, Node
 from control_plane.core.graph.lineage_facts import EdgeChange, EdgeState, LineageNode, LineageRun, NodeMove, RunState
 from control_plane.core.ids import ModelId, NodeId, TeamId
 from control_plane.core.retraining.types import RetrainingLimits
-from control_plane.core.state import decode_snapshot, encode_snapshot
+from control_plane.core.snapshots import decode_snapshot, encode_snapshot
 from control_plane.core.subjects import models_of, subject_of, team_of
 from tests.core.fleets import START, Fleet
 
