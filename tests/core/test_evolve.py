@@ -34,12 +34,13 @@ def folded(world: World, upto: int | None = None) -> Replica[State, Command]:
     return replica
 
 
-@pytest.fixture(scope="module", params=[1, 2])
+@pytest.fixture(scope="module", params=[1, 3])
 def world(request: pytest.FixtureRequest) -> World:
     """Two histories."""
     found = history(request.param)
     kinds = {record.kind for record in found.log}
-    assert {"RetrainLeased", "AliasMoved", "VerdictChanged", "CascadeCooldownStarted"} <= kinds
+    wanted = {"RetrainLeased", "AliasMoved", "VerdictChanged", "CascadeCooldownStarted", "RulesMatched", "RuleRemoved"}
+    assert wanted <= kinds
     return found
 
 
