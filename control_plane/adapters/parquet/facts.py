@@ -21,7 +21,7 @@ from control_plane.adapters.parquet.profile import Profile
 from control_plane.adapters.parquet.profiles import ProfileStore
 from control_plane.adapters.parquet.segments import BatchHead, SegmentLog
 from control_plane.core.ground_truth.batch import SLICES_MAX, OutcomeBatch, PredictionBatch, slice_in
-from control_plane.core.ground_truth.ids import MICROSECONDS_PER_HOUR
+from control_plane.core.ground_truth.ids import MICROSECONDS_PER_HOUR, Int64s
 from control_plane.core.ground_truth.labels import LabelSpec
 from control_plane.core.ground_truth.speed import SpeedView
 
@@ -179,9 +179,8 @@ class Facts:
 
     def _apply_predictions(self, segment: int, head: BatchHead, batch: PredictionBatch) -> None:
         volumes = self.unsealed_volumes.setdefault(segment, {}).setdefault(head.model_id, {})
-        hours = batch.predicted_us // MICROSECONDS_PER_HOUR
-        for hour, rows in zip(*np.unique(hours, return_counts=True), strict=True):
-            volumes[int(hour)] = volumes.get(int(hour), 0) + int(rows)
+        for hour, rows in rows_by_hour(batch.predicted_us // MICROSECONDS_PER_HOUR):
+            volumes[hour] = volumes.get(hour, 0) + rows
         profile = self.profile_of(head.model_id, head.version)
         new = self.speed.add_predictions(
             head.model_id,
@@ -216,6 +215,15 @@ def proxy_label(spec: LabelSpec) -> LabelSpec | None:
     if not spec.proxy or spec.proxy == spec.label_type:
         return None
     return msgspec.structs.replace(spec, label_type=spec.proxy, window=spec.proxy_window, proxy="")
+
+
+def rows_by_hour(hours: Int64s) -> list[tuple[int, int]]:
+    """(hour, rows) of a batch; nearly always there is one hour, and no need to sort."""
+    low = int(hours.min())
+    if low == int(hours.max()):
+        return [(low, len(hours))]
+    distinct, rows = np.unique(hours, return_counts=True)
+    return list(zip(distinct.tolist(), rows.tolist(), strict=True))
 
 
 def slice_names(batch: PredictionBatch) -> list[str]:

@@ -15,6 +15,8 @@ from control_plane.core.ground_truth.labels import LabelSpec
 from control_plane.core.ground_truth.partials import Partial, unpack
 
 INT32_MAX = 2**31 - 1
+SURE_BYTES = 2
+"""Unsigned counts of two bytes fit into a signed four."""
 
 
 def recorded_hours(facts: Facts, model_id: str, first: int, last: int, mature_before: int) -> RecordedHours:
@@ -43,9 +45,8 @@ def _counts(facts: Facts, model_id: str, first: int, last: int) -> list[Recorded
 
 def _recorded(version: int, profile: Profile, by_hour: dict[int, Cells]) -> RecordedCounts:
     hours = sorted(by_hour)
-    largest = max(int(cells.counts.max(initial=0)) for cells in by_hour.values())
     counts: npt.NDArray[np.integer] = np.empty(
-        (len(hours), profile.cells), np.int32 if largest <= INT32_MAX else np.int64
+        (len(hours), profile.cells), np.int32 if all(_fits_32_bits(cells) for cells in by_hour.values()) else np.int64
     )
     for at, hour in enumerate(hours):
         counts[at] = by_hour[hour].counts[: profile.cells]
@@ -58,6 +59,11 @@ def _recorded(version: int, profile: Profile, by_hour: dict[int, Cells]) -> Reco
         predictions=np.array([by_hour[hour].rows for hour in hours], np.int64),
         counts=counts,
     )
+
+
+def _fits_32_bits(cells: Cells) -> bool:
+    """Stored counts are as narrow as they fit, so that hardly any need be looked at."""
+    return cells.counts.dtype.itemsize <= SURE_BYTES or int(cells.counts.max(initial=0)) <= INT32_MAX
 
 
 def feature_cells(bins: FeatureBins) -> FeatureCells:
