@@ -79,7 +79,8 @@ class FeatureTable:
         if not rows:
             return
         least, most = np.minimum.reduce, np.maximum.reduce
-        if least(self.cells) < 2 or most(self.cells) > self.reference.shape[1]:
+        fewest, widest = _extent(self.cells.astype(np.int64, copy=False).tobytes())
+        if fewest < 2 or widest > self.reference.shape[1]:
             raise InvalidSample("features", "cells", "every feature has from 2 cells to the width of the table")
         if any(matrix.dtype.kind == "i" and least(matrix, axis=None) < 0 for matrix in matrices):
             raise InvalidSample("features", "count", "a count is negative")
@@ -91,6 +92,18 @@ class FeatureTable:
             least(self.psi_usual) > -np.inf and most(self.psi_usual) < np.inf
         ):
             raise InvalidSample("features", "psi_usual", "usual PSI is finite")
+
+
+@lru_cache(maxsize=1024)
+def _extent(cells: bytes) -> tuple[int, int]:
+    """Fewest and most cells of a feature; the layout of a version is the same in every look at it."""
+    numbers = np.frombuffer(cells, np.int64)
+    return int(numbers.min()), int(numbers.max())
+
+
+@lru_cache(maxsize=1024)
+def _distinct(names: tuple[str, ...]) -> bool:
+    return len(set(names)) == len(names)
 
 
 @lru_cache(maxsize=64)
@@ -156,10 +169,12 @@ def flat_feature_table(
         InvalidSample: lengths do not add up, a name occurs twice, or as `FeatureTable`.
     """
     rows = len(names)
-    if len(set(names)) != rows:
+    if not _distinct(names):
         raise InvalidSample("features", "unique", "a feature is named twice")
-    width = int(np.maximum.reduce(cells, initial=2)) if cells.shape == (rows,) else 2
-    even = rows > 0 and bool((cells == width).all())
+    cells = np.ascontiguousarray(cells, np.int64)
+    fewest, width = _extent(cells.tobytes()) if rows and cells.shape == (rows,) else (0, 2)
+    width = max(width, 2)
+    even = fewest == width
     total = rows * width if even else int(cells.sum())
     if cells.shape != (rows,) or reference.shape != (total,) or current.shape != reference.shape:
         raise InvalidSample("features", "shape", f"{reference.size} and {current.size} counts for {total} cells")

@@ -21,7 +21,7 @@ SIGNALS = ("age", "input_drift", "prediction_drift", "performance", "concept_dri
 AGE, INPUT, PREDICTION, PERFORMANCE, CONCEPT = range(5)
 
 
-class Situation(msgspec.Struct, frozen=True, kw_only=True):
+class Situation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a level follows from, besides the values of the signals."""
 
     policy: StalenessPolicy

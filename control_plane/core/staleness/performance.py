@@ -31,7 +31,7 @@ SLICES_NAMED_MAX = 3
 ESTIMATED = (PerformanceSource.DOWNSTREAM, PerformanceSource.ESTIMATE)
 
 
-class Measured(msgspec.Struct, frozen=True, kw_only=True):
+class Measured(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The evidence that the performance signal stands on."""
 
     evidence: PerformanceEvidence

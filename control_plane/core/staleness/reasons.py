@@ -18,7 +18,7 @@ NOTABLE = 0.05
 SLICES_NAMED_MAX = 3
 
 
-class Seen(msgspec.Struct, frozen=True, kw_only=True):
+class Seen(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """All that a reason may be made of."""
 
     level: Level

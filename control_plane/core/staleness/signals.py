@@ -55,7 +55,7 @@ def age(policy: StalenessPolicy, evidence: Evidence, now: datetime) -> Reading:
         raw=days,
         significant=days >= policy.age_backstop_days,
         explanation=(
-            f"its training data end on {until:%Y-%m-%d}, {days:.1f} days ago; "
+            f"its training data end on {until.date().isoformat()}, {days:.1f} days ago; "
             f"the backstop is {policy.age_backstop_days:g} days"
         ),
     )

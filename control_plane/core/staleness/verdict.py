@@ -94,7 +94,7 @@ class FeatureDrift(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     importance: float = 1.0
 
 
-class MetricReading(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class MetricReading(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """A metric against the version's own baseline. Positive drops are worse, whichever way the metric points."""
 
     name: str
@@ -114,7 +114,7 @@ class MetricReading(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     tolerance: float
 
 
-class SliceDrift(msgspec.Struct, frozen=True, kw_only=True):
+class SliceDrift(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Drift of the inputs in one part of the data."""
 
     slice: str
@@ -124,7 +124,7 @@ class SliceDrift(msgspec.Struct, frozen=True, kw_only=True):
     top_features: tuple[FeatureDrift, ...] = ()
 
 
-class WouldChange(msgspec.Struct, frozen=True, kw_only=True):
+class WouldChange(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A change that would bring another level, all else as it is. `now`, `needed`: in the unit of the sentence."""
 
     signal: str
@@ -134,7 +134,7 @@ class WouldChange(msgspec.Struct, frozen=True, kw_only=True):
     sentence: str
 
 
-class UpstreamCompatibility(msgspec.Struct, frozen=True, kw_only=True):
+class UpstreamCompatibility(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """How an upstream model's embeddings moved from the version this one was trained with to the one that serves."""
 
     model_id: str
@@ -149,7 +149,7 @@ class UpstreamCompatibility(msgspec.Struct, frozen=True, kw_only=True):
     explanation: str
 
 
-class Season(msgspec.Struct, frozen=True, kw_only=True):
+class Season(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Is the drift what this time of the year usually brings?"""
 
     expected: bool
@@ -158,7 +158,7 @@ class Season(msgspec.Struct, frozen=True, kw_only=True):
     explanation: str
 
 
-class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
+class Evaluation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One look at one version of a model. All numbers are finite, so that JSON can hold them."""
 
     version: int
@@ -201,7 +201,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     """Of the stored evidence that this look stands on; empty if it was not kept."""
 
 
-class Streak(msgspec.Struct, frozen=True, kw_only=True):
+class Streak(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The latest evaluations since the first that disagreed with the verdict, oldest first, at most n - 1."""
 
     recent: tuple[Level, ...] = ()

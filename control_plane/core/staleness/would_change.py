@@ -54,7 +54,7 @@ Found = tuple[float, WouldChange]
 """How far away, as a difference of the signal or a share; and the change."""
 
 
-class Look(msgspec.Struct, frozen=True, kw_only=True):
+class Look(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A look as far as it has come."""
 
     situation: Situation
