@@ -38,7 +38,9 @@ log = structlog.get_logger("runway.evaluator")
 LOOKS_PER_TICK_MAX = 1_000
 """Models evaluated together: about a tenth of a second of arithmetic."""
 LOOKS_PER_CADENCE_MAX = 15
-"""New evidence brings a look, but no more often than so many times a cadence: once a minute on tier 1."""
+"""New evidence brings a look; where it comes without a pause, so many times a cadence: once a minute on tier 1."""
+LOOKS_AT_ONCE_MAX = 6
+"""After a pause so many looks follow evidence at once: a batch is judged within a second, a stream costs no more."""
 HISTORY_POINTS = 48
 """Earlier looks that the forecast of a model sees."""
 EXPIRE_EVERY = timedelta(days=1)
@@ -57,6 +59,9 @@ class _Seen:
     upstreams: tuple[tuple[str, int], ...]
     at: datetime
     arrivals: int
+    spent_until: datetime
+    """Looks that evidence brought are paid for until then, each for its share of a cadence; beyond a few of them the
+    next has to wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +156,8 @@ class Evaluator:
                 continue
             policy, since = record.staleness_policy, now - seen.at
             fresh = policy.evaluate_on_evidence and arrivals.get(model_id, 0) != seen.arrivals
-            if since >= policy.cadence or (fresh and since >= policy.cadence / LOOKS_PER_CADENCE_MAX):
+            credit = (LOOKS_AT_ONCE_MAX - 1) * policy.cadence / LOOKS_PER_CADENCE_MAX
+            if since >= policy.cadence or (fresh and seen.spent_until - now <= credit):
                 due.append(record)
         return due[:LOOKS_PER_TICK_MAX]
 
@@ -164,9 +170,7 @@ class Evaluator:
         for record in records:
             production = record.production
             assert production is not None
-            self._seen[record.model_id] = _Seen(
-                production.number, _upstreams(state, production), now, arrivals.get(record.model_id, 0)
-            )
+            self._seen[record.model_id] = self._seeing(record, production, now, arrivals.get(record.model_id, 0))
             try:
                 await self._ground_truth.tell(record, production)
             except Unavailable:
@@ -180,6 +184,14 @@ class Evaluator:
         gathered = await self._ground_truth.read(lambda store: self._gather(store, subjects, now, careful=careful))
         evaluations = await asyncio.to_thread(self._evaluated, gathered, now, careful=careful)
         await self._keep_and_submit(evaluations, now)
+
+    def _seeing(self, record: ModelRecord, version: ModelVersion, now: datetime, arrivals: int) -> _Seen:
+        """What the look that begins now sees of the outside, and what it spends if evidence brought it."""
+        before = self._seen.get(record.model_id)
+        spent = before.spent_until if before is not None else now
+        if before is not None and before.arrivals != arrivals:
+            spent = max(spent, now) + record.staleness_policy.cadence / LOOKS_PER_CADENCE_MAX
+        return _Seen(version.number, _upstreams(self._node.state, version), now, arrivals, spent)
 
     def _gather(
         self, store: FactStore, subjects: Sequence[Subject], now: datetime, *, careful: bool
