@@ -11,6 +11,8 @@ import pytest
 from runway_cli.main import run
 from runway_client import (
     AlreadyExists,
+    Histogram,
+    HistogramBatch,
     InvalidRequest,
     NotFound,
     OutcomeBatch,
@@ -179,6 +181,36 @@ def test_facts_are_stored_once_and_read_back(runway: Runway) -> None:
     assert coverage.total.coverage == pytest.approx(0.9)
     metrics = {metric.name: metric.value for metric in runway.ground_truth.get_performance("air_time").total.metrics}
     assert metrics["mae"] == pytest.approx(3.0)
+
+
+def test_hours_that_a_producer_counted_are_stored_once_and_refused_one_by_one(runway: Runway) -> None:
+    profile = b'{"features": {"temp": {"kind": "numeric", "edges": [0.0, 1.0], "counts": [5, 5, 5, 0]}}}'
+    version = runway.registry.register_version(
+        messages.ModelVersion(
+            model_id="air_time",
+            artifact_uri="file:///artifacts/profiled",
+            artifact_sha256="c" * 64,
+            trained_until=to_timestamp(DAY),
+        ),
+        reference_profile=profile,
+    ).version
+    hours = [
+        HistogramBatch(
+            batch_id=f"h{number}",
+            model_id="air_time",
+            version=version,
+            producer="gateway",
+            hour=DAY - timedelta(hours=number),
+            predictions=7,
+            features=[Histogram(name="temp", edges=edges, counts=[1, 2, 3, 1])],
+        )
+        for number, edges in enumerate([(0.0, 1.0), (0.0, 2.0), (0.0, 1.0)])
+    ]
+    first, refused, third = runway.ingest_histograms(hours)
+    assert (first.rows, first.duplicate, third.rows) == (7, False, 7)
+    assert refused.refused is not None
+    assert "sent [0.0, 2.0], the reference has [0.0, 1.0]" in str(refused.refused)
+    assert [answer.duplicate for answer in runway.ingest_histograms(hours[::2])] == [True, True]
 
 
 def test_bad_batches_are_refused_one_by_one(runway: Runway) -> None:
