@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from control_plane.core.staleness.evaluation import evaluate
 from control_plane.core.staleness.evidence import Evidence, PerformanceEvidence, feature_table
 from control_plane.core.staleness.explain import explain
-from control_plane.core.staleness.fusion import fuse, needed
+from control_plane.core.staleness.fusion import all_needed, both, fuse, needed
 from control_plane.core.staleness.policy import Fusion, StalenessPolicy, Weights
 from control_plane.core.staleness.verdict import Evaluation, Level, WouldChange
 from tests.core.staleness_evidence import NOW, SAME, SHIFTED, auc, features, healthy, numeric, predictions
@@ -146,6 +146,8 @@ def test_the_value_that_a_score_needs_is_the_edge(
 ) -> None:
     edge = needed(values, weights, fusion, at=at, target=target, low=low)
     assert edge is not None
+    assert all_needed(values, weights, fusion, target=target, low=low)[at] == pytest.approx(edge, abs=1e-9)
+    assert both(values, weights) == tuple(fuse(values, weights, one) for one in Fusion)
     noisy = fusion is Fusion.NOISY_OR
 
     def scored(value: float) -> float:

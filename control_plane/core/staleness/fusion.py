@@ -52,6 +52,21 @@ def fuse(values: Sequence[float | None], weights: Sequence[float], fusion: Fusio
     return Score(score=score, low=low, high=high)
 
 
+def both(values: Sequence[float | None], weights: Sequence[float]) -> tuple[Score, Score]:
+    """The weighted average and the noisy OR, each as `fuse`."""
+    if None in values:
+        return fuse(values, weights, Fusion.WEIGHTED_AVERAGE), fuse(values, weights, Fusion.NOISY_OR)
+    total = above = 0.0
+    spared = 1.0
+    for value, weight in zip(values, weights, strict=True):
+        assert value is not None
+        total += weight
+        above += value * weight
+        spared *= 1 - weight * value
+    mean, union = round(above / total, DECIMALS), round(1 - spared, DECIMALS)
+    return Score(score=mean, low=mean, high=mean), Score(score=union, low=union, high=union)
+
+
 def _fused(weighed: Sequence[tuple[float, float]], fusion: Fusion) -> float:
     if fusion is Fusion.NOISY_OR:
         spared = 1.0

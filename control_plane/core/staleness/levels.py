@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from control_plane.core.staleness.fusion import Score, fuse
+from control_plane.core.staleness.fusion import Score, both, fuse
 from control_plane.core.staleness.policy import Fusion, StalenessPolicy
 from control_plane.core.staleness.verdict import Level
 
@@ -50,8 +50,8 @@ def stand(situation: Situation, values: Sequence[float | None]) -> Standing:
     """Where a model stands with these values of its signals."""
     policy = situation.policy
     average = policy.fusion is Fusion.WEIGHTED_AVERAGE
-    score = fuse(values, situation.weights, policy.fusion)
-    other = fuse(values, situation.weights, Fusion.NOISY_OR if average else Fusion.WEIGHTED_AVERAGE)
+    mean, union = both(values, situation.weights)
+    score, other = (mean, union) if average else (union, mean)
     scarce = too_scarce(situation, values)
     level = level_of(situation, values, score.low if scarce else score.score, scarce=scarce)
     return Standing(level=level, score=score, other=other.score, scarce=scarce)

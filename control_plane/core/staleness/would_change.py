@@ -95,13 +95,23 @@ def would_change(look: Look) -> tuple[WouldChange, ...]:
             _of_signals(look, Level.FRESH, found, worse=False)
     else:
         _of_signals(look, Level.AT_RISK, found, worse=True)
-        _of_signals(look, Level.STALE, found, worse=True)
+        # What would make it STALE lies beyond what makes it AT RISK, but for what is STALE by itself.
+        _age(look, Level.STALE, _reachable(look, AGE), found)
+        floor = _floor(look)
+        if floor is not None:
+            _metric(look, Level.STALE, _reachable(look, PERFORMANCE), found, worse=True, floor=floor)
     if look.level is not Level.STALE:
         _more_outcomes(look, found)
     if look.values[INPUT] is None and look.values[PREDICTION] is None:
         _more_predictions(look, found)
     found.sort(key=lambda one: one[0])
     return tuple([change for _, change in found[:CHANGES_MAX]])
+
+
+def _reachable(look: Look, at: int) -> float | None:
+    """The value of a signal that makes it STALE, if there is one."""
+    value, wanted = look.values[at], look.stale_from[at]
+    return wanted if value is not None and wanted is not None and value < wanted <= 1 else None
 
 
 def _of_signals(look: Look, target: Level, found: list[Found], *, worse: bool) -> None:
@@ -144,6 +154,8 @@ def _level_at(look: Look, at: int, value: float, *, worse: bool) -> Level:
 
 def _age(look: Look, target: Level, wanted: float | None, found: list[Found]) -> None:
     policy = look.situation.policy
+    if look.values[AGE] is None:
+        return
     age = look.readings["age"].raw
     days = wanted * policy.age_backstop_days if wanted is not None else math.inf
     if target is Level.STALE:
