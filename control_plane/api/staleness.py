@@ -13,6 +13,7 @@ from control_plane.api.interceptors import Context
 from control_plane.api.plane import Plane
 from control_plane.app.evaluator import Evaluator
 from control_plane.app.looks import LOOKS_KEPT, Look, Looks
+from control_plane.core.decide import rule_words
 from control_plane.core.errors import Invalid, NotFound, Reason, Refused, Violation
 from control_plane.core.ids import ModelId
 from control_plane.core.staleness.explain import explain
@@ -86,7 +87,7 @@ class StalenessServicer(staleness_pb2_grpc.StalenessServiceServicer):
         )
         return staleness_pb2.ExplainStalenessResponse(
             staleness=staleness(record, latest.get(record.model_id)),
-            sentences=sentences,
+            sentences=[*sentences, *rule_words.told(record)],
             revision=state.revision,
         )
 

@@ -198,7 +198,7 @@ def _rules_matched(event: RulesMatched) -> str:
     begun = sorted(event.begun, key=lambda one: order.index(one.action))
     told = [f"{RULE_WORDS[one.action]}: {is_}: {_rule(one)}" for one in begun]
     told += [f"{RULE_WORDS[one.action]} is over: {is_}: {_rule(one)}" for one in event.ended]
-    told += [
+    told = told or [
         f"rule {one.name} ({one.scope}) cannot be asked about {event.model_id}: {one.message}"
         for one in event.outcome.faults
     ]

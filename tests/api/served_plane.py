@@ -60,6 +60,10 @@ class ServedPlane:
         """Have the control plane decide something by itself, as its evaluator does."""
         self._run(self.plane.node.submit(submission))
 
+    def look_no_more(self) -> None:
+        """Have it take no looks by itself: what it knows of models is what a test submits."""
+        self._run(self.plane.evaluator.stop())
+
     async def _started(self) -> bootstrap.ControlPlane:
         config = Config(
             database_url="memory://",

@@ -18,6 +18,7 @@ from control_plane.core.ids import ModelId
 from tests.api.served_plane import ServedPlane
 from tests.core.fleets import an_evaluation
 
+OFF = "no retrain: retraining.automatic is off"
 NOW = datetime(2013, 3, 4, 6, tzinfo=UTC)
 STALE = "verdict == STALE && confidence >= MEDIUM && tier <= 2 && !season.expected"
 
@@ -61,6 +62,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ServedPl
 @pytest.fixture
 def runway(served: ServedPlane) -> Iterator[Runway]:
     with connect(served.address, "anna") as one:
+        served.look_no_more()
         served.submit(Submission(command=AdvanceClock(to=NOW), actor="a", reason=""))
         for name, stale in (("air_time", True), ("crew_overtime", True), ("bag_volume", False)):
             one.registry.register_model(
@@ -70,6 +72,8 @@ def runway(served: ServedPlane) -> Iterator[Runway]:
                     owner="team:crew",
                     tier=messages.TIER_2,
                     task_type=messages.TASK_TYPE_BINARY,
+                    # Else the plan would request retrains between two commands of a test.
+                    policies=messages.Policies(retraining=messages.RetrainingPolicy(automatic=False)),
                 )
             )
             until = Timestamp()
@@ -95,7 +99,7 @@ def test_a_rule_is_checked_set_listed_and_removed(shell: Shell) -> None:
     assert (checked.code, checked.out) == (
         0,
         "This rule would act on 2 models now: air_time, crew_overtime.\n"
-        "  a retrain now -> no retrain until somebody asks for it for 2 models: air_time and crew_overtime\n",
+        f"  {OFF} -> no retrain until somebody asks for it for 2 models: air_time and crew_overtime\n",
     )
     arguments = (
         "ask_us",
@@ -114,7 +118,7 @@ def test_a_rule_is_checked_set_listed_and_removed(shell: Shell) -> None:
     done = shell("rules", "set", *arguments)
     assert done.code == 0
     assert done.out.startswith("rule ask_us (fleet) is at version 1 (revision ")
-    assert "This rule acts on 2 models now: air_time, crew_overtime.\n  a retrain now -> no retrain until" in done.out
+    assert f"This rule acts on 2 models now: air_time, crew_overtime.\n  {OFF} -> no retrain until" in done.out
     listed = shell("rules", "list").out
     assert ("ask_us" in listed, "require-approval" in listed, "GPUs are short" in listed) == (True, True, True)
     mine = shell("rules", "list", "--model", "air_time").out
@@ -175,7 +179,7 @@ def test_the_context_and_json(shell: Shell) -> None:
     assert {"name": "STALE", "type": "int", "description": "The number 3.", "example": "STALE"} in fields
     checked = json.loads(shell("rules", "check", "--when", STALE, "--then", "page", "--json").out)
     assert checked["model_ids"] == ["air_time", "crew_overtime"]
-    assert checked["effects"][0] == {"model_id": "air_time", "now": "a retrain now", "then": "a retrain now, page"}
+    assert checked["effects"][0] == {"model_id": "air_time", "now": OFF, "then": f"{OFF}, page"}
 
 
 def test_a_policy_whose_weights_do_not_sum_to_1_is_refused_with_their_sum(shell: Shell) -> None:

@@ -253,7 +253,7 @@ def test_a_removed_or_disabled_rule_holds_for_nobody_at_once() -> None:
 def test_a_dry_run_tells_on_whom_a_rule_acts_and_what_changes() -> None:
     fleet = serving()
     for name, stale in (("a", True), ("b", True), ("c", False)):
-        fleet.model(name, serving=True)
+        fleet.model(name, policy=RetrainingPolicy(cooldown=timedelta(0)), serving=True)
         fleet.look(name, stale=stale)
     fleet.model("new")
     rule = a_rule("hush", STALE, RuleAction.IGNORE)

@@ -6,7 +6,7 @@ from datetime import datetime
 from control_plane.core.decide.rules import Effect
 from control_plane.core.retraining.rules import off_peak
 from control_plane.core.rules.types import RuleAction, RuleMatch, RuleOutcome
-from control_plane.core.staleness.verdict import Action, Level
+from control_plane.core.staleness.verdict import Action, Evaluation, Level
 from control_plane.core.state import ModelRecord
 
 MODELS_NAMED_MAX = 10
@@ -37,13 +37,13 @@ def _retraining(record: ModelRecord, outcome: RuleOutcome, now: datetime) -> str
         case RuleAction.REQUIRE_APPROVAL:
             return "no retrain until somebody asks for it"
         case RuleAction.RETRAIN_OFF_PEAK:
-            return _if_automatic(
-                record, "a retrain now, it is off-peak" if off_peak(policy, now) else _at_night(record)
-            )
+            if record.standing.evaluation is not None and _at_fault(record.standing.evaluation):
+                return "no retrain: the data is at fault"
+            return _if_automatic(record, _soon(record, now) if off_peak(policy, now) else _at_night(record))
         case RuleAction.RETRAIN:
-            return _if_automatic(record, "a retrain now")
+            return _if_automatic(record, _soon(record, now))
         case _:
-            return _without_rules(record)
+            return _without_rules(record, now)
 
 
 def _if_automatic(record: ModelRecord, what: str) -> str:
@@ -55,13 +55,23 @@ def _at_night(record: ModelRecord) -> str:
     return f"a retrain from {policy.off_peak_start_hour:02d}:00 UTC on"
 
 
-def _without_rules(record: ModelRecord) -> str:
+def _soon(record: ModelRecord, now: datetime) -> str:
+    ended_at = record.retrain_ended_at
+    cooling = ended_at is not None and now < ended_at + record.retraining_policy.cooldown
+    return "a retrain after its cooldown" if cooling else "a retrain now"
+
+
+def _at_fault(evaluation: Evaluation) -> bool:
+    return evaluation.recommended_action is Action.ALERT_DATA_OWNER
+
+
+def _without_rules(record: ModelRecord, now: datetime) -> str:
     standing = record.standing
     if standing.level is not Level.STALE:
         return "no retrain"
     if standing.evaluation is None or standing.evaluation.recommended_action is not Action.RETRAIN:
         return "no retrain: it would mend nothing"
-    return _if_automatic(record, "a retrain now")
+    return _if_automatic(record, _soon(record, now))
 
 
 def explanation(record: ModelRecord, outcome: RuleOutcome) -> str:
@@ -82,6 +92,18 @@ def explanation(record: ModelRecord, outcome: RuleOutcome) -> str:
             return f"retraining is for off-peak hours, {hours}: {by}"
         case _:
             return f"a retrain is asked for: {by}"
+
+
+def told(record: ModelRecord) -> list[str]:
+    """What the rules say of a model, in sentences; none if they say nothing."""
+    outcome = record.rule_outcome
+    about = explanation(record, outcome)
+    sentences = [f"What the rules say: {about}."] if about else []
+    for match in outcome.matches:
+        if not match.action.about_retraining:
+            since = f"{match.since:%Y-%m-%d %H:%M}"
+            sentences.append(f"{match.action.value.capitalize()} since {since}, by {named(match)}.")
+    return sentences
 
 
 def acts_on(effects: Sequence[Effect], unseen: int) -> str:

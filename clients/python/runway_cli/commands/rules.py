@@ -20,6 +20,9 @@ EXIT_WRONG = 2
 EFFECTS_SHOWN_MAX = 20
 """Models of one kind of change that are named; more are counted."""
 
+UNASKED_SHOWN_MAX = 3
+"""Models that a rule cannot be asked about, told with the reason; it is mostly the same for all."""
+
 ACTIONS: dict[str, "messages.RuleAction.ValueType"] = {
     enum_word(messages.RuleAction, number).lower().replace("_", "-"): number
     for number in messages.RuleAction.values()
@@ -153,9 +156,14 @@ def _show_check(session: Session, text: str, found: messages.CheckRuleResponse) 
     _show_effects(session, found.effects)
     if found.model_ids and not found.effects:
         page.line("That changes nothing for any of them: the same happens now.")
-    for fault in found.faults:
-        if not fault.line:
-            page.prose(fault.message, indent="  ")
+    _show_unasked(session, found.faults)
+
+
+def _show_unasked(session: Session, faults: Iterable[messages.RuleFault]) -> None:
+    """Why a rule cannot be asked about some models; the first few tell."""
+    told = [fault.message for fault in faults if not fault.line]
+    for message in told[:UNASKED_SHOWN_MAX]:
+        session.page.prose(message, indent="  ", style="yellow")
 
 
 def pointed(text: str, faults: Iterable[messages.RuleFault]) -> list[tuple[str, str]]:
@@ -227,6 +235,7 @@ def set_rule(
     session.page.line(f"{said}{'' if dry_run else f' (revision {done.revision})'}.", "bold")
     if not disabled:
         session.page.prose(checked.sentence if dry_run else checked.sentence.replace("would act", "acts"))
+        _show_unasked(session, checked.faults)
     _show_effects(session, done.effects)
 
 
@@ -262,5 +271,17 @@ def show_context(session: Session) -> None:
             Column(title="WHAT IT HOLDS", prose=True),
             Column(title="EXAMPLE", prose=True, spare=1),
         ],
-        [[field.name, field.type, field.description, field.example] for field in fields],
+        [[field.name, field.type, field.description, field.example] for field in fields if not _is_word(field)],
     )
+    words: dict[str, list[str]] = {"int": [], "string": []}
+    for field in fields:
+        if _is_word(field):
+            words.setdefault(field.type, []).append(field.name)
+    session.page.line()
+    session.page.prose(f"Words with an order, which are numbers: {', '.join(words['int'])}.")
+    session.page.prose(f"Words without one, which are texts: {', '.join(words['string'])}.")
+
+
+def _is_word(field: messages.RuleContextField) -> bool:
+    """A constant: its own example."""
+    return field.name == field.example and field.name.isupper()
