@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from control_plane.adapters.parquet.maintenance import StoreConfig
 from control_plane.adapters.parquet.store import ParquetFactStore
 from control_plane.app.fact_store import SentHistogram
 from control_plane.core.errors import Invalid, Reason
@@ -184,6 +185,19 @@ def test_another_reference_and_back_counts_what_was_sent_for_it(store: ParquetFa
     assert store.evidence("m", 1, T0, NOW, NOW).predictions == 20
     store.set_reference("m", 1, first)
     assert store.evidence("m", 1, T0, NOW, NOW).predictions == 30
+    store.close()
+
+
+def test_an_hour_that_is_left_in_its_day_alone_may_still_be_replaced(tmp_path: Path) -> None:
+    store = ParquetFactStore(tmp_path, StoreConfig(hours_keep=20 * DAY))
+    store.set_reference("m", 1, store.put_profile(profile_json()))
+    sent(store, "a", now=FAR - 39 * DAY)
+    sent(store, "b", T0 + HOUR, now=FAR - 39 * DAY)
+    finish(store)  # FAR is 40 days on
+    sent(store, "c", temp=(0, 0, 1, 0, 0), replace=True, now=FAR)
+    evidence = store.evidence("m", 1, T0, T0 + DAY, FAR)
+    assert (evidence.predictions, current(evidence, "temp"), evidence.volume[0]) == (11, [1, 2, 4, 4, 0], 11)
+    assert store.recorded_hours("m", T0, T0 + DAY).counts == ()
     store.close()
 
 

@@ -116,12 +116,18 @@ class Histograms:
         self._unsealed.pop(segment, None)
         self._unsealed_fine.pop(segment, None)
 
-    def store(self, series: Series, hours: dict[int, Cells]) -> None:
-        """Add counts to the catalogue; call inside a transaction, then `settled`. Counts may be negative, sums not."""
+    def store(self, series: Series, hours: dict[int, Cells], *, hours_from: int = 0) -> None:
+        """Add counts to the catalogue; call inside a transaction, then `settled`.
+
+        Args:
+            hours: counts to add; they may be negative, sums with what is stored not.
+            hours_from: of hours before this one only the days are kept.
+        """
         number = self.number(series)
         days: dict[int, Cells] = {}
         for hour, cells in hours.items():
-            self._add("hour_counts", key_of(number, hour), cells)
+            if hour >= hours_from:
+                self._add("hour_counts", key_of(number, hour), cells)
             day = hour // HOURS_PER_DAY
             days[day] = days[day].plus(cells) if day in days else cells
         for day, cells in days.items():

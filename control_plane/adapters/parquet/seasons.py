@@ -4,6 +4,7 @@ Counts of all versions serve, moved into today's bins: exactly where the bins ar
 bins where it has some, else as if values lay evenly inside a bin. Worked out once a day for each model.
 """
 
+import zlib
 from datetime import date, timedelta
 
 import numpy as np
@@ -30,9 +31,12 @@ class Seasons:
         """Feature -> upper end of its usual debiased PSI; features without history are missing.
 
         Args:
-            first, last: the window, hours first <= hour < last; taken as whole days.
+            first, last: the window, hours first <= hour < last; taken as whole days, give or take one.
         """
-        start, end = first // HOURS_PER_DAY, -(-last // HOURS_PER_DAY)
+        # Each model's day begins at an hour of its own, so that a fleet is not all worked out at midnight.
+        turn = zlib.crc32(series.model_id.encode()) % HOURS_PER_DAY
+        start = (first + turn) // HOURS_PER_DAY
+        end = start + max(1, -(-(last - first) // HOURS_PER_DAY))
         key = (series.version, series.digest, start, end)
         known = self._known.get(series.model_id)
         if known is None or known[0] != key:

@@ -58,8 +58,9 @@ class SentHour:
 class SentHours:
     """Stores what producers counted. Not safe for concurrent use; its owner serialises."""
 
-    def __init__(self, facts: Facts, keep: timedelta) -> None:
+    def __init__(self, facts: Facts, *, hours_keep: timedelta, keep: timedelta) -> None:
         self._facts = facts
+        self._hours_keep = hours_keep
         self._keep = keep
 
     def store(self, sent: SentHour) -> Receipt:
@@ -107,7 +108,9 @@ class SentHours:
             if not sent.replace:
                 raise _refused("counts", "same_hour", _other_counts(sent, before, cells))
             added = cells.minus(before)
-        facts.histograms.store(series, {hour: added})
+        # What an old hour counted is in its day alone: there is no hour left to take it from.
+        hours_from = hour_of(int((sent.now - self._hours_keep).timestamp()) * 1_000_000)
+        facts.histograms.store(series, {hour: added}, hours_from=hours_from)
         facts.catalog.db.execute(
             "INSERT OR REPLACE INTO sent_counts VALUES (?, ?, ?, ?, ?, ?, ?)",
             (*key, cells.rows, content, pack_counts(cells.counts)),

@@ -83,7 +83,9 @@ class ParquetFactStore:
             raise
         self._config = config
         self._embeddings = EmbeddingStore(root / "embeddings")
-        self._writer = Writer(self._facts, SentHours(self._facts, config.counts_keep))
+        self._writer = Writer(
+            self._facts, SentHours(self._facts, hours_keep=config.hours_keep, keep=config.counts_keep)
+        )
         self._reader = Reader(self._facts)
         self._maintenance = Maintenance(self._facts, self._writer, config)
         self._open = True
