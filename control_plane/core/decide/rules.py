@@ -16,7 +16,7 @@ from control_plane.core.events import RuleRemoved, RuleSet, RulesMatched
 from control_plane.core.ids import ModelId
 from control_plane.core.policies import is_scope
 from control_plane.core.relations import models_in
-from control_plane.core.rules.cel import Compiled, activation, compiled, faults_of, holds, needed
+from control_plane.core.rules.cel import Compiled, activation, compiled, faults_of, holds, needed, words
 from control_plane.core.rules.outcome import begun, ended, outcome_of, with_result, without
 from control_plane.core.rules.types import (
     NAME,
@@ -158,7 +158,8 @@ def at_look(state: State, record: ModelRecord, evaluation: Evaluation, verdict: 
 def evaluated(look: Look, rules: Iterable[Rule]) -> list[tuple[Rule, bool | str]]:
     """Each rule with whether it holds; a rule that cannot be evaluated is a fault, and the others go on."""
     texts = [(rule, compiled(rule.when)) for rule in rules]
-    over = activation(values_of(look, needed(one for _, one in texts if isinstance(one, Compiled))))
+    sound = [one for _, one in texts if isinstance(one, Compiled)]
+    over = activation(values_of(look, needed(sound)), words(sound))
     return [(rule, holds(one, over) if isinstance(one, Compiled) else f"{NO_COMPILE}{one[0]}") for rule, one in texts]
 
 

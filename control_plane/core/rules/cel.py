@@ -21,7 +21,7 @@ from itertools import pairwise
 
 from cel_expr_python import cel
 
-from control_plane.core.rules.context import CONSTANTS, ITEMS_MAX, TYPES
+from control_plane.core.rules.context import CONSTANTS, ITEMS_MAX, TYPES, Value
 from control_plane.core.rules.faults import Fault, fault_at, told
 from control_plane.core.rules.tokens import LOOPS, Token, chains, tokens
 
@@ -222,9 +222,18 @@ def needed(rules: Iterable[Compiled]) -> frozenset[str]:
     return frozenset(name for one in rules for name in one.names if name not in CONSTANTS)
 
 
-def activation(values: Mapping[str, Content]) -> cel.Activation:
-    """A context to evaluate rules over: 5 us for ten names, however many rules are asked of it."""
-    return _ENVIRONMENT.Activation(data={**CONSTANTS, **values})
+def words(rules: Iterable[Compiled]) -> dict[str, Value]:
+    """Constants that some of them name."""
+    return {name: CONSTANTS[name] for one in rules for name in one.names if name in CONSTANTS}
+
+
+def activation(values: Mapping[str, Content], constants: Mapping[str, Value] = CONSTANTS) -> cel.Activation:
+    """A context to evaluate rules over: 5 us for ten names, however many rules are asked of it.
+
+    Args:
+        constants: those that the rules name; each costs as much as a value.
+    """
+    return _ENVIRONMENT.Activation(data={**constants, **values})
 
 
 def holds(rule: Compiled, over: cel.Activation) -> bool | str:
