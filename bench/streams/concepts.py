@@ -7,7 +7,6 @@ test compares all three with river's generators row by row.
 A *regime* shifts inputs and leaves the concept alone: the benign change that a drift alarm takes for trouble.
 """
 
-from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -24,12 +23,25 @@ REGIMES = 3
 class Stream(Protocol):
     """Where rows come from."""
 
-    name: str
-    features: Sequence[str]
-    noise: float
-    """Share of labels that are turned round."""
-    gradual: bool
-    """True: a concept moves to the next bit by bit, and may stand between two."""
+    @property
+    def name(self) -> str:
+        """As people call it."""
+        ...
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of the inputs."""
+        ...
+
+    @property
+    def noise(self) -> float:
+        """Share of labels that are turned round."""
+        ...
+
+    @property
+    def gradual(self) -> bool:
+        """True: a concept moves to the next bit by bit, and may stand between two."""
+        ...
 
     def rows(self, rng: np.random.Generator, count: int) -> Floats:
         """Inputs, shape (count, features)."""
@@ -61,7 +73,7 @@ class Sea:
         return rng.uniform(0, 10, (count, 3))
 
     def shifted(self, rows: Floats, regime: int) -> Floats:
-        """1: the third, which does not matter, lies high. 2: the second lies low, which changes how many are positive."""
+        """1: the third, which does not matter, lies high. 2: the second lies low: fewer are positive."""
         found = rows.copy()
         if regime == 1:
             found[:, 2] = 10 * (rows[:, 2] / 10) ** 0.4
@@ -133,8 +145,8 @@ class Agrawal:
 class Hyperplane:
     """Ten inputs from 0 to 1; positive on one side of a plane whose weights move (Hulten et al. 2001).
 
-    A concept here is a plane: river's rule with the weights of a seeded generator that has moved for so many periods. In
-    a period of change the plane goes from one to the next bit by bit, as river's `mag_change` does it.
+    A concept here is a plane: river's rule with the weights of a seeded generator that has moved for so many periods.
+    In a period of change the plane goes from one to the next bit by bit, as river's `mag_change` does it.
     """
 
     name = "Hyperplane"

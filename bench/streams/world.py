@@ -42,10 +42,10 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 WARM_DAYS = 30
 """Of stream before the backtest, so that the first versions have something to learn even if labels are 14 days late."""
-ROWS_PER_HOUR = 200
+ROWS_PER_HOUR = 100
 TOLERANCE = 0.03
 """Accuracy that an owner does not want to lose."""
-WINDOWS_DAYS = (1, 3, 7, 14)
+WINDOWS_DAYS = (1, 4, 14)
 TRAINING_HOURS = 2.0
 TRUTH_ROWS = 6000
 FRESH_ROWS = 12_000
@@ -61,7 +61,7 @@ Cumulated = npt.NDArray[np.int64]
 
 
 def _tree() -> DecisionTreeClassifier:
-    return DecisionTreeClassifier(max_depth=9, min_samples_leaf=20, random_state=0)
+    return DecisionTreeClassifier(max_depth=8, min_samples_leaf=20, random_state=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +81,9 @@ def _history(stream: Stream, seed: int, days: int) -> _History:
     line = timeline(stream, rng, WARM_DAYS, days)
     count = len(line.share) * ROWS_PER_HOUR
     rows = stream.rows(rng, count)
-    regime, before, after = (np.repeat(one, ROWS_PER_HOUR) for one in (line.regime, line.before, line.after))
+    regime, before, after = (
+        np.repeat(one, ROWS_PER_HOUR).astype(np.float64) for one in (line.regime, line.before, line.after)
+    )
     for one in range(1, REGIMES):
         chosen = regime == one
         rows[chosen] = stream.shifted(rows[chosen], one)
@@ -236,9 +238,7 @@ class _Model:
             first = self.version(WARM_DAYS * HOURS_PER_DAY)
             past = self._labelled(WARM_DAYS * HOURS_PER_DAY, 7)
             score = first.tree.predict_proba(self.history.rows[past][1::2])[:, 1:]
-            self._acts = [
-                LogisticRegression().fit(score, outcome[past][1::2]) for outcome in self.history.consumers
-            ]
+            self._acts = [LogisticRegression().fit(score, outcome[past][1::2]) for outcome in self.history.consumers]
         return self._acts
 
     # --- truth ---
@@ -334,7 +334,7 @@ class StreamsWorld:
         name: str,
         *,
         models: int = 4,
-        days: int = 150,
+        days: int = 120,
         label_delay_days: int = 2,
         blind: bool = False,
         policy: Overrides,
@@ -350,9 +350,7 @@ class StreamsWorld:
         for at in range(models):
             model_id = ModelId(f"{name.lower()}_{at}")
             history = _cached_history(name, seed * 100 + at, days)
-            self._models[model_id] = _Model(
-                model_id, history, self.label_delay_hours, blind=blind and at % 2 == 1
-            )
+            self._models[model_id] = _Model(model_id, history, self.label_delay_hours, blind=blind and at % 2 == 1)
         self.models: Sequence[ModelFacts] = tuple(
             ModelFacts(
                 model_id=model_id, owner="team:streams", team=TeamId("streams"), tier=2, task_type=TaskType.BINARY
