@@ -9,6 +9,8 @@ import threading
 from datetime import timedelta
 from pathlib import Path
 
+import pyarrow as pa
+
 from control_plane.adapters.parquet.maintenance import StoreConfig
 from control_plane.adapters.parquet.store import ParquetFactStore
 from control_plane.core.ground_truth.labels import LabelSpec
@@ -40,7 +42,8 @@ def predictions_of(number: int) -> list[Prediction]:
 def send(store: ParquetFactStore, number: int) -> tuple[bool, bool]:
     """Append a batch of predictions and all its outcomes; whether each was there before."""
     rows = predictions_of(number)
-    predictions = store.append_predictions(f"b{number}", MODEL, 1, ipc(prediction_columns(rows)))
+    columns = prediction_columns(rows) | {"slice.part": pa.array([f"p{row % 2}" for row in range(ROWS)])}
+    predictions = store.append_predictions(f"b{number}", MODEL, 1, ipc(columns))
     outcomes = store.append_outcomes(f"b{number}", MODEL, "", ipc(outcome_columns(outcomes_for(rows))))
     return predictions.duplicate, outcomes.duplicate
 

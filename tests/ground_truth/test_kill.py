@@ -44,6 +44,8 @@ def test_killed_while_appending_sealing_and_joining(tmp_path: Path) -> None:
         evidence = store.evidence(MODEL, 1, T0 - timedelta(days=1), FAR, FAR)
         assert evidence.predictions == batches * (ROWS + sum(COUNTS))
         assert current(evidence, "temp") == [batches * count for count in COUNTS]
+        parts = {part.name: part.predictions for part in evidence.slices}
+        assert parts == {"part=p0": batches * ROWS / 2, "part=p1": batches * ROWS / 2}
         assert evidence.prediction is not None
         assert evidence.prediction.current.sum() == batches * ROWS
         finish(store)

@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from control_plane.adapters.parquet.facts import Batch, Facts, batch_key
+from control_plane.adapters.parquet.facts import Batch, Facts, batch_key, slice_names
 from control_plane.adapters.parquet.segments import BatchHead, Kind, Record
 from control_plane.adapters.parquet.sent import SentHour, SentHours
 from control_plane.app.fact_store import Receipt
@@ -226,6 +226,9 @@ class Writer:
             batch = read_predictions(request.ipc, spec)
             if profile is not None:
                 profile.check(batch.features)
+            if batch.slices:
+                with facts.lock:
+                    facts.admitted(head.model_id, slice_names(batch))
         else:
             batch = read_outcomes(request.ipc, spec)
             with facts.lock:
