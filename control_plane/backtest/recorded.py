@@ -65,8 +65,11 @@ class _Track:
         self.hours = hours[order]
         only = len(parts) == 1
         self.counts = first.counts if only else np.concatenate([part.counts for part in parts])[order]
-        predictions = np.concatenate([part.predictions for part in parts])[order]
-        self._predictions = np.concatenate([[0], np.cumsum(predictions)])
+        self._first = int(self.hours[0])
+        by_hour = np.zeros(int(self.hours[-1]) - self._first + 2, np.int64)
+        np.add.at(by_hour, self.hours - self._first + 1, np.concatenate([part.predictions for part in parts])[order])
+        self._until: list[int] = np.cumsum(by_hour).tolist()
+        """Predictions made before hour `_first + i`: asked some ten times a look, so as plain numbers."""
         self.versions = frozenset(part.version for part in parts)
         features = first.features
         self.names = tuple(feature.name for feature in features)
@@ -92,8 +95,10 @@ class _Track:
 
     def predictions(self, first: int, last: int) -> int:
         """Made in [first, last)."""
-        low, high = np.searchsorted(self.hours, (first, last))
-        return int(self._predictions[high] - self._predictions[low])
+        return self._before(last) - self._before(first)
+
+    def _before(self, hour: int) -> int:
+        return self._until[min(max(hour - self._first, 0), len(self._until) - 1)]
 
     def sum(self, first: int, last: int) -> Int64s:
         """Counts of [first, last)."""
@@ -121,7 +126,7 @@ class _Model:
         by_profile: dict[str, list[RecordedCounts]] = {}
         for part in model.hours.counts:
             by_profile.setdefault(part.profile_sha256, []).append(part)
-        self.tracks = [_Track(parts) for parts in by_profile.values()]
+        self.tracks = [_Track(parts) for parts in by_profile.values() if any(len(part.hours) for part in parts)]
         self.partials = {one.version: PartialWindow(one.hours, one.partials) for one in model.hours.partials}
         self.references: dict[tuple[int, int], _Reference] = {}
         layers = [

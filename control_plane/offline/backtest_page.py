@@ -85,7 +85,7 @@ def _picture(report: Report, form: str) -> bytes:
         below.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
         below.set_xlim(_num(report.start_time), _num(report.end_time))
         out = io.BytesIO()
-        metadata = {"Date": None} if form == "svg" else {}
+        metadata = dict.fromkeys(("Creator", "Date", "Format", "Type")) if form == "svg" else {}
         drawn.savefig(out, format=form, dpi=DPI, metadata=metadata)
     found = out.getvalue()
     # Inside HTML an SVG begins with its element.

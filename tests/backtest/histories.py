@@ -1,4 +1,4 @@
-"""A small fleet with a history on a real server: predictions by the hour, outcomes a few hours later, a jump of the inputs."""
+"""A small fleet with a history on a real server: predictions by the hour, outcomes soon after, a jump of inputs."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -96,4 +96,4 @@ def send_day(client: Runway, model_id: str, day: int) -> None:
         arrow_ipc=outcome_batch(ids, at + np.timedelta64(2, "h"), value.astype(np.float64)),
     )
     for answer in (*client.ingest_predictions(iter([predictions])), *client.ingest_outcomes(iter([outcomes]))):
-        assert answer.accepted is not None, answer
+        assert answer.refused is None, answer

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from typing import Any, cast
+from typing import Any
 
 import grpc
 from runway.v1 import backtest_pb2
@@ -54,11 +54,12 @@ class Backtest:
             stream: Any = self.stub.RunBacktest(request, timeout=deadline_s)
         except ValueError as error:
             raise self._connection.closed_error(METHOD) from error
+        report: backtest_pb2.BacktestReport | None = None
         try:
             for response in stream:
                 if response.HasField("report"):
-                    return cast("backtest_pb2.BacktestReport", response.report)
-                if progress is not None:
+                    report = response.report
+                elif progress is not None:
                     progress(response.progress.contender, response.progress.done)
         except grpc.RpcError as error:
             raise from_rpc_error(
@@ -66,6 +67,8 @@ class Backtest:
             ) from None
         finally:
             stream.cancel()
+        if report is not None:
+            return report
         raise RunwayRpcError(
             "STREAM_ENDED",
             f"the control plane at {self._connection.address} ended the backtest without a report: ask again",
