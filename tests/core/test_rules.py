@@ -13,7 +13,7 @@ from control_plane.core.commands import RecordEvaluation, RemoveRule, SetPolicie
 from control_plane.core.decide.rule_words import acts_on, consequence, explanation
 from control_plane.core.decide.rules import effects
 from control_plane.core.errors import Invalid, Reason, RunwayError
-from control_plane.core.events import Envelope, RuleRemoved, RulesMatched
+from control_plane.core.events import Envelope, RuleRemoved, RuleSet, RulesMatched
 from control_plane.core.ids import ModelId
 from control_plane.core.retraining.types import RetrainCause, RetrainingPolicy, RetrainState
 from control_plane.core.rules.book import RuleBook
@@ -23,6 +23,7 @@ from control_plane.core.sentences import sentence
 from control_plane.core.snapshots import decode_snapshot, encode_snapshot
 from control_plane.core.staleness.verdict import Action, FeatureDrift, Level
 from control_plane.core.state import ModelRecord
+from control_plane.core.subjects import subject_of
 from tests.core.fleets import HOUR, START, Fleet, an_evaluation
 from tests.reference import rules_twin
 
@@ -443,6 +444,24 @@ def test_a_page_is_told_first_and_with_its_reason() -> None:
     fleet.do(RemoveRule(scope="fleet", name="wake_up"))
     assert told(fleet, RuleRemoved) == "rule wake_up (fleet) was removed by tester"
     assert told(fleet, RulesMatched).startswith("page is over: m is STALE")
+
+
+def test_who_watches_a_team_or_a_model_sees_its_rules_and_what_they_lead_to() -> None:
+    fleet = serving(automatic=False)
+    fleet.do(SetRule(rule=a_rule("own", "true", RuleAction.PAGE, scope="model:m")))
+    fleet.do(SetRule(rule=a_rule("ours", "true", RuleAction.PAGE, scope="team:flights")))
+    fleet.look("m", stale=True)
+    about = {}
+    for event in fleet.events:
+        if isinstance(event, RuleSet | RulesMatched):
+            envelope = Envelope(seq=9, epoch=1, at=fleet.now, actor="a", reason="", event=event)
+            subject = subject_of(fleet.state, envelope)
+            about[getattr(event, "scope", "matched")] = (set(subject.models), set(subject.teams))
+    assert about == {
+        "model:m": ({"m"}, {"flights"}),
+        "team:flights": (set(), {"flights"}),
+        "matched": ({"m"}, {"flights"}),
+    }
 
 
 def test_a_snapshot_keeps_rules_and_outcomes() -> None:

@@ -201,3 +201,23 @@ def test_the_life_of_a_model_from_the_command_line(shell: Shell, runway: Runway)
     assert "points at v1" in shell("aliases", "move", "route", "blue", "v1").out
     assert "blue" in shell("aliases", "list", "--alias", "blue").out
     assert "is gone" in shell("aliases", "remove", "route", "blue").out
+
+
+def test_rules_are_applied_from_files_and_a_fault_has_its_place(shell: Shell, tmp_path: Path) -> None:
+    files = tmp_path / "files"
+    files.mkdir()
+    rules = files / "rules.yaml"
+    rules.write_text("rules:\n  - name: wake_up\n    scope: fleet\n    when: verdict == STALEE\n    action: page\n")
+    wrong = shell("apply", str(files), "--yes")
+    assert wrong.code == 2
+    assert "rules.yaml:4:11: " in wrong.out + wrong.err
+    assert "1:12: there is no STALEE: did you mean STALE?" in wrong.out + wrong.err
+    rules.write_text(rules.read_text().replace("STALEE", "STALE && !season.expected"))
+    planned = shell("apply", str(files), "--plan")
+    assert (planned.code, "+ wake_up (fleet)" in planned.out) == (5, True)
+    assert shell("apply", str(files), "--yes").code == 0
+    assert "verdict == STALE && !season.expected" in shell("rules", "list").out
+    exported = tmp_path / "exported"
+    assert "1 rule" in shell("export", str(exported)).out
+    assert "action: page" in (exported / "rules.yaml").read_text()
+    assert "No change" in shell("apply", str(exported), "--plan").out
