@@ -27,7 +27,7 @@ class MemoryLooks:
 
     def between(self, model_id: ModelId, start: datetime, end: datetime, limit: int) -> list[Look]:
         """See `Looks`."""
-        made = self._looks.get(model_id, {})
+        made = self._made(model_id)
         newest = sorted((at for at in made if start <= at < end), reverse=True)[:limit]
         return [Look(model_id=model_id, evaluation=made[at]) for at in newest]
 
@@ -41,7 +41,7 @@ class MemoryLooks:
 
     def first_at(self, model_id: ModelId, start: datetime, end: datetime) -> datetime | None:
         """See `Looks`."""
-        return min((at for at in self._looks.get(model_id, {}) if start <= at < end), default=None)
+        return min((at for at in self._made(model_id) if start <= at < end), default=None)
 
     def made_at(self, model_id: ModelId, at: datetime) -> Look | None:
         """See `Looks`."""
@@ -50,11 +50,12 @@ class MemoryLooks:
 
     def latest(self) -> dict[ModelId, Evaluation]:
         """See `Looks`."""
-        return {model_id: made[max(made)] for model_id, made in self._looks.items() if made}
+        whole = ((model_id, self._made(model_id)) for model_id in list(self._looks))
+        return {model_id: made[max(made)] for model_id, made in whole if made}
 
     def scores(self, model_id: ModelId, version: int, before: datetime, points: int) -> tuple[ScoreAt, ...]:
         """See `Looks`."""
-        made = self._looks.get(model_id, {})
+        made = self._made(model_id)
         times = sorted(at for at, one in made.items() if at < before and one.version == version)
         if not times:
             return ()
@@ -79,3 +80,7 @@ class MemoryLooks:
 
     def close(self) -> None:
         """See `Looks`."""
+
+    def _made(self, model_id: ModelId) -> dict[datetime, Evaluation]:
+        """A copy, so that one thread reads while another writes."""
+        return dict(self._looks.get(model_id, {}))
