@@ -155,7 +155,7 @@ class FlightHistory:
     def _fit(self, day: int) -> Any:
         start, cut, until = training.window(FIRST_DAY + DAY * day)
         first, end = self.between(start, cut)
-        places = np.arange(first, end)[self.known(first, end, instant(until))]
+        places = training._sampled(np.arange(first, end)[self.known(first, end, instant(until))])
         blank: estimators.Estimator = training._estimator(self.model, self.inputs)
         with one_thread():
             return blank.fit(self.matrix[places], self.value[places])

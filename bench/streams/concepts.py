@@ -194,8 +194,12 @@ class Hyperplane:
 
     def labels(self, rows: Floats, concept: float) -> Bools:
         """By river's rule: the weighted sum is at least half of what it could be."""
-        weights = self.weights(concept)
-        return np.asarray(rows @ weights >= weights.sum() * 0.5)
+        return beyond(rows, self.weights(concept))
+
+
+def beyond(rows: Floats, weights: Floats) -> Bools:
+    """Which rows lie beyond the plane of these weights."""
+    return np.asarray(rows @ weights >= weights.sum() * 0.5)
 
 
 def _walk(rng: np.random.Generator, count: int, states: int) -> list[int]:
