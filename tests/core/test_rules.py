@@ -14,15 +14,18 @@ from control_plane.core.decide.rule_words import acts_on, consequence, explanati
 from control_plane.core.decide.rules import effects
 from control_plane.core.errors import Invalid, Reason, RunwayError
 from control_plane.core.events import Envelope, RuleRemoved, RuleSet, RulesMatched
-from control_plane.core.ids import ModelId
+from control_plane.core.ids import ModelId, RetrainId, TeamId
+from control_plane.core.plan import wanted_retrain
+from control_plane.core.policies import built_in
+from control_plane.core.registry.types import ModelFacts, TaskType
 from control_plane.core.retraining.types import RetrainCause, RetrainingPolicy, RetrainState
 from control_plane.core.rules.book import RuleBook
 from control_plane.core.rules.outcome import outcome_of, rule_rank, with_result, without
-from control_plane.core.rules.types import NO_OUTCOME, RULES_MAX, Rule, RuleAction, RuleOutcome, RuleVersion
+from control_plane.core.rules.types import NO_OUTCOME, RULES_MAX, Rule, RuleAction, RuleMatch, RuleOutcome, RuleVersion
 from control_plane.core.sentences import sentence
 from control_plane.core.snapshots import decode_snapshot, encode_snapshot
 from control_plane.core.staleness.verdict import Action, FeatureDrift, Level
-from control_plane.core.state import ModelRecord
+from control_plane.core.state import ModelRecord, Standing
 from control_plane.core.subjects import subject_of
 from tests.core.fleets import HOUR, START, Fleet, an_evaluation
 from tests.reference import rules_twin
@@ -422,6 +425,43 @@ def test_a_retrain_that_a_rule_asked_for_ends_when_no_rule_asks_any_more() -> No
     assert fleet.pass_time(HOUR)[:1] == ["RetrainEnded"]
     assert fleet.state.retrains[live].conclusion == "no longer needed: no rule asks for it any more"
     assert fleet.state.retrains[live].state is RetrainState.CANCELLED
+
+
+@given(
+    action=st.sampled_from([None, *RuleAction]),
+    stale=st.booleans(),
+    recommended=st.sampled_from(Action),
+    automatic=st.booleans(),
+    cooling=st.booleans(),
+    live=st.booleans(),
+    hour=st.integers(0, 23),
+)
+def test_the_words_promise_a_retrain_now_exactly_when_the_plan_asks_for_one(
+    action: RuleAction | None,
+    stale: bool,
+    recommended: Action,
+    automatic: bool,
+    cooling: bool,
+    live: bool,
+    hour: int,
+) -> None:
+    now = START + timedelta(days=2, hours=hour)
+    match = RuleMatch(name="r", scope="fleet", action=action, since=START) if action is not None else None
+    look = msgspec.structs.replace(an_evaluation(1, now, stale=stale), recommended_action=recommended)
+    policy = RetrainingPolicy(automatic=automatic, cooldown=timedelta(hours=3))
+    model = ModelRecord(
+        facts=ModelFacts(model_id=ModelId("m"), team=TeamId("t"), tier=1, task_type=TaskType.BINARY),
+        policies=msgspec.structs.replace(built_in(1, TaskType.BINARY), retraining=policy),
+        registered_at=START,
+        updated_at=START,
+        updated_revision=1,
+        standing=Standing(level=Level.STALE if stale else Level.FRESH, since=START, version=1, evaluation=look),
+        live_retrain=RetrainId("rt_000001") if live else None,
+        retrain_ended_at=now - timedelta(hours=1) if cooling else None,
+        rule_outcome=RuleOutcome(matches=(match,) if match is not None else ()),
+    )
+    words = consequence(model, model.rule_outcome, now)
+    assert (words.partition(",")[0] == "a retrain now") is (wanted_retrain(model, now) is not None), words
 
 
 # Told and kept
