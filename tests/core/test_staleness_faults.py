@@ -56,7 +56,7 @@ MOVED_UP = [100, 100, 100, 100, 100, 100, 100, 100, 100, 1_100, 0]
 
 def test_values_outside_the_training_range_are_found() -> None:
     table = beside(numeric("temp", MOVED_UP), outside=900)
-    assert faults(healthy(table=table)) == ("temp: 45.0% of its values are outside the range of the training data",)
+    assert faults(healthy(table=table)) == ("temp: 45.0% of its values are far outside the range of the training data",)
 
 
 @pytest.mark.parametrize("outside", [None, 0, 19, 300])

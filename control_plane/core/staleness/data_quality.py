@@ -10,7 +10,7 @@ deliberately narrow: a false one would block a needed retrain.
 | constant         | all present values in one inner cell that held at most half of the reference              |
 | vanished category| one that held 5 % and of which 20 rows were expected is gone                              |
 | new category     | 5 % and 20 rows in `other`, ten times what the reference had there                        |
-| range break      | 20 % and 20 rows outside the range of the training data, ten times what chance puts there |
+| range break      | 20 % and 20 rows beyond the widened range of training, ten times what chance puts there   |
 | does not arrive  | a feature of the reference without one row, while others have 100                         |
 | volume drop      | less than half of the quietest earlier window, of three or more that cover a week         |
 
@@ -157,7 +157,7 @@ def describe(table: FeatureTable, row: int, faults: RowFaults, place: int) -> st
             f"{faults.other_then[place]:.1%} were then"
         )
     if faults.broken_range[place]:
-        return f"{name}: {faults.outside[place]:.1%} of its values are outside the range of the training data"
+        return f"{name}: {faults.outside[place]:.1%} of its values are far outside the range of the training data"
     reference, current = table.reference[row : row + 1], table.current[row : row + 1].astype(np.float64)
     then = reference / max(reference.sum(), 1)
     gone = np.flatnonzero(_vanished(then, current, current.sum(axis=1), table.cells[row : row + 1])[0])

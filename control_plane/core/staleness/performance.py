@@ -27,6 +27,8 @@ from control_plane.core.statistics.performance import Z_95, MetricDrop, metric_d
 
 SIGNIFICANT_AT = 0.05
 """Level of the one-sided test of the metric's drop, the same as its 95 % bound."""
+REACH = 8.0
+"""Bounds of a drop are at most so many times the largest of its numbers."""
 SLICES_NAMED_MAX = 3
 ESTIMATED = (PerformanceSource.DOWNSTREAM, PerformanceSource.ESTIMATE)
 
@@ -71,14 +73,11 @@ def _lack(policy: StalenessPolicy, found: PerformanceEvidence) -> str:
 
 
 def _finite(found: PerformanceEvidence) -> bool:
-    errors = found.baseline_error, found.current_error
     baseline = found.baseline if found.baseline is not None else 0.0
-    return (
-        math.isfinite(baseline)
-        and math.isfinite(found.current)
-        and all(map(math.isfinite, errors))
-        and min(errors) >= 0
-    )
+    if min(found.baseline_error, found.current_error) < 0:
+        return False
+    # Sums of what is not finite, or too large to be compared, are not finite.
+    return math.isfinite((abs(baseline) + abs(found.current) + found.baseline_error + found.current_error) * REACH)
 
 
 def _reading(policy: StalenessPolicy, found: PerformanceEvidence, instead: str = "") -> tuple[Reading, Measured]:

@@ -47,6 +47,8 @@ APART_MIN = 1e-3
 """Thresholds that are closer are one, as far as a change is concerned."""
 STEP = 1e-9
 """Just beyond a threshold."""
+DAYS_MAX = 365.0
+"""Nobody waits longer for labels."""
 HOURS_BELOW_DAYS = 3.0
 """Ages are told in hours below so many days."""
 
@@ -376,9 +378,9 @@ def _more_predictions(look: Look, found: list[Found]) -> None:
 
 def _how_long(look: Look, more: int) -> str:
     pace = look.evidence.labels_per_day
-    if not 0 < pace < math.inf:
+    days = more / pace if 0 < pace < math.inf else math.inf
+    if days > DAYS_MAX:
         return ""
-    days = more / pace
     return f" (about {math.ceil(days * 24)} hours)" if days < HOURS_BELOW_DAYS else f" (about {math.ceil(days):,} days)"
 
 
