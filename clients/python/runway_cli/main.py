@@ -193,6 +193,7 @@ COMMANDS: dict[str, Lazy | click.Command] = {
     "versions": VERSIONS,
     "staleness": STALENESS,
     "backtest": Lazy("backtest:run_backtest", "Try other policies on recorded history, side by side."),
+    "drift": Lazy("drift:drift", "Compare two files, Parquet or CSV; needs no control plane."),
     "impact": Lazy("graph:show_impact", "What is reached if this node changes, by wave."),
     "what-if": Lazy("what_if:show_what_if", "What a change would reach that is not made yet."),
     "causes": Lazy("graph:show_causes", "What several nodes all stand on: where to look when they went bad."),
@@ -239,8 +240,11 @@ def main() -> NoReturn:
 def run(arguments: list[str]) -> int:
     """Run one command; its exit code."""
     try:
-        cli.main(args=arguments, prog_name="runway", standalone_mode=False)
+        # Without its standalone mode click gives the exit code of `ctx.exit` back, and None otherwise.
+        code = cli.main(args=arguments, prog_name="runway", standalone_mode=False)
         sys.stdout.flush()
+        if isinstance(code, int):
+            return code
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return EXIT_USAGE
