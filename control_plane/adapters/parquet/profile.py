@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from control_plane.core.errors import Invalid, Reason, Violation
-from control_plane.core.statistics.bins import Bins, CategoricalBins, NumericBins, canonical_key
+from control_plane.core.statistics.bins import Bins, CategoricalBins, NumericBins, canonical_key, plausible_range
 
 Int64s = npt.NDArray[np.int64]
 Float64s = npt.NDArray[np.float64]
@@ -95,7 +95,8 @@ class FeatureBins:
             missing = np.isnan(values)
         outside = None
         if self.outside_at >= 0:
-            outside = (values < self.low) | (values > self.high)
+            low, high = plausible_range(self.low, self.high)
+            outside = (values < low) | (values > high)
             outside = outside if outside.any() else None
         if self.fine is None:
             return Binned(_numeric_cells(self.edges, values, missing), None, outside)
