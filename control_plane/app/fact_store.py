@@ -363,6 +363,8 @@ class FactStore(Protocol):
     def rebaseline(self, model_id: str, from_version: int, to_version: int, start: datetime, end: datetime) -> str:
         """Give a version that has no profile one made of the counts of another in [start, end), whole days; its sha256.
 
+        A version that has a profile keeps it.
+
         Raises:
             NotFound: the other version has no profile, or nothing was counted then.
         """

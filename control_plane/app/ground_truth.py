@@ -2,22 +2,24 @@
 
 The store does its own group commit: batches that wait together share one fdatasync. What is added here is what only the
 application knows: which label a model has and by which profile a version's predictions are binned, both taken from the
-state and told to the store before the first batch that needs them.
+state and told to the store before the first batch that needs them. A version that was promoted without a profile is
+measured by what the version before it saw until then.
 """
 
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 import structlog
 
 from control_plane.app.fact_store import FactStore, Receipt, SentHistogram
+from control_plane.core.errors import NotFound
 from control_plane.core.ground_truth.labels import LabelSpec
 from control_plane.core.ids import ModelId
-from control_plane.core.registry.types import ModelVersion
+from control_plane.core.registry.types import PRODUCTION, ModelVersion
 from control_plane.core.state import ModelRecord
 
 log = structlog.get_logger("runway.ground_truth")
@@ -51,6 +53,10 @@ class CountedHour:
     replace: bool
 
 
+_Known = tuple[LabelSpec, str, tuple[int, datetime, datetime] | None]
+"""What the store was told: label, profile, and by what to make a reference if there is no profile."""
+
+
 class GroundTruth:
     """The fact store, and a thread for everything in it that takes more than a moment."""
 
@@ -58,7 +64,7 @@ class GroundTruth:
         self._store = store
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="facts")
         self._room = asyncio.Semaphore(BATCHES_WAITING_MAX)
-        self._told: dict[tuple[ModelId, int], tuple[LabelSpec, str]] = {}
+        self._told: dict[tuple[ModelId, int], _Known] = {}
         self._predictions = 0
         self._outcomes = 0
         self._histograms = 0
@@ -117,17 +123,27 @@ class GroundTruth:
     async def tell(self, record: ModelRecord, version: ModelVersion | None) -> None:
         """Let the store know a model's label and a version's profile; free when it does."""
         number = version.number if version is not None else 0
-        known = (record.label_spec, version.facts.profile_sha256 if version is not None else "")
+        profile = version.facts.profile_sha256 if version is not None else ""
+        baseline = _baseline(record, version) if version is not None and not profile else None
+        known = (record.label_spec, profile, baseline)
         if self._told.get((record.model_id, number)) == known:
             return
         await self.run(lambda: self._tell(record.model_id, number, known))
         self._told[(record.model_id, number)] = known
 
-    def _tell(self, model_id: ModelId, number: int, known: tuple[LabelSpec, str]) -> None:
-        label, profile = known
+    def _tell(self, model_id: ModelId, number: int, known: "_Known") -> None:
+        label, profile, baseline = known
         self._store.set_label(model_id, label)
         if profile:
             self._store.set_reference(model_id, number, profile)
+        elif baseline is not None:
+            before, start, end = baseline
+            try:
+                digest = self._store.rebaseline(model_id, before, number, start, end)
+            except NotFound as error:
+                log.info("reference.none", model=model_id, version=number, message=error.message)
+            else:
+                log.info("reference.rebaselined", model=model_id, version=number, before=before, sha256=digest)
 
     async def put_profile(self, text: bytes) -> str:
         """Store a reference profile; its sha256. Raises Invalid if it cannot be used."""
@@ -165,3 +181,12 @@ class GroundTruth:
         """Finish what is under way, then close the store."""
         await self.run(self._store.close)
         self._thread.shutdown()
+
+
+def _baseline(record: ModelRecord, version: ModelVersion) -> tuple[int, datetime, datetime] | None:
+    """(version before, from, until) of what a version in production was preceded by; None if there was none."""
+    last = next((move for move in reversed(record.alias_moves) if move.alias == PRODUCTION), None)
+    if last is None or last.to_version != version.number or not last.from_version:
+        return None
+    at = last.moved_at
+    return last.from_version, at - timedelta(days=record.staleness_policy.window_days), at

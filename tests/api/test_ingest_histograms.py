@@ -91,3 +91,19 @@ async def test_a_version_without_a_profile_has_no_cells_to_count_by(api: Api) ->
     await serving(api, reference_profile=b"")
     [refused] = await answers(api, an_hour())
     assert "register the version with `reference_profile`" in refused.refused.message
+
+
+async def test_a_version_promoted_without_a_profile_is_measured_by_what_the_one_before_it_saw(api: Api) -> None:
+    await serving(api)
+    api.clock.at = START + 2 * HOUR
+    hours = [an_hour(f"b{number}", temp=(100, 0, 0, 0, 0), producer=f"p{number}") for number in range(3)]
+    assert all(answer.accepted.rows == 100 for answer in await answers(api, *hours))
+    assert await api.version("delay") == 2
+    [early] = await answers(api, an_hour("early", version=2))
+    assert "has no reference profile" in early.refused.message
+    await api.promote("delay", 2)
+    [counted] = await answers(api, an_hour("late", version=2))
+    assert counted.accepted.rows == 10
+    unknown = ground_truth_pb2.HourHistogram(name="carrier", categories=["AA", "UA"], counts=[1, 0, 0, 0])
+    [refused] = await answers(api, an_hour("x", version=2, features=[unknown]))
+    assert "the reference profile has no such feature; it has [temp]" in refused.refused.message

@@ -217,6 +217,9 @@ class ParquetFactStore:
 
     def rebaseline(self, model_id: str, from_version: int, to_version: int, start: datetime, end: datetime) -> str:
         """See `FactStore`."""
+        known = self._facts.references.get((parse_model_id(model_id), to_version))
+        if known is not None:
+            return known
         with self._facts.lock:
             text = rebaselined_profile(self._facts, parse_model_id(model_id), from_version, start, end)
         digest = self.put_profile(text)
