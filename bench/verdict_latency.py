@@ -249,7 +249,8 @@ def _polled(runway: Runway, sender: _Sender, models: Sequence[str]) -> tuple[dic
     thread = threading.Thread(target=ask)
     thread.start()
     try:
-        sent = _drift(sender, models)
+        # In another order than they are asked for, or every batch would come just after its question.
+        sent = _drift(sender, [models[place] for place in np.random.default_rng(5).permutation(len(models))])
         _until(lambda: all(model_id in found for model_id in models))
     finally:
         done.set()

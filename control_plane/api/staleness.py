@@ -127,6 +127,8 @@ class StalenessServicer(staleness_pb2_grpc.StalenessServiceServicer):
         model_id = state.model(model_id_from(request.model_id)).model_id
         start = instant_from(request.start_time, "start_time") if request.HasField("start_time") else EPOCH_START
         end = instant_from(request.end_time, "end_time") if request.HasField("end_time") else self._plane.now() + HOUR
+        if end <= start and not request.HasField("end_time"):
+            return staleness_pb2.ListEvaluationsResponse()  # from a time that is still to come
         if end <= start:
             message = f"it ends at {end:%Y-%m-%d %H:%M}, not after its start {start:%Y-%m-%d %H:%M}: swap the two"
             raise Invalid(Reason.INVALID_ARGUMENT, Violation(field="end_time", rule="range", message=message))

@@ -516,6 +516,14 @@ def serve_fleet(fake: ControlPlaneFake) -> None:
             staleness=STANDINGS[_model(request.model_id).model_id],
             sentences=["Its inputs drifted.", "Retraining is advised."],
         ),
+        "StalenessService/ListEvaluations": lambda _r, _c: staleness_pb2.ListEvaluationsResponse(),
+        "StalenessService/ListVerdictChanges": lambda _r, _c: staleness_pb2.ListVerdictChangesResponse(),
+        "StalenessService/EvaluateModel": lambda request, _context: staleness_pb2.EvaluateModelResponse(
+            staleness=STANDINGS[_model(request.model_id).model_id], revision=43
+        ),
+        "StalenessService/ReplayEvaluation": lambda _r, _c: staleness_pb2.ReplayEvaluationResponse(
+            recorded=STALE.evaluation, replayed=STALE.evaluation, identical=True, evidence_sha256="ab" * 32
+        ),
         "GraphService/GetImpact": _impact,
         "GraphService/GetUpstream": lambda _request, _context: graph_pb2.GetUpstreamResponse(
             reached=[graph_pb2.Reached(node_id="dataset:weather", wave=1, distance=1)],

@@ -272,6 +272,10 @@ air_time is STALE since 2013-03-04 06:00 (5 h ago).
 Its inputs drifted.
 Retraining is advised.
 
+PSI of the most drifted features
+temp   ████████████████████████ 0.41 drifted
+seats  █▏ 0.02 not significant
+
 `runway staleness show air_time` gives the numbers.
 """)
     assert runway("staleness show --verdict stale").out.count("\n") == 2
@@ -426,6 +430,10 @@ JSON_COMMANDS = {
     "staleness show": "staleness",
     "staleness show air_time": "staleness",
     "staleness explain air_time": "sentences",
+    "staleness history air_time": "evaluations",
+    "staleness history air_time --changes": "changes",
+    "staleness replay air_time --revision 40": "identical",
+    "staleness evaluate air_time": "staleness",
     "impact weather": "reached",
     "impact weather --upstream": "reached",
     "graph": "dependencies",

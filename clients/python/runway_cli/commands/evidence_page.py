@@ -202,7 +202,7 @@ def _features(page: Page, title: str, features: Sequence[messages.FeatureDrift])
         return
     page.heading(title)
     seasonal = any(one.psi_usual for one in features)
-    weighted = any(one.importance != 1 for one in features)
+    weighted = any(one.importance not in (0, 1) for one in features)
     columns = [
         Column(title="FEATURE"),
         Column(title="PSI", right=True),
