@@ -14,14 +14,11 @@ scheduler gives signs of life without end; a training longer than the policy's t
 here does I/O, reads a clock or draws a number, so the same world gives the same run.
 """
 
-import hashlib
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from control_plane.backtest.contenders import (
-    EVERY_MODEL,
     HOUR,
     Contender,
     Decider,
@@ -29,8 +26,8 @@ from control_plane.backtest.contenders import (
     Look,
     Serving,
     decider,
-    not_worse,
 )
+from control_plane.backtest.opening import layers_of, validation_of, version_facts
 from control_plane.backtest.world import Trained, World
 from control_plane.core.commands import (
     Command,
@@ -59,9 +56,8 @@ from control_plane.core.graph.facts import Node
 from control_plane.core.ids import AttemptId, LeaseToken, ModelId, RetrainId, node_kind
 from control_plane.core.plan import COMMANDS_PER_TICK_MAX, plan
 from control_plane.core.policies import Overrides, span_text
-from control_plane.core.registry.types import PRODUCTION, Metric, VersionFacts
+from control_plane.core.registry.types import PRODUCTION
 from control_plane.core.retraining.types import RetrainCause, RetrainingLimits, RetrainState
-from control_plane.core.rollout.types import Validation
 from control_plane.core.rules.types import Rule
 from control_plane.core.staleness.evaluation import evaluate_fleet
 from control_plane.core.state import ModelRecord, State
@@ -251,7 +247,7 @@ class _Simulation:
         """Versions go into production before edges exist: a start is no promotion, and must cool nobody down."""
         for facts in self.world.models:
             self.submit(RegisterModel(facts=facts))
-        for scope, overrides in self._layers():
+        for scope, overrides in layers_of(self.world, self.contender):
             if overrides:
                 self.submit(SetPolicies(scope=scope, overrides=overrides))
         for record in self.state.models.values():
@@ -274,21 +270,6 @@ class _Simulation:
         if dependencies:
             self.submit(DeclareDependencies(dependencies=dependencies))
 
-    def _layers(self) -> list[tuple[str, Overrides]]:
-        """What each scope says: the world's, with the contender's upon it. Wide scopes first."""
-        said: dict[str, Overrides] = {}
-        upon: Overrides = {} if self.contender.evaluates else {"retraining.automatic": False}
-        every: list[Overrides] = [layer for scope, layer in self.contender.layers if scope == EVERY_MODEL]
-        for scope, layer in (*self.world.policies, *self.contender.layers):
-            if scope != EVERY_MODEL:
-                said[scope] = {**said.get(scope, {}), **layer}
-        for layer in (*every, upon):
-            for facts in self.world.models if layer else ():
-                scope = f"model:{facts.model_id}"
-                said[scope] = {**said.get(scope, {}), **layer}
-        width = {"fleet": 0, "tier": 1, "team": 2, "model": 3}
-        return sorted(said.items(), key=lambda item: (width[item[0].partition(":")[0]], item[0]))
-
     def _keep_lease(self, record: ModelRecord) -> None:
         """A lease as long as an attempt may take: the scheduler here never falls silent."""
         policy = record.retraining_policy
@@ -297,24 +278,7 @@ class _Simulation:
             self.submit(SetPolicies(scope=f"model:{record.model_id}", overrides=own))
 
     def _register(self, trained: Trained, attempt: _Attempt | None = None) -> int:
-        metrics: tuple[Metric, ...] = ()
-        if math.isfinite(trained.holdout):
-            metrics = (
-                Metric(
-                    name=trained.metric,
-                    value=trained.holdout,
-                    standard_error=trained.holdout_error,
-                    sample_size=trained.holdout_size,
-                ),
-            )
-        uri = f"backtest:{trained.model_id}/{trained.number}"
-        token = attempt.attempt_id if attempt is not None else ""
-        facts = VersionFacts(
-            artifact_uri=uri,
-            artifact_sha256=hashlib.sha256(f"{uri}/{token}".encode()).hexdigest(),
-            trained_until=trained.trained_until,
-            metrics=metrics,
-        )
+        facts = version_facts(trained, attempt.attempt_id if attempt is not None else "")
         model_id = trained.model_id
         if attempt is None:
             result = self.submit(RegisterVersion(model_id=model_id, facts=facts))
@@ -397,18 +361,7 @@ class _Simulation:
             return  # its policy asks for no validation
         trained, production = attempt.trained, model.versions[model.serves]
         found = self.world.compare(trained, production, self.now)
-        margin = record.validation_policy.margin
-        finite = all(map(math.isfinite, (found.candidate, found.production, found.standard_error)))
-        validation = Validation(
-            passed=finite
-            and found.sample_size > 0
-            and not_worse(found.candidate, found.production, margin, trained.higher_is_better),
-            metric=trained.metric,
-            candidate=found.candidate if finite else 0.0,
-            production=found.production if finite else None,
-            standard_error=found.standard_error if finite else 0.0,
-            sample_size=found.sample_size,
-        )
+        validation = validation_of(found, trained, record.validation_policy.margin)
         self.attempt(ReportValidation(model_id=model_id, version=number, validation=validation))
 
     def _look(self) -> list[Look]:
