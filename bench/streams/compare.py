@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from bench.streams.detectors import DetectorAlarm, Settings
-from bench.streams.world import TOLERANCE, StreamsWorld
+from bench.streams.versions import TOLERANCE
+from bench.streams.world import StreamsWorld
 from control_plane.backtest.contenders import Contender, Kind, psi_only, with_policies
 from control_plane.backtest.report import Result
 from control_plane.backtest.run import run

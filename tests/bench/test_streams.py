@@ -1,7 +1,7 @@
 """Streams: labels are river's, worlds are deterministic, and nothing is known before its time."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import numpy as np
 import pytest
@@ -13,7 +13,8 @@ from bench.streams.compare import POLICY, TWO_DAYS, Setting, compared, runway_co
 from bench.streams.concepts import Agrawal, Hyperplane, Sea, beyond
 from bench.streams.detectors import DetectorAlarm, defaults
 from bench.streams.timeline import GAP_DAYS_MIN, timeline
-from bench.streams.world import START, WARM_DAYS, StreamsWorld, _Model
+from bench.streams.versions import ROWS_PER_HOUR, START, WARM_DAYS, StreamModel
+from bench.streams.world import StreamsWorld
 from control_plane.backtest.contenders import Serving
 from control_plane.backtest.run import run
 from control_plane.core.ids import ModelId
@@ -109,14 +110,14 @@ def test_evidence_holds_no_label_before_its_time(hour: int, delay: int, blind: b
     assert looks[0] == looks[1]
 
 
-def _turn_labels_after(world: StreamsWorld, model_id: ModelId, known_until: object) -> None:
+def _turn_labels_after(world: StreamsWorld, model_id: ModelId, known_until: datetime) -> None:
     model = world._models[model_id]
-    at = world.hour_of(known_until) * 100  # type: ignore[arg-type]
+    at = world.hour_of(known_until) * ROWS_PER_HOUR
     history = model.history
     labels = history.labels.copy()
     labels[at:] = ~labels[at:]
     consumers = tuple(np.concatenate([one[:at], ~one[at:]]) for one in history.consumers)
-    world._models[model_id] = _Model(
+    world._models[model_id] = StreamModel(
         model_id,
         replace(history, labels=labels, consumers=consumers),
         world.label_delay_hours,
@@ -127,7 +128,7 @@ def _turn_labels_after(world: StreamsWorld, model_id: ModelId, known_until: obje
 def test_a_detector_hears_no_error_before_its_label() -> None:
     world = sea(label_delay_days=14)
     first = world.first(ONE)
-    asked: list[object] = []
+    asked: list[datetime] = []
     heard = world.errors
     world.errors = lambda serving, begin, end: (asked.append(end), heard(serving, begin, end))[1]  # type: ignore
     alarm = DetectorAlarm(world, defaults()[0])
@@ -135,7 +136,7 @@ def test_a_detector_hears_no_error_before_its_label() -> None:
 
     for hour in range(0, 20 * 24, 6):
         alarm.wishes(fleet, [], START + HOUR * hour)
-        assert not asked or max(asked) <= START + HOUR * hour - 14 * DAY  # type: ignore[type-var]
+        assert not asked or max(asked) <= START + HOUR * hour - 14 * DAY
 
     assert asked
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from assets.flights.backtest import table, tried
-from assets.flights.backtest_world import FlightsWorld, declared
+from assets.flights.backtest_files import declared
+from assets.flights.backtest_world import FlightsWorld
 from assets.flights.data import instant
 from assets.flights.fleet import FIRST_DAY
 from control_plane.backtest.contenders import current, every
