@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from runway_client import outcome_batch, prediction_batch, prediction_ids
 
+from control_plane.core.ground_truth.batch import read_predictions
 from control_plane.core.ground_truth.ids import id_columns, id_hours
 
 NOON = datetime(2013, 3, 1, 12, tzinfo=UTC)
@@ -45,6 +46,14 @@ def test_a_batch_of_predictions() -> None:
     assert table["feature.carrier"].to_pylist() == ["AA", None, "UA"]
     assert table["predicted_at"].to_pylist() == [NOON] * 3
     assert table["prediction_id"].to_pylist() == [row.tobytes() for row in ids]
+
+
+def test_slices_are_read_by_the_control_plane_as_they_were_given() -> None:
+    ids = prediction_ids(NOON_ARRAY, [1, 2, 3])
+    batch = prediction_batch(ids, NOON_ARRAY, [0.1, 0.2, 0.3], slices={"country": ["US", None, "DE"]})
+    assert {name: column.to_pylist() for name, column in read_predictions(batch).slices.items()} == {
+        "country": ["US", None, "DE"]
+    }
 
 
 @pytest.mark.parametrize("revision", [None, [0, 1]])
