@@ -1,14 +1,19 @@
 """Backtests from end to end: history sent to the real server, run in another process, shown by the command line."""
 
 import json
+import queue
 import re
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
+from runway.v1 import backtest_pb2
 from runway_cli.main import run
-from runway_client import InvalidRequest, NotFound, Runway, connect, messages, to_duration
+from runway_client import InvalidRequest, NotFound, Runway, connect, messages, to_duration, to_timestamp
 
 from tests.api.served_plane import ServedPlane
 from tests.backtest.histories import BORN, DAYS, DRIFT_DAY, tell_history
@@ -78,6 +83,41 @@ def test_history_runs_under_several_policies(runway: Runway) -> None:
     assert "estimated" in report.reading
     since = runway.operations.list_events(after_revision=before)
     assert {event.actor for event in since} <= {"runway"}, "only the evaluator of the live fleet wrote anything"
+
+
+def test_a_caller_who_goes_away_ends_the_backtest_and_too_many_are_sent_away(
+    served: ServedPlane, runway: Runway
+) -> None:
+    """One runs at a time: had the first not ended, the last would wait for it for minutes."""
+    long = backtest_pb2.RunBacktestRequest(
+        start_time=to_timestamp(BORN + HOUR),
+        end_time=to_timestamp(END),
+        contenders=[messages.Contender(name=f"c{at}", policies=EAGER) for at in range(20)],
+    )
+    streams: list[Any] = [runway.backtest.stub.RunBacktest(long) for _ in range(6)]
+    refusals: queue.Queue[Any] = queue.Queue()
+
+    def follow(stream: Any) -> None:
+        try:
+            for _ in stream:
+                pass
+        except grpc.RpcError as error:
+            refusals.put(error)
+
+    followers = [threading.Thread(target=follow, args=(stream,)) for stream in streams]
+    for one in followers:
+        one.start()
+    first = refusals.get(timeout=60)
+    assert first.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "try again" in first.details()
+    for stream in streams:
+        stream.cancel()
+    for one in followers:
+        one.join(30)
+    report = runway.backtest.run_backtest(
+        BORN + HOUR, BORN + DAY, contenders=[messages.Contender(name="mine", oracle=True)], deadline_s=60
+    )
+    assert report.models == 2
 
 
 def test_the_same_history_gives_the_same_report(runway: Runway) -> None:
