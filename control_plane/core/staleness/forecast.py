@@ -9,6 +9,8 @@ from control_plane.core.staleness.verdict import Level
 from control_plane.core.staleness.would_change import Look
 from control_plane.core.statistics.forecast import POINTS_MIN, crossing
 
+TREND_POINTS_MAX = 24
+"""Looks that a trend is read from; all pairs of them are gone through for every model of the fleet."""
 HORIZON_DAYS = 365.0
 """Nobody believes a forecast beyond."""
 
@@ -50,6 +52,9 @@ def _trend_days(look: Look, now: datetime, threshold: float) -> float:
     history = look.evidence.history
     if len(history) < POINTS_MIN:
         return math.inf
+    if len(history) > TREND_POINTS_MAX:
+        step = -(-len(history) // TREND_POINTS_MAX)
+        history = history[::-1][::step][::-1]  # the newest stays
     times = [(point.at - now).total_seconds() for point in history]
     found = crossing(times, [point.score for point in history], threshold, 0.0)
     return found / SECONDS_PER_DAY if found is not None else math.inf
