@@ -3,7 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -362,6 +362,16 @@ def test_hours_are_dropped_and_days_stay(tmp_path: Path) -> None:
     while report.more:
         report = store.tick(FAR + 40 * DAY)
     assert store.evidence("m", 1, T0, T0 + 2 * DAY, FAR).predictions == 0
+    store.close()
+
+
+def test_a_window_before_1970_holds_nothing_of_others(store: ParquetFactStore) -> None:
+    for model_id in ("a", "b"):
+        store.set_reference(model_id, 1, store.put_profile(profile_json()))
+        sent(store, "s", model_id=model_id)
+    early = datetime(1970, 1, 2, tzinfo=UTC)
+    assert store.evidence("b", 1, early - 7 * DAY, early, early).predictions == 0
+    assert store.recorded_hours("b", early - 7 * DAY, early).counts == ()
     store.close()
 
 

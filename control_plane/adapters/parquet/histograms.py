@@ -174,7 +174,7 @@ class Histograms:
             for table, before in (("hour_counts", hour), ("day_counts", day), ("day_fine_counts", day)):
                 self._catalog.db.execute(
                     f"DELETE FROM {table} WHERE key >= ? AND key < ?",  # noqa: S608 - constants are put in
-                    (key_of(number, 0), key_of(number, before)),
+                    _span(number, 0, before),
                 )
             self._catalog.db.execute(
                 "DELETE FROM sent_counts WHERE series = ? AND hour < ?", (number, day * HOURS_PER_DAY)
@@ -212,7 +212,7 @@ class Histograms:
             return []
         return self._catalog.db.execute(
             f"SELECT rows, cells FROM {table} WHERE key >= ? AND key < ?",  # noqa: S608 - a constant is put in
-            (key_of(number, start), key_of(number, end)),
+            _span(number, start, end),
         ).fetchall()
 
     def days(self, series: Series, start: int, end: int) -> dict[int, Cells]:
@@ -222,7 +222,7 @@ class Histograms:
         if number is not None:
             for key, rows, packed in self._catalog.db.execute(
                 "SELECT key, rows, cells FROM day_counts WHERE key >= ? AND key < ?",
-                (key_of(number, start), key_of(number, end)),
+                _span(number, start, end),
             ):
                 found[key & _KEY_MASK] = Cells(int(rows), unpack_counts(packed).astype(np.int64))
         for counts in self._unsealed.values():
@@ -239,7 +239,7 @@ class Histograms:
         if number is not None:
             for key, packed in self._catalog.db.execute(
                 "SELECT key, cells FROM day_fine_counts WHERE key >= ? AND key < ?",
-                (key_of(number, start), key_of(number, end)),
+                _span(number, start, end),
             ):
                 found[key & _KEY_MASK] = unpack_counts(zlib.decompress(packed)).astype(np.int64)
         for counts in self._unsealed_fine.values():
@@ -259,7 +259,7 @@ class Histograms:
             if number is not None:
                 for key, rows, packed in self._catalog.db.execute(
                     "SELECT key, rows, cells FROM hour_counts WHERE key >= ? AND key < ?",
-                    (key_of(number, start), key_of(number, end)),
+                    _span(number, start, end),
                 ):
                     # As narrow as stored: whoever reads a month of a fleet widens it once, in bulk.
                     hours[key & _KEY_MASK] = Cells(int(rows), unpack_counts(packed))  # type: ignore[arg-type]
@@ -271,3 +271,8 @@ class Histograms:
                             cells if known is None else cells.plus(Cells(known.rows, known.counts.astype(np.int64)))
                         )
         return found
+
+
+def _span(number: int, start: int, end: int) -> tuple[int, int]:
+    """Keys of start <= hour or day < end; nothing was predicted before 1970."""
+    return key_of(number, max(start, 0)), key_of(number, max(end, 0))
