@@ -103,7 +103,7 @@ class ControlPlane:
                 policies=PolicyServicer(plane),
                 rules=RulesServicer(plane, self.evaluator.latest),
                 fleet=FleetServicer(plane),
-                lineage=LineageServicer(plane),
+                lineage=LineageServicer(plane, self.evaluator.latest),
                 backtest=BacktestServicer(plane, self.ground_truth),
                 operations=OperationsServicer(
                     plane=plane,

@@ -1,5 +1,6 @@
 """LineageService: what sources tell, what is known of each edge, and who has the last word."""
 
+from collections.abc import Mapping
 from weakref import ref
 
 from runway.v1 import lineage_pb2, lineage_pb2_grpc
@@ -8,6 +9,7 @@ from control_plane.api.convert.common import instant_from, page
 from control_plane.api.convert.graph import dependency_from
 from control_plane.api.convert.lineage import (
     EDGE_STATES_FROM,
+    NO_LOOKS,
     ORIGINS_FROM,
     disagreement,
     edge,
@@ -23,15 +25,17 @@ from control_plane.core.graph.facts import Dependency
 from control_plane.core.graph.lineage import Ledger
 from control_plane.core.graph.lineage_disagreements import disagreements
 from control_plane.core.graph.lineage_facts import EdgeKey, EdgeOrigin, EdgeState
-from control_plane.core.ids import parse_node_id
+from control_plane.core.ids import ModelId, parse_node_id
+from control_plane.core.staleness.verdict import Evaluation
 from control_plane.core.state import State
 
 
 class LineageServicer(lineage_pb2_grpc.LineageServiceServicer):
     """Parse, submit or read, render."""
 
-    def __init__(self, plane: Plane) -> None:
+    def __init__(self, plane: Plane, latest: Mapping[ModelId, Evaluation]) -> None:
         self._plane = plane
+        self._latest = latest
         self._known: tuple[ref[Ledger], int, list[EdgeKey]] | None = None
 
     async def ReportLineage(  # noqa: N802
@@ -60,8 +64,9 @@ class LineageServicer(lineage_pb2_grpc.LineageServiceServicer):
         ]
         shown, token = page(found, [" ".join(key) for key in found], request.page)
         now = self._plane.moment(state, request.read)
+        looks = self._latest if request.read.WhichOneof("as_of") is None else NO_LOOKS
         return lineage_pb2.ListEdgesResponse(
-            edges=[edge(state, key, now) for key in shown],
+            edges=[edge(state, key, now, looks) for key in shown],
             next_page_token=token,
             revision=state.revision,
             total_size=len(found),

@@ -47,8 +47,16 @@ def edge_sentences(edge: messages.Edge, now: datetime) -> Iterator[str]:
         yield f"It would close the cycle {' -> '.join(edge.cycle)}; take one of these edges away, and it is applied."
     if edge.dependency.pinned:
         yield f"It reads {edge.dependency.pinned} of {edge.dependency.upstream_id}."
+    if edge.HasField("compatibility"):
+        yield _compatibility(edge.compatibility)
     if edge.dependency.note:
         yield f"Note: {edge.dependency.note}"
+
+
+def _compatibility(found: messages.UpstreamCompatibility) -> str:
+    said = found.explanation
+    measured = f"Procrustes cosine {number(found.procrustes_cosine, 2)}, CKA {number(found.cka, 2)}"
+    return f"{said[:1].upper()}{said[1:]} ({measured}, on {count(found.anchors, 'anchor')})."
 
 
 def _override(override: messages.Override, now: datetime) -> str:

@@ -1,13 +1,16 @@
 """Runs, edges with their evidence, disagreements, lineage policies."""
 
 import re
+from collections.abc import Mapping
 from datetime import datetime
+from types import MappingProxyType
 
 from msgspec.structs import replace
 from runway.v1 import lineage_pb2
 
 from control_plane.api.convert.common import duration, instant_from, span_from, timestamp
 from control_plane.api.convert.graph import KINDS_FROM, dependency
+from control_plane.api.convert.staleness import upstream_message
 from control_plane.core.graph.facts import Dependency
 from control_plane.core.graph.lineage import EdgeRecord, Ledger, Override, Sighting, standing
 from control_plane.core.graph.lineage_disagreements import Disagreement, DisagreementKind
@@ -22,7 +25,11 @@ from control_plane.core.graph.lineage_facts import (
     RunState,
 )
 from control_plane.core.graph.lineage_fold import dependency_of
+from control_plane.core.ids import ModelId, node_name
+from control_plane.core.staleness.verdict import Evaluation, UpstreamCompatibility
 from control_plane.core.state import State
+
+NO_LOOKS: Mapping[ModelId, Evaluation] = MappingProxyType({})
 
 RUN_STATES = {
     RunState.START: lineage_pb2.RUN_STATE_START,
@@ -92,8 +99,8 @@ def quarantined_edge(found: QuarantinedEdge) -> lineage_pb2.QuarantinedEdge:
     return lineage_pb2.QuarantinedEdge(dependency=dependency(found.dependency), cycle=found.cycle)
 
 
-def edge(state: State, key: EdgeKey, now: datetime) -> lineage_pb2.Edge:
-    """An edge with everything that is known about it; nothing but its ends if nothing is."""
+def edge(state: State, key: EdgeKey, now: datetime, looks: Mapping[ModelId, Evaluation] = NO_LOOKS) -> lineage_pb2.Edge:
+    """An edge with everything that is known about it; nothing but its ends if nothing is. `looks` are the newest."""
     ledger = state.lineage
     record = ledger.records.get(key)
     declared = ledger.declaration(key)
@@ -120,7 +127,23 @@ def edge(state: State, key: EdgeKey, now: datetime) -> lineage_pb2.Edge:
         message.last_seen_at.FromDatetime(max(s.last_seen_at for s in sightings))
     sure = declared is not None or message.HasField("override")
     message.confidence = 1.0 if sure else max((s.confidence for s in sightings), default=0.0)
+    moved = _compatibility(state, key, looks)
+    if moved is not None:
+        message.compatibility.CopyFrom(upstream_message(moved))
     return message
+
+
+def _compatibility(state: State, key: EdgeKey, looks: Mapping[ModelId, Evaluation]) -> UpstreamCompatibility | None:
+    """What the newest look at a consumer, or the one that brought its verdict about, measured of this upstream."""
+    upstream, downstream = key[0], key[1]
+    if not (upstream.startswith("model:") and downstream.startswith("model:")):
+        return None
+    record = state.models.get(ModelId(node_name(downstream)))
+    if record is None:
+        return None
+    look = looks.get(record.model_id, record.standing.evaluation)
+    measured = look.upstreams if look is not None else ()
+    return next((one for one in measured if one.model_id == node_name(upstream)), None)
 
 
 def _facts(state: State, key: EdgeKey, record: EdgeRecord | None) -> Dependency:

@@ -85,7 +85,7 @@ def evaluation(found: Evaluation) -> staleness_pb2.Evaluation:
             )
             for one in found.slices
         ],
-        upstreams=map(_upstream, found.upstreams),
+        upstreams=map(upstream_message, found.upstreams),
         evidence_sha256=found.evidence_sha256,
     )
 
@@ -146,7 +146,8 @@ def _metric(metric: MetricReading) -> staleness_pb2.MetricReading:
     )
 
 
-def _upstream(upstream: UpstreamCompatibility) -> staleness_pb2.UpstreamCompatibility:
+def upstream_message(upstream: UpstreamCompatibility) -> staleness_pb2.UpstreamCompatibility:
+    """How an upstream's embeddings moved."""
     return staleness_pb2.UpstreamCompatibility(
         model_id=upstream.model_id,
         trained_with=upstream.trained_with,

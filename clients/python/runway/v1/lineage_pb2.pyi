@@ -12,6 +12,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from runway.v1 import common_pb2 as _common_pb2
 from runway.v1 import graph_pb2 as _graph_pb2
+from runway.v1 import staleness_pb2 as _staleness_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -451,6 +452,7 @@ class Edge(_message.Message):
     FIRST_SEEN_AT_FIELD_NUMBER: _builtins.int
     LAST_SEEN_AT_FIELD_NUMBER: _builtins.int
     CONFIDENCE_FIELD_NUMBER: _builtins.int
+    COMPATIBILITY_FIELD_NUMBER: _builtins.int
     state: Global___EdgeState.ValueType
     explanation: _builtins.str
     """Why the state is what it is, in a sentence."""
@@ -472,6 +474,12 @@ class Edge(_message.Message):
     def first_seen_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def last_seen_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def compatibility(self) -> _staleness_pb2.UpstreamCompatibility:
+        """Of a model that reads another one: how the other's embeddings moved since this one was trained, as its newest look
+        measured it; absent if the version it was trained with serves, or it embeds nothing.
+        """
+
     def __init__(
         self,
         *,
@@ -485,10 +493,11 @@ class Edge(_message.Message):
         first_seen_at: _timestamp_pb2.Timestamp | None = ...,
         last_seen_at: _timestamp_pb2.Timestamp | None = ...,
         confidence: _builtins.float = ...,
+        compatibility: _staleness_pb2.UpstreamCompatibility | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["declaration", b"declaration", "dependency", b"dependency", "first_seen_at", b"first_seen_at", "last_seen_at", b"last_seen_at", "override", b"override"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["compatibility", b"compatibility", "declaration", b"declaration", "dependency", b"dependency", "first_seen_at", b"first_seen_at", "last_seen_at", b"last_seen_at", "override", b"override"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "cycle", b"cycle", "declaration", b"declaration", "dependency", b"dependency", "explanation", b"explanation", "first_seen_at", b"first_seen_at", "last_seen_at", b"last_seen_at", "override", b"override", "sightings", b"sightings", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compatibility", b"compatibility", "confidence", b"confidence", "cycle", b"cycle", "declaration", b"declaration", "dependency", b"dependency", "explanation", b"explanation", "first_seen_at", b"first_seen_at", "last_seen_at", b"last_seen_at", "override", b"override", "sightings", b"sightings", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
