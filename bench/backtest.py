@@ -13,6 +13,7 @@ and a loop over features with scipy's chi-square and PSI. It has no verdicts, re
 up.
 """
 
+import gc
 import statistics
 import time
 from datetime import UTC, datetime, timedelta
@@ -55,6 +56,8 @@ Int64s = npt.NDArray[np.int64]
 def run() -> list[Row]:
     """Measure once: a minute is long enough to be steady."""
     recordings = [_recording(seed) for seed in range(RECORDINGS)]
+    gc.collect()
+    gc.freeze()  # as the process does that runs backtests for the server
     world_from = time.perf_counter()
     world = RecordedWorld(_head(), [_model(at, recordings[at % RECORDINGS]) for at in range(MODELS)])
     report = compare(world, [current()])

@@ -82,6 +82,8 @@ class _Track:
         self._inside = np.arange(width) < self.cells[:, None]
         starts = np.array([feature.start for feature in features], np.int64)
         self._at = np.where(self._inside, starts[:, None] + np.arange(width), 0)
+        self._plain = bool(np.array_equal(self._at.reshape(-1), np.arange(self._at.size)))
+        """Deciles throughout, one feature behind the other: the vector is the table."""
         vector = np.zeros(self.counts.shape[1], np.int64)
         for feature in (*features, *([first.prediction] if first.prediction is not None else [])):
             vector[feature.start : feature.end] = feature.reference
@@ -91,6 +93,8 @@ class _Track:
 
     def stacked(self, vector: Int64s) -> IntMatrix:
         """Cells of all features as a table."""
+        if self._plain:
+            return vector[: self._at.size].reshape(self._at.shape).copy()
         return np.where(self._inside, vector[self._at], 0)
 
     def predictions(self, first: int, last: int) -> int:
