@@ -69,13 +69,17 @@ def tried(
     end: datetime = LAST_DAY,
     folder: Path | None = None,
     who: Sequence[Contender] = (),
+    tolerance: float | None = None,
 ) -> Report:
     """Run contenders (all of them if none is named) on these models.
 
+    Args:
+        folder: where fits are kept.
+        tolerance: see `FlightsWorld`.
     Raises:
         FlightsError, TrainingError: the data are not there, or too few for a first version.
     """
-    world = FlightsWorld(models, start, end, folder if folder is not None else home() / "backtest")
+    world = FlightsWorld(models, start, end, folder if folder is not None else home() / "backtest", tolerance)
     return compare(
         world,
         list(who) or contenders(),
@@ -116,6 +120,12 @@ def main() -> int:
     parser.add_argument("--models", nargs="+", default=MODELS, choices=known, metavar="MODEL", help=", ".join(known))
     parser.add_argument("--from", dest="start", type=_day, default=FIRST_DAY, help="first day; default 2013-03-01")
     parser.add_argument("--to", dest="end", type=_day, default=LAST_DAY, help="day after the last; default 2014-01-01")
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        metavar="X",
+        help="call a model truly stale that is worse than a fresh one by so much; default: its performance_tolerance",
+    )
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with the plots")
     parser.add_argument("--png", type=Path, metavar="FILE", help="write the picture alone")
     parser.add_argument("--json", action="store_true", help="print all numbers instead of the table")
@@ -125,7 +135,7 @@ def main() -> int:
             f"--from and --to are days from {FIRST_DAY:%Y-%m-%d} to {LAST_DAY:%Y-%m-%d}, the first one earlier"
         )
     try:
-        report = tried(arguments.models, arguments.start, arguments.end)
+        report = tried(arguments.models, arguments.start, arguments.end, tolerance=arguments.tolerance)
     except (FlightsError, TrainingError) as error:
         print(f"flights: {error}", file=sys.stderr)
         return 1

@@ -56,6 +56,8 @@ TRUTH_DAYS = 14
 FRESH_EVERY_DAYS = 7
 """A fresh version is one trained in the same week."""
 TRAINING_HOURS = 2.0
+MEASURED_MIN = 50
+"""Fewer labelled flights than this measure nothing."""
 BINS = 10
 CATEGORIES_MAX = 20
 
@@ -218,15 +220,24 @@ class FlightsWorld:
         model_ids: which models of the fleet; those without outcomes cannot be tried.
         start, end: whole days from 2013-03-01 to 2014-01-01.
         folder: where fits are kept, by model and day.
+        tolerance: what a model may be worse than a fresh one and not be truly stale; None: its own
+            `performance_tolerance`.
     """
 
-    def __init__(self, model_ids: Sequence[str], start: datetime, end: datetime, folder: Path) -> None:
+    def __init__(
+        self,
+        model_ids: Sequence[str],
+        start: datetime,
+        end: datetime,
+        folder: Path,
+        tolerance: float | None = None,
+    ) -> None:
         self.start, self.end = start, end
         self.dependencies: Sequence[Dependency] = ()
         said = declared(model_ids)
         self.models: Sequence[ModelFacts] = said.models
         self.policies: Sequence[tuple[str, Overrides]] = said.policies
-        self._tolerance = said.tolerance
+        self._tolerance = said.tolerance if tolerance is None else dict.fromkeys(model_ids, tolerance)
 
         @cache
         def upstream() -> dict[str, Artifact]:
@@ -313,6 +324,8 @@ class FlightsWorld:
         """The primary metric on known flights of [first, end); the same flights are asked about again and again."""
         key = (model.model.model_id, version.day, first, end)
         if key not in self._measures:
+            if known.sum() < MEASURED_MIN:
+                return None
             found = comparison.metrics(
                 model.model.task, version.scores(first, end)[known], model.value[first:end][known]
             )
@@ -336,7 +349,7 @@ class FlightsWorld:
         return self.quality(model.version(day - day % FRESH_EVERY_DAYS).trained, hour)
 
     def truly_stale(self, serving: Trained, hour: datetime) -> bool:
-        """Worse than that by more than the model's `performance_tolerance`."""
+        """Worse than that by more than what is tolerated."""
         own, fresh = self.quality(serving, hour), self.fresh_quality(serving.model_id, hour)
         if own is None or fresh is None:
             return False
