@@ -24,7 +24,7 @@ from control_plane.core.staleness.policy import StalenessPolicy
 from control_plane.core.staleness.signals import prediction_drifts
 from control_plane.core.statistics.bins import Bins, CategoricalBins, categorical_groups, numeric_bins, plausible_range
 from control_plane.core.statistics.fleet import discoveries, row_drift
-from control_plane.core.statistics.sample import Int64s
+from control_plane.core.statistics.sample import Float64s, Int64s
 from control_plane.offline import tables
 from control_plane.offline.tables import Left, Table, TableError, opened
 
@@ -213,10 +213,11 @@ def _count_numbers(name: str, old: Any, new: Any, counted: _Counted, slicing: "_
     counted.bins.append(bins)
     counted.reference.append(bins.count(old))
     counted.current.append(bins.count(new))
-    finite = old[np.isfinite(old)]
-    low, high = plausible_range(finite.min(), finite.max()) if finite.size else (-np.inf, np.inf)
-    counted.outside.append(int(np.count_nonzero((new < low) | (new > high))))
-    infinite = int(np.count_nonzero(np.isinf(old))) + int(np.count_nonzero(np.isinf(new)))
+    low, high = plausible_range(*_range(old))
+    least, most = _range(new)
+    beyond = np.count_nonzero((new < low) | (new > high)) if least < low or most > high else 0
+    counted.outside.append(int(beyond))
+    infinite = sum(int(np.count_nonzero(np.isinf(one))) for one in (old, new))
     if infinite:
         counted.notes.append(f"{name} holds {infinite:,} infinite values: they count in the outermost bins")
     if slicing is not None:
@@ -226,6 +227,16 @@ def _count_numbers(name: str, old: Any, new: Any, counted: _Counted, slicing: "_
             for column in (old, new)
         ]
         counted.by_slice.append(slicing.tally(cells[0], cells[1], bins.cells))
+
+
+def _range(values: Float64s) -> tuple[float, float]:
+    """Least and largest finite value; an empty range that holds everything if there is none."""
+    with np.errstate(invalid="ignore"):
+        low, high = float(np.fmin.reduce(values)), float(np.fmax.reduce(values))
+    if np.isfinite(low) and np.isfinite(high):
+        return low, high
+    finite = values[np.isfinite(values)]
+    return (float(finite.min()), float(finite.max())) if finite.size else (-np.inf, np.inf)
 
 
 def _count_categories(

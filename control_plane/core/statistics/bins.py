@@ -25,8 +25,6 @@ FINE_BINS = 256
 """Kept beside the deciles, so that a reference can be re-baselined from counts alone."""
 CATEGORIES = 20
 """Top categories kept; the tail is `other`, where PSI would only see sampling noise."""
-DISTINCT_ROWS = 1_024
-"""Rows looked at first to see whether a column has only a few values."""
 COMPARED_EDGES_MAX = 32
 """Up to here comparing a whole column with every edge beats a binary search for every row (0.012 against 0.19
 CPU-s for 100,000 rows of 100 features)."""
@@ -153,13 +151,25 @@ def numeric_bins(sample: Numbers, bins: int = BINS) -> NumericBins:
     finite = column[np.isfinite(column)]
     if not finite.size:
         return NumericBins(edges=())
-    # A column whose first rows already differ in more values has no need of a sort to find that out.
-    if np.unique(finite[:DISTINCT_ROWS]).size <= bins:
-        distinct = np.unique(finite)
-        if distinct.size <= bins:
-            return NumericBins(edges=_between(distinct))
-    quantiles = np.quantile(finite, np.arange(1, bins) / bins)
-    return NumericBins(edges=tuple(np.unique(quantiles).tolist()))
+    ordered = np.sort(finite)  # 0.4 ms for 100,000 rows where the processor helps; picking nine quantiles takes 2.5 ms
+    if 1 + int(np.count_nonzero(ordered[1:] != ordered[:-1])) <= bins:
+        return NumericBins(edges=_between(np.unique(ordered)))
+    return NumericBins(edges=tuple(np.unique(_quantiles(ordered, np.arange(1, bins) / bins)).tolist()))
+
+
+def _quantiles(ordered: Float64s, shares: Float64s) -> Float64s:
+    """`np.quantile` of values in ascending order, to the bit: linear between the two nearest (Hyndman and Fan's 7).
+
+    >>> values = np.sort(np.random.default_rng(1).normal(size=999))
+    >>> bool((_quantiles(values, np.arange(1, 10) / 10) == np.quantile(values, np.arange(1, 10) / 10)).all())
+    True
+    """
+    place = shares * (ordered.size - 1)
+    below = np.floor(place).astype(np.int64)
+    low, high = ordered[below], ordered[np.minimum(below + 1, ordered.size - 1)]
+    part, apart = place - below, high - low
+    # As numpy does: from the nearer end, so that the ends themselves come out exactly.
+    return np.where(part >= 0.5, high - apart * (1 - part), low + apart * part)
 
 
 def categorical_bins(sample: Iterable[object], top: int = CATEGORIES) -> CategoricalBins:
