@@ -169,11 +169,7 @@ class Evaluator:
             if production is None or record.retired:
                 continue
             seen = self._seen.get(model_id)
-            # Looked at in the future: the clock was set back, and what was spent then means nothing now.
-            if seen is None or seen.at > now:
-                due.append(record)
-                continue
-            if seen.version != production.number or seen.upstreams != _upstreams(state, production):
+            if seen is None or seen.version != production.number or seen.upstreams != _upstreams(state, production):
                 due.append(record)
                 continue
             policy, since = record.staleness_policy, now - seen.at
@@ -212,8 +208,6 @@ class Evaluator:
     def _seeing(self, record: ModelRecord, version: ModelVersion, now: datetime, arrivals: int) -> _Seen:
         """What the look that begins now sees of the outside, and what it spends if evidence brought it."""
         before = self._seen.get(record.model_id)
-        if before is not None and before.at > now:
-            before = None
         spent = before.spent_until if before is not None else now
         if before is not None and before.arrivals != arrivals:
             spent = max(spent, now) + record.staleness_policy.cadence / LOOKS_PER_CADENCE_MAX
