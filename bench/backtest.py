@@ -60,7 +60,7 @@ def run() -> list[Row]:
     gc.freeze()  # as the process does that runs backtests for the server
     world_from = time.perf_counter()
     world = RecordedWorld(_head(), [_model(at, recordings[at % RECORDINGS]) for at in range(MODELS)])
-    report = compare(world, [current()])
+    report = compare(world, [current()], in_two=True)
     took = time.perf_counter() - world_from
     [result] = report.results
     if not result.retrains or result.recall == 0:

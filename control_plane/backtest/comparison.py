@@ -24,6 +24,7 @@ def compare(
     rules: Sequence[Rule] = (),
     warnings: Sequence[str] = (),
     progress: Progress | None = None,
+    in_two: bool = False,
 ) -> Report:
     """Run each contender and score it. The oracle always runs, for the regret; it is shown if it was asked for.
 
@@ -31,6 +32,7 @@ def compare(
         contenders: in the order of the table; empty takes the usual ones.
         rules: in force at the start.
         warnings: about the world, for the report.
+        in_two: share the looks with a second process, see `second`.
     Raises:
         Invalid: a contender's policies are none.
         ValueError: two contenders have one name.
@@ -43,8 +45,8 @@ def compare(
     seer = next((one for one in asked if one.kind is Kind.ORACLE), oracle())
     runs: dict[str, Run] = {}
     for one in asked:
-        runs[one.name] = _run(world, one, (limits, rules), progress)
-    best = runs[seer.name] if seer.name in names else _run(world, seer, (limits, rules), progress)
+        runs[one.name] = _run(world, one, (limits, rules, in_two), progress)
+    best = runs[seer.name] if seer.name in names else _run(world, seer, (limits, rules, in_two), progress)
     best_result = score(best, truth)
     results = tuple(best_result if one is seer else score(runs[one.name], truth, best_result.quality) for one in asked)
     estimated = any(stint.trained.estimated for of in (*runs.values(), best) for stint in of.stints)
@@ -63,14 +65,14 @@ def compare(
 def _run(
     world: World,
     contender: Contender,
-    setting: tuple[RetrainingLimits, Sequence[Rule]],
+    setting: tuple[RetrainingLimits, Sequence[Rule], bool],
     progress: Progress | None,
 ) -> Run:
     """Policies that cannot be are told with the contender's name: there may be several."""
-    limits, rules = setting
+    limits, rules, in_two = setting
     told = None if progress is None else lambda done: progress(contender.name, done)
     try:
-        return run(world, contender, limits, rules, told)
+        return run(world, contender, limits, rules, told, in_two=in_two)
     except Invalid as error:
         told_by = (replace(one, message=f"{contender.name}: {one.message}") for one in error.violations)
         raise Invalid(error.reason, *told_by) from None

@@ -80,7 +80,9 @@ def main(arguments: list[str]) -> int:
         sys.stdout.flush()
 
     try:
-        report = compare(world, contenders, limits=head.limits, rules=head.rules, warnings=head.warnings, progress=told)
+        report = compare(
+            world, contenders, limits=head.limits, rules=head.rules, warnings=head.warnings, progress=told, in_two=True
+        )
     except Invalid as error:
         (folder / VIOLATIONS).write_bytes(msgspec.json.encode(error.violations))
         return EXIT_INVALID

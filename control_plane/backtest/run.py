@@ -15,7 +15,7 @@ here does I/O, reads a clock or draws a number, so the same world gives the same
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from control_plane.backtest.contenders import (
@@ -28,6 +28,7 @@ from control_plane.backtest.contenders import (
     decider,
 )
 from control_plane.backtest.opening import layers_of, validation_of, version_facts
+from control_plane.backtest.second import Question, Second, evaluated, look_at
 from control_plane.backtest.world import Trained, World
 from control_plane.core.commands import (
     Command,
@@ -59,7 +60,6 @@ from control_plane.core.policies import Overrides, span_text
 from control_plane.core.registry.types import PRODUCTION
 from control_plane.core.retraining.types import RetrainCause, RetrainingLimits, RetrainState
 from control_plane.core.rules.types import Rule
-from control_plane.core.staleness.evaluation import evaluate_fleet
 from control_plane.core.state import ModelRecord, State
 
 ACTOR = "backtest"
@@ -166,12 +166,14 @@ def run(
     rules: Sequence[Rule] = (),
     told: Told | None = None,
     asks: Decider | None = None,
+    in_two: bool = False,
 ) -> Run:
     """Run one contender from the world's start to its end.
 
     Args:
         rules: in force at the start, for contenders whose verdicts decide.
         asks: instead of who usually decides for a contender of this kind (not of kind POLICIES).
+        in_two: share the looks with a second process, see `second`.
 
     Raises:
         Invalid: policies that no server would take; a model, version or dependency of the world that breaks a rule.
@@ -179,7 +181,13 @@ def run(
     simulation = _Simulation(world, contender, limits, rules)
     if asks is not None:
         simulation.decider = asks
-    return simulation.run(told)
+    if not (in_two and contender.evaluates and len(world.models) > 1):
+        return simulation.run(told)
+    simulation.second = Second(world)
+    try:
+        return simulation.run(told)
+    finally:
+        simulation.second.close()
 
 
 class _Simulation:
@@ -195,6 +203,7 @@ class _Simulation:
         self.trainings: list[Training] = []
         self.refused: list[str] = []
         self.tokens = 0
+        self.second: Second | None = None
         self.why = ""
         self._tell_fleet(limits, rules)
 
@@ -368,10 +377,10 @@ class _Simulation:
         """Look at every model that is due; with verdicts, record what comes of it."""
         if not self.contender.looks:
             return []
-        looks: list[Look] = []
-        for model_id, model in self.models.items():
-            record = self.state.models[model_id]
-            policy = record.staleness_policy
+        questions: list[Question] = []
+        mine: list[bool] = []
+        for place, (model_id, model) in enumerate(self.models.items()):
+            policy = self.state.models[model_id].staleness_policy
             due = (
                 model.looked_at is None
                 or model.looked_version != model.serves
@@ -379,15 +388,18 @@ class _Simulation:
             )
             if due:
                 model.looked_at, model.looked_version = self.now, model.serves
-                evidence = self.world.evidence(model.versions[model.serves], model.since, policy, self.now)
-                if evidence.model_version != model.serves:
-                    evidence = replace(evidence, model_version=model.serves)
-                looks.append(Look(model_id=model_id, policy=policy, evidence=evidence))
-        if self.contender.evaluates and looks:
-            evaluations = evaluate_fleet([(look.policy, look.evidence) for look in looks], self.now)
-            for look, evaluation in zip(looks, evaluations, strict=True):
-                self.submit(RecordEvaluation(model_id=look.model_id, evaluation=evaluation))
-        return looks
+                serving = model.versions[model.serves]
+                questions.append(Question(serving=serving, number=model.serves, since=model.since, policy=policy))
+                mine.append(place % 2 == 0)
+        if not self.contender.evaluates:
+            return [look_at(self.world, question, self.now) for question in questions]
+        if self.second is not None:
+            evaluations = self.second.evaluated(self.world, questions, self.now, mine)
+        else:
+            evaluations = evaluated(self.world, questions, self.now)
+        for question, evaluation in zip(questions, evaluations, strict=True):
+            self.submit(RecordEvaluation(model_id=question.serving.model_id, evaluation=evaluation))
+        return []
 
     def _wish(self, looks: Sequence[Look]) -> None:
         if self.contender.kind is Kind.POLICIES:
