@@ -173,7 +173,7 @@ def _metrics(page: Page, metrics: Sequence[messages.MetricReading]) -> None:
             Column(title="BASELINE", right=True),
             Column(title="NOW", right=True),
             Column(title="WORSE BY", right=True),
-            Column(title="95 % INTERVAL", right=True),
+            Column(title="90 % INTERVAL", right=True),
             Column(title="P VALUE", right=True, spare=1),
             Column(title="TOLERATED", right=True, spare=5),
             Column(title="ROWS", right=True, spare=6),
