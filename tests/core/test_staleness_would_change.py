@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from control_plane.core.staleness.evaluation import evaluate
@@ -71,6 +71,7 @@ policies = st.builds(
 
 
 @settings(max_examples=200, deadline=None)
+@example(drawn(0.0, 2, 1.0, 0.03125, 0.03125), StalenessPolicy(fusion=Fusion.NOISY_OR))
 @given(models, policies)
 def test_changes_are_few_finite_and_of_another_level(evidence: Evidence, policy: StalenessPolicy) -> None:
     found = evaluate(policy, evidence, NOW)

@@ -219,7 +219,7 @@ class PredictionCounts:
                 "shape",
                 f"{self.reference.shape} and {self.current.shape}: give two rows over the same bins",
             )
-        if min(self.reference.min(), self.current.min()) < 0:
+        if np.minimum.reduce(self.reference) < 0 or np.minimum.reduce(self.current) < 0:
             raise InvalidSample("prediction", "count", "a count is negative")
 
 

@@ -139,16 +139,15 @@ def all_needed(
         elif low:
             total += weight
     short = target * total - above
-    return tuple(
-        [
-            None
-            if weight <= 0
-            else short / weight + value
-            if value is not None
-            else (short + (0.0 if low else target * weight)) / weight
-            for value, weight in zip(values, weights, strict=True)
-        ]
-    )
+    found: list[float | None] = []
+    for value, weight in zip(values, weights, strict=True):
+        if weight <= 0:
+            found.append(None)
+        elif value is not None:
+            found.append(short / weight + value)
+        else:
+            found.append(short / weight + (0.0 if low else target))
+    return tuple(found)
 
 
 def _searched(values: Sequence[float | None], weights: Sequence[float], at: int, target: float) -> float:

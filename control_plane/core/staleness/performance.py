@@ -74,15 +74,14 @@ def _lack(policy: StalenessPolicy, found: PerformanceEvidence) -> str:
 
 def _finite(found: PerformanceEvidence) -> bool:
     baseline = found.baseline if found.baseline is not None else 0.0
-    if min(found.baseline_error, found.current_error) < 0:
+    if found.baseline_error < 0 or found.current_error < 0:
         return False
     # Sums of what is not finite, or too large to be compared, are not finite.
     return math.isfinite((abs(baseline) + abs(found.current) + found.baseline_error + found.current_error) * REACH)
 
 
 def _reading(policy: StalenessPolicy, found: PerformanceEvidence, instead: str = "") -> tuple[Reading, Measured]:
-    source, drop = source_of(found), drop_of(found)
-    assert drop is not None
+    source, drop = source_of(found), _drop(found)
     tolerance = policy.performance_tolerance
     if drop.lower_bound > 0:
         sure = f"worse by at least {drop.lower_bound:.3g}, tolerance {tolerance:g}"
@@ -123,8 +122,11 @@ def _subject(found: PerformanceEvidence, source: PerformanceSource) -> str:
 
 def drop_of(found: PerformanceEvidence) -> MetricDrop | None:
     """How much worse the metric is than its baseline; None without one, or if a number is none."""
-    if found.baseline is None or not _finite(found):
-        return None
+    return _drop(found) if found.baseline is not None and _finite(found) else None
+
+
+def _drop(found: PerformanceEvidence) -> MetricDrop:
+    assert found.baseline is not None
     return metric_drop(
         found.baseline,
         found.current,

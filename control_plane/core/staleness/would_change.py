@@ -313,7 +313,7 @@ def _more_outcomes(look: Look, found: list[Found]) -> None:
     if drop.drop <= 0 or drop.standard_error <= 0:
         return
     now = look.values[PERFORMANCE] or 0.0
-    for target in (Level.AT_RISK, Level.STALE):
+    for target in (Level.STALE,) if look.level is Level.AT_RISK else (Level.AT_RISK, Level.STALE):
         value = (look.stale_from if target is Level.STALE else look.at_risk_from)[PERFORMANCE]
         if target is Level.AT_RISK:
             value = 1.0 if value is None else min(value, 1.0)
