@@ -1,4 +1,4 @@
-"""A second process that looks at every other model: looks are nearly all the work of a run, and each stands for itself.
+"""A second process that looks at three models of five: looks are nearly all the work of a run, and each stands alone.
 
 It is forked, so that it shares the recording with the first and copies nothing. Only whoever owns its process may do
 that (`job`, a benchmark): a fork of a process with threads of gRPC may hang. A look at one model is the same, bit for

@@ -1,5 +1,8 @@
 """The world of a recorded history: its own counts where history is followed, documented estimates where it is not."""
 
+import subprocess
+import sys
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -29,7 +32,7 @@ from tests.backtest.recordings import (
     version_of,
     world_of,
 )
-from tests.backtest.worlds import DAY, HOUR, START
+from tests.backtest.worlds import DAY, HOUR, START, facts_of
 
 RANKER = ModelId("ranker")
 DRIFT = START + 8 * DAY
@@ -200,6 +203,23 @@ def test_a_recording_survives_its_folder(tmp_path: Path) -> None:
     head, models = take_recording(tmp_path)
     assert compare(RecordedWorld(head, models), [current()]) == compare(world, [current()])
     assert with_policies("a") in job.read_contenders(_with(tmp_path, "a"))
+
+
+def test_a_process_of_its_own_which_shares_its_looks_says_the_same(tmp_path: Path) -> None:
+    world = world_of(
+        (version_of(1, BEFORE, END),),
+        (counts_of(1, BEFORE, END, wind),),
+        (partials_at(1, BEFORE, END, accuracy),),
+    )
+    [one] = [model.recorded for model in world._models.values()]
+    models = [replace(one, facts=facts_of(f"model_{at}", tier=1 + at % 4)) for at in range(6)]
+    for model in models:
+        append_model(tmp_path, model)
+    head = replace(head_of_one(), models=len(models))
+    write_head(tmp_path, head)
+    job.write_contenders(tmp_path, [current(), oracle()])
+    subprocess.run([sys.executable, "-m", "control_plane.backtest", str(tmp_path)], check=True, timeout=120)
+    assert job.read_outcome(tmp_path) == compare(RecordedWorld(head, models), [current(), oracle()])
 
 
 def _with(folder: Path, name: str) -> Path:
