@@ -33,6 +33,9 @@ MADE_FROM = VENV / ".made-from"
 LOCK = ROOT / "requirements.lock"
 UV_LOCK = ROOT / "requirements-uv.lock"
 PYPROJECT = ROOT / "pyproject.toml"
+PEERS = ROOT / ".venv-peers"
+PEERS_IN = ROOT / "requirements-peers.in"
+PEERS_LOCK = ROOT / "requirements-peers.lock"
 
 # pip's setting, and what uv calls the same thing.
 PIP_TO_UV = {
@@ -162,6 +165,24 @@ def make() -> None:
     _say(f"ready after {time.monotonic() - started_s:.0f} s")
 
 
+def peers() -> Path | None:
+    """The Python of `.venv-peers`, with what benchmarks compare with; made if need be, None if it cannot be."""
+    wanted = hashlib.sha256(sys.version.encode() + PEERS_LOCK.read_bytes()).hexdigest()
+    python, made_from = PEERS / "bin" / "python", PEERS / ".made-from"
+    if made_from.exists() and made_from.read_text(encoding="utf-8") == wanted:
+        return python
+    _say("making .venv-peers (requirements-peers.lock)")
+    settings = uv_environment([str(PYTHON), "-m", "pip"]) | {"VIRTUAL_ENV": str(PEERS)}
+    for command in (
+        [str(UV), "venv", "--quiet", "--clear", "--python", str(PYTHON), str(PEERS)],
+        [str(UV), "pip", "sync", "--quiet", "--require-hashes", str(PEERS_LOCK)],
+    ):
+        if subprocess.run(command, env=settings, check=False).returncode != 0:
+            return None
+    made_from.write_text(wanted, encoding="utf-8")
+    return python
+
+
 def lock() -> None:
     """Compile both locks again: newest versions that pyproject.toml allows, hashes, no addresses."""
     common = [str(UV), "pip", "compile", "--universal", "--python-version", "3.11", "--generate-hashes"]
@@ -176,7 +197,10 @@ def lock() -> None:
         first.write_text("uv\nsetuptools\n", encoding="utf-8")
         without_origin = ["--no-annotate", "-c", str(LOCK), str(first), "-o", str(UV_LOCK)]
         subprocess.run([*common, *without_origin], env=environment, cwd=ROOT, check=True)
-    addresses = [line for path in (LOCK, UV_LOCK) for line in path.read_text().splitlines() if "://" in line]
+    subprocess.run([*common, *upgrade, str(PEERS_IN), "-o", str(PEERS_LOCK)], env=environment, cwd=ROOT, check=True)
+    addresses = [
+        line for path in (LOCK, UV_LOCK, PEERS_LOCK) for line in path.read_text().splitlines() if "://" in line
+    ]
     if addresses:
         sys.exit("lock: a download address slipped in: " + addresses[0])
 

@@ -1,0 +1,1 @@
+"""Programs that users would pick instead, run in an environment of their own: their pins do not go with ours."""
