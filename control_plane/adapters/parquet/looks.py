@@ -41,6 +41,8 @@ class SqliteLooks:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._lock = threading.Lock()
+        self._codec = threading.Lock()
+        """Neither of the two may be used by two threads at once."""
         self._pack = zstandard.ZstdCompressor(level=3)
         self._unpack = zstandard.ZstdDecompressor()
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -65,7 +67,7 @@ class SqliteLooks:
             for one in looks
         ]
         recorded = max((row[1] for row in rows), default=0)
-        blobs = [(digest, recorded, self._pack.compress(data)) for digest, data in sorted(evidence.items())]
+        blobs = [(digest, recorded, self._compressed(data)) for digest, data in sorted(evidence.items())]
         with self._using() as db:
             db.execute("BEGIN IMMEDIATE")
             try:
@@ -137,7 +139,7 @@ class SqliteLooks:
         if row is None:
             return None
         try:
-            return self._unpack.decompress(row[0])
+            return self._decompressed(row[0])
         except zstandard.ZstdError:
             return bytes(row[0])  # damaged: whoever asked compares the sha256
 
@@ -157,12 +159,20 @@ class SqliteLooks:
         with self._using() as db:
             rows = db.execute(sql, parameters).fetchall()
         return [
-            Look(model_id=ModelId(model_id), evaluation=_decoder.decode(self._unpack.decompress(look)))
+            Look(model_id=ModelId(model_id), evaluation=_decoder.decode(self._decompressed(look)))
             for model_id, look in rows
         ]
 
     def _packed(self, look: Look) -> bytes:
-        return self._pack.compress(_encoder.encode(look.evaluation))
+        return self._compressed(_encoder.encode(look.evaluation))
+
+    def _compressed(self, data: bytes) -> bytes:
+        with self._codec:
+            return self._pack.compress(data)
+
+    def _decompressed(self, data: bytes) -> bytes:
+        with self._codec:
+            return self._unpack.decompress(data)
 
     @contextmanager
     def _using(self) -> Iterator[sqlite3.Connection]:
