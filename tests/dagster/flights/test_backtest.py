@@ -58,7 +58,7 @@ def test_a_candidate_is_compared_on_flights_that_neither_has_seen(folder: Path) 
 
     assert candidate == world.train(MODEL, FIRST_DAY + 30 * DAY)
     assert candidate.trained_until == FIRST_DAY + 20 * DAY
-    found = world.compare(candidate, world.first(MODEL), FIRST_DAY + 31 * DAY)
+    found = world.compare(candidate, world.first(MODEL), FIRST_DAY + 30 * DAY)
     assert found.candidate == pytest.approx(candidate.holdout, abs=1e-9)
     assert 0 < found.standard_error < 0.1
 
