@@ -167,10 +167,21 @@ def numbers(column: pa.ChunkedArray) -> npt.NDArray[np.float64] | None:
         return np.full(len(column), np.nan)
     if _textual(column.type):
         return _parsed(column)
-    if pa.types.is_decimal(column.type):
-        column = column.cast(pa.float64(), safe=False)
-    values: npt.NDArray[np.float64] = column.to_numpy(zero_copy_only=False).astype(np.float64, copy=False)
-    return values
+    if column.type != pa.float64():
+        column = pc.cast(column, pa.float64(), safe=False)
+    parts = [_doubles(chunk) for chunk in column.chunks]
+    return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0), *parts])
+
+
+def _doubles(chunk: pa.Array) -> npt.NDArray[np.float64]:
+    """Values of an array, NaN where missing, from its buffers: pyarrow's own conversion first imports pandas, if there
+    is one, which takes longer than all that follows."""
+    validity, data = chunk.buffers()
+    values = np.frombuffer(data, np.float64)[chunk.offset : chunk.offset + len(chunk)] if data else np.empty(0)
+    if not chunk.null_count:
+        return values
+    bits = np.unpackbits(np.frombuffer(validity, np.uint8), bitorder="little")
+    return np.where(bits[chunk.offset : chunk.offset + len(chunk)] != 0, values, np.nan)
 
 
 def groups(column: pa.ChunkedArray) -> dict[object, int]:
@@ -199,8 +210,7 @@ def _parsed(column: pa.ChunkedArray) -> npt.NDArray[np.float64] | None:
     if known and int(pc.sum(reads).as_py() or 0) < NUMBERS_SHARE_MIN * known:
         return None
     kept = pc.if_else(reads, text, pa.scalar(None, pa.string()))
-    values: npt.NDArray[np.float64] = pc.cast(kept, pa.float64()).to_numpy(zero_copy_only=False)
-    return values
+    return numbers(pc.cast(kept, pa.float64()))
 
 
 def _class(one: pa.DataType) -> str:
