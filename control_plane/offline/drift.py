@@ -33,6 +33,8 @@ __all__ = ["Column", "Options", "Report", "Slice", "TableError", "report"]
 SLICES_MAX = 20
 """Values of the slicing column that are compared, the most frequent ones."""
 SLICE_TOP = 5
+ROWS_FEW = 100
+"""Below, a report says that only large drift can be told from chance."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +119,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def sentence(self) -> str:
         """All in one."""
-        rows = f"{self.current_rows:,} rows against {self.reference_rows:,}"
+        rows = f"{self.current_rows:,} row{'s' * (self.current_rows != 1)} against {self.reference_rows:,}"
         if not self.drifted:
             return f"None of {len(self.columns)} columns drifted ({rows})."
         top = ", ".join(f"{one.name} (PSI {one.psi:.2f})" for one in self.columns[:3] if one.drifted)
@@ -340,6 +342,10 @@ def _reported(then: Table, now: Table, options: Options, counted: _Counted, slic
             )
         )
     columns.sort(key=lambda one: (not one.drifted, -one.psi_debiased, one.name))
+    for one in (then, now):
+        if one.rows < ROWS_FEW:
+            few = f"{one.path.name} has {one.rows} row{'s' * (one.rows != 1)}"
+            counted.notes.append(f"{few}: only large drift can be told from chance")
     [drift] = input_drifts([table], [policy])
     moved = sum(one.drifted for one in columns)
     return Report(

@@ -17,6 +17,7 @@ from runway_cli.main import EXIT_OK, EXIT_USAGE, run
 from control_plane.core.statistics.drift import benjamini_hochberg, chi_square, psi, psi_debiased
 from control_plane.offline.drift import Options, Report, TableError, report
 from control_plane.offline.drift_page import page
+from control_plane.offline.tables import numbers
 
 ROWS = 4_000
 
@@ -121,6 +122,29 @@ def test_one_row_is_too_little_for_anything(tmp_path: Path) -> None:
     found = compared(tmp_path, {"x": [1.0], "c": ["a"]}, {"x": [2.0], "c": ["b"]})
     assert found.drifted == 0
     assert found.data_quality == ()
+    assert "now.parquet has 1 row: only large drift can be told from chance" in found.notes
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (pa.float64(), [1.5, None, -3.0]),
+        (pa.float32(), [1.5, None, -3.0]),
+        (pa.int64(), [1, None, -3]),
+        (pa.bool_(), [True, None, False]),
+        (pa.decimal128(8, 2), [Decimal("1.25"), None, Decimal("-3")]),
+        (pa.int64(), [None, None, None]),
+    ],
+)
+def test_parts_of_arrays_are_read_where_they_begin(kind: pa.DataType, values: list[Any]) -> None:
+    whole = pa.array(values * 9, kind)
+    for column in (
+        pa.chunked_array([whole]),
+        pa.chunked_array([whole[3:], whole[1:14], whole[:0]]),
+        pa.chunked_array([], kind),
+    ):
+        expected = [np.nan if one is None else float(one) for one in column.to_pylist()]
+        np.testing.assert_array_equal(numbers(column), np.array(expected))
 
 
 def test_text_that_reads_as_numbers_is_numbers(tmp_path: Path) -> None:

@@ -147,11 +147,11 @@ def numeric_bins(sample: Numbers, bins: int = BINS) -> NumericBins:
     """
     if bins < 2:
         raise InvalidSample("bins", "range", f"{bins} bins: ask for 2 or more")
-    column = as_column(sample).astype(np.float64)
-    finite = column[np.isfinite(column)]
-    if not finite.size:
+    column = as_column(sample).astype(np.float64, copy=False)
+    ordered = column[np.isfinite(column)]  # a copy, so sorting it in place is ours to do
+    if not ordered.size:
         return NumericBins(edges=())
-    ordered = np.sort(finite)  # 0.4 ms for 100,000 rows where the processor helps; picking nine quantiles takes 2.5 ms
+    ordered.sort()  # 0.4 ms for 100,000 rows where the processor helps; picking nine quantiles takes 2.5 ms
     if 1 + int(np.count_nonzero(ordered[1:] != ordered[:-1])) <= bins:
         return NumericBins(edges=_between(np.unique(ordered)))
     return NumericBins(edges=tuple(np.unique(_quantiles(ordered, np.arange(1, bins) / bins)).tolist()))

@@ -20,7 +20,9 @@ EXIT_DRIFTED = 1
 @click.command()
 @click.argument("reference", type=click.Path(path_type=Path))
 @click.argument("current", type=click.Path(path_type=Path))
-@click.option("--column", "columns", multiple=True, metavar="NAME", help="Only this column; several times.")
+@click.option(
+    "--column", "--columns", "columns", multiple=True, metavar="NAME", help="Only this column; several times."
+)
 @click.option("--exclude", multiple=True, metavar="NAME", help="Not this column; several times.")
 @click.option("--categorical", multiple=True, metavar="NAME", help="A number that is a name, as a zip code.")
 @click.option("--prediction", default="", metavar="NAME", help="The column of the model's scores, told apart.")
