@@ -14,7 +14,6 @@ from runway_cli.suggestions import model_suggestions
 from runway_cli.words import bare_model, clock, enum_word, instant_of, number, version_word
 
 LOOKS_SHOWN = 20
-CHANGES_NAMED_MAX = 5
 TICK = timedelta(microseconds=1)
 
 
