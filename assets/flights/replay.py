@@ -118,6 +118,7 @@ class Replay:
             return
         outputs = Outputs(rows, self._artifacts)
         scheduled = column(flights(), "scheduled", rows)
+        origin = column(flights(), "origin", rows)
         for model in FLEET:
             if model.model_id not in self._artifacts:
                 continue
@@ -134,6 +135,8 @@ class Replay:
                     scheduled[mask],
                     outputs.score(model.model_id)[mask],
                     {name: values[mask] for name, values in inputs.items()},
+                    # Models of one airport have nothing to be sliced by.
+                    slices=None if model.origin else {"origin": origin[mask]},
                 ),
             )
 

@@ -11,6 +11,8 @@ ADVICE = {
 FEATURES_SHOWN = 3
 FAULTS_SHOWN = 3
 CHANGES_SHOWN = 2
+SPREAD_MIN = 1e-9
+"""Difference from value x weight from which on a contribution is more than that."""
 NAMES = {
     "age": "Age",
     "input_drift": "Input drift",
@@ -65,9 +67,13 @@ def _signals(signals: tuple[Signal, ...]) -> list[str]:
     adding = [one for one in known if one.contribution >= 0.005]
     quiet = [one for one in known if one.contribution < 0.005]
     missing = [one for one in signals if one.missing]
+    heft = sum(one.weight for one in known)
+    # What is missing is taken to be like the rest, so in an average a signal weighs its part of what is known.
+    spread = any(abs(one.contribution - one.value * one.weight) > SPREAD_MIN for one in known)
+    of_known = f" of {heft:.2f} known" if spread else ""
     found = [
         f"{NAMES.get(one.name, one.name)} adds {one.contribution:.2f} "
-        f"({one.value:.2f} x weight {one.weight:.2f}): {one.explanation}."
+        f"({one.value:.2f} x weight {one.weight:.2f}{of_known}): {one.explanation}."
         for one in adding
     ]
     found.extend(f"{NAMES.get(one.name, one.name)} adds nothing: {one.explanation}." for one in quiet)
