@@ -55,30 +55,25 @@ def calibration(total: Int64s, positive: Int64s) -> Calibration | None:
         raise InvalidSample("positive", "count", "counts are 0 or more, and positives at most the totals")
     if n.sum() < LABELLED_MIN or not 0 < k.sum() < n.sum():
         return None
-    blocks: list[list[float]] = []  # positives, total, bins
-    for one, of in zip(k.tolist(), n.tolist(), strict=True):
+    known = np.flatnonzero(n)
+    blocks: list[list[float]] = []  # positives, total, bins with outcomes
+    for one, of in zip(k[known].tolist(), n[known].tolist(), strict=True):
         blocks.append([one, of, 1])
         while len(blocks) > 1 and _falls(blocks[-2], blocks[-1]):
             last = blocks.pop()
             blocks[-1] = [a + b for a, b in zip(blocks[-1], last, strict=True)]
-    rate, error = np.empty(n.size), np.empty(n.size)
-    start = 0
+    rate, error = [], []
     for one, of, bins in blocks:
-        end = start + int(bins)
         # Half a count of each class keeps a block of one class from claiming to be certain.
-        rate[start:end] = one / of if of else np.nan
         smoothed = (one + 0.5) / (of + 1)
-        error[start:end] = np.sqrt(smoothed * (1 - smoothed) / max(of, 1.0))
-        start = end
-    known = ~np.isnan(rate)
+        rate += [one / of] * int(bins)
+        error += [float(np.sqrt(smoothed * (1 - smoothed) / of))] * int(bins)
     at = np.arange(n.size)
-    return Calibration(rate=np.interp(at, at[known], rate[known]), error=np.interp(at, at[known], error[known]))
+    return Calibration(rate=np.interp(at, known, rate), error=np.interp(at, known, error))
 
 
 def _falls(before: list[float], after: list[float]) -> bool:
-    """Must two neighbours be pooled? So too if one has no outcomes, which says nothing of its own."""
-    if not before[1] or not after[1]:
-        return False
+    """Must two neighbours be pooled?"""
     return before[0] * after[1] > after[0] * before[1]
 
 

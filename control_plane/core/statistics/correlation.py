@@ -1,12 +1,11 @@
 """Does a stand-in move with the real thing? Rank correlation of two series, day by day, with its interval."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from control_plane.core.statistics.sample import Float64s, InvalidSample
+from control_plane.core.statistics.sample import Float64s, InvalidSample, Series
 
 PAIRS_MIN = 8
 """With fewer days any correlation is chance: 7 pairs reach 0.7 one time in ten."""
@@ -23,7 +22,7 @@ class Correlation:
     pairs: int
 
 
-def rank_correlation(first: Sequence[float], second: Sequence[float]) -> Correlation | None:
+def rank_correlation(first: Series, second: Series) -> Correlation | None:
     """Spearman's correlation of two series; None with fewer than 8 finite pairs, or if one of them does not vary.
 
     The interval is Fisher's, z = atanh(rho) +- 1.645 sqrt((1 + rho^2 / 2) / (n - 3)).

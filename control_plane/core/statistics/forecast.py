@@ -1,9 +1,10 @@
 """When a score will reach its threshold, if it goes on as it did."""
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
+
+from control_plane.core.statistics.sample import Series
 
 POINTS_MIN = 6
 """Fewer looks than this are no trend."""
@@ -13,7 +14,7 @@ SURE = 1.6448536269514722
 """One-sided 95 % quantile of the standard normal: a rise that may be chance forecasts nothing."""
 
 
-def crossing(times_s: Sequence[float], scores: Sequence[float], threshold: float, now_s: float) -> float | None:
+def crossing(times_s: Series, scores: Series, threshold: float, now_s: float) -> float | None:
     """Seconds after `now_s` at which a robust line through the scores reaches the threshold; None if it will not.
 
     The slope is the median of all pairwise slopes (Theil 1950, Sen 1968), which a quarter of wild looks does not move;

@@ -17,6 +17,9 @@ Bools = npt.NDArray[np.bool_]
 Counts = Sequence[int] | npt.NDArray[np.integer] | npt.NDArray[np.floating]
 """Counts per bin, shape (B,): integers >= 0, in whatever type they arrive."""
 
+Series = Sequence[float] | npt.NDArray[np.floating]
+"""Numbers in an order, shape (n,)."""
+
 COUNT_MAX = 2**53
 """Beyond this a double no longer holds every integer; it is 900,000 days of 10 billion predictions."""
 
