@@ -54,6 +54,7 @@ TOPICS: Mapping[str, frozenset[Topic]] = {
     ),
     "LifecycleChanged": frozenset({Topic.FLEET, Topic.VERDICTS, Topic.PRODUCTION}),
     "VerdictChanged": frozenset({Topic.VERDICTS}),
+    "RulesMatched": frozenset({Topic.VERDICTS}),
     "StreakChanged": frozenset({Topic.VERDICTS}),
     "AliasMoved": frozenset({Topic.PRODUCTION, Topic.VERDICTS}),
 }

@@ -20,6 +20,7 @@ UNDRAWN = frozenset(
         *("RetrainRequested", "RetrainJoined", "RetrainLeased", "LeaseRenewed", "AttemptEnded", "RetrainEnded"),
         *("RolloutStarted", "ValidationReported", "RolloutEnded"),
         *("LineageReported", "LineagePolicySet", "UnfinishedRunsDropped"),
+        *("RuleSet", "RuleRemoved"),
         *("LimitsSet", "RetrainingHeld", "RetrainingReleased", "ClockAdvanced"),
     }
 )

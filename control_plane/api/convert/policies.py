@@ -54,14 +54,16 @@ def _said(group: Any, field: PolicyField, path: str) -> Scalar | None:
     name = field.names[0]
     if len(field.names) > 1:
         return float(getattr(getattr(group, name), field.names[1])) if group.HasField(name) else None
-    if group.DESCRIPTOR.fields_by_name[name].has_presence and not group.HasField(name):
+    presence = group.DESCRIPTOR.fields_by_name[name].has_presence
+    if presence and not group.HasField(name):
         return None
     value = getattr(group, name)
     if isinstance(value, Duration):
         return span_text(span_from(value, path))
     if field.word is not None:
         return FUSIONS_FROM.get(value)
-    return value or None if isinstance(value, str) else value
+    # Where a text can be said to be empty, that says something: the narrower scope takes the wider one's back.
+    return value or None if isinstance(value, str) and not presence else value
 
 
 def policies_message(overrides: "dict[str, Scalar | None] | Overrides") -> policies_pb2.Policies:
