@@ -58,8 +58,17 @@ def compare(
         results=results,
         estimated=estimated,
         reading=reading(results, asked, estimated=estimated),
-        warnings=(*warnings, *(f"refused while it ran: {sentence}" for sentence in refused)),
+        warnings=(*warnings, *_mixed(world), *(f"refused while it ran: {sentence}" for sentence in refused)),
     )
+
+
+def _mixed(world: World) -> tuple[str, ...]:
+    """A mean over an AUC and over minutes orders contenders, and is no number of anything."""
+    metrics = sorted({world.first(model.model_id).metric for model in world.models})
+    if len(metrics) < 2:
+        return ()
+    named = f"{', '.join(metrics[:-1])} and {metrics[-1]}"
+    return (f"quality and regret are means over different metrics ({named}): name models of one metric to read them",)
 
 
 def _run(
