@@ -116,10 +116,22 @@ class Callers(Generic[CommandT]):
         self._in_doubt.append((batch, waiting))
         return True
 
-    def doubts(self) -> list[tuple[Batch, list[Waiting]]]:
-        """Hand over who is in doubt."""
-        doubts, self._in_doubt = self._in_doubt, []
-        return doubts
+    def doubts(self) -> list[Batch]:
+        """Batches in doubt. Whoever waits for one goes on waiting until `settle`: the term that asks may end first."""
+        return [batch for batch, _ in self._in_doubt]
+
+    def settle(self, batch: Batch, *, stored: bool) -> int:
+        """The log has said whether it has a batch that was in doubt; how many were told."""
+        told = 0
+        for doubt in [doubt for doubt in self._in_doubt if doubt[0] is batch]:
+            self._in_doubt.remove(doubt)
+            told += len(doubt[1])
+            for caller in doubt[1]:
+                if stored:
+                    caller.tell()
+                else:
+                    caller.fail(Unavailable(Reason.STORE_UNAVAILABLE, "The command was not stored; send it again."))
+        return told
 
     def give_up(self, error: Exception) -> None:
         """Tell everybody who waits that it takes too long."""
@@ -127,7 +139,8 @@ class Callers(Generic[CommandT]):
         for _, future in queue:
             if not future.done():
                 future.set_exception(error)
-        for _, waiting in self.doubts():
+        doubts, self._in_doubt = self._in_doubt, []
+        for _, waiting in doubts:
             for caller in waiting:
                 caller.fail(
                     AppendOutcomeUnknown(

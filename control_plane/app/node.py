@@ -440,15 +440,11 @@ class Node(Generic[S, CommandT]):
 
     async def _settle_doubts(self, replica: Replica[S, CommandT]) -> None:
         """Our epoch fences the appends in doubt, so what the log says now is final."""
-        for batch, waiting in self._callers.doubts():
+        for batch in self._callers.doubts():
             found = await self._log.read(batch.last_seq - 1, 1)
             stored = bool(found) and found[0].hash == batch.last_hash
-            log.info("append.settled", last_seq=batch.last_seq, stored=stored, callers=len(waiting))
-            for caller in waiting:
-                if stored:
-                    caller.tell()
-                else:
-                    caller.fail(Unavailable(Reason.STORE_UNAVAILABLE, "The command was not stored; send it again."))
+            told = self._callers.settle(batch, stored=stored)
+            log.info("append.settled", last_seq=batch.last_seq, stored=stored, callers=told)
 
     def _give_up(self) -> None:
         """The database is away for too long (or we stop): tell everybody who waits."""

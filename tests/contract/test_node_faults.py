@@ -11,7 +11,8 @@ from control_plane.adapters.memory.server import Mood
 from control_plane.app import limits
 from control_plane.app.chain import first_bad
 from control_plane.app.node import Phase
-from control_plane.app.ports import CorruptLog
+from control_plane.app.ports import CorruptLog, Record
+from control_plane.app.replica import Answer
 from control_plane.core.errors import AppendOutcomeUnknown, Reason, Unavailable
 from tests.contract.nodes import ToyNode, add, at_once, entries, leading, make_node, until
 from tests.contract.worlds import MemoryWorld
@@ -45,6 +46,33 @@ async def test_a_lost_append_is_told_and_may_be_sent_again() -> None:
         assert caught.value.reason is Reason.STORE_UNAVAILABLE
         assert not (await node.submit(add("a", 1, request_id="r1"))).repeated
         assert node.state.totals == {"a": 1}
+
+
+@pytest.mark.parametrize("mood", [Mood.UNKNOWN_KEPT, Mood.UNKNOWN_LOST])
+async def test_a_term_that_ends_while_it_asks_the_log_forgets_nobody(
+    mood: Mood, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = MemoryWorld()
+    async with leading(world) as node:
+        await node.submit(add("a", 1))
+        read, asked = node._log.read, 0
+
+        async def cut_off_twice(after_seq: int, limit: int) -> list[Record]:
+            nonlocal asked
+            if limit == 1 and asked < 2:
+                asked += 1
+                raise Unavailable(Reason.STORE_UNAVAILABLE, "cut off")
+            return await read(after_seq, limit)
+
+        monkeypatch.setattr(node._log, "read", cut_off_twice)
+        world.server.next_appends.append(mood)
+        answers = await asyncio.gather(
+            *(node.submit(add("a", 1, request_id=f"r{at}")) for at in range(3)), return_exceptions=True
+        )
+        assert asked == 2
+        told = [answer for answer in answers if isinstance(answer, Answer)]
+        assert len(told) == (3 if mood is Mood.UNKNOWN_KEPT else 0)
+        assert node.state.totals == {"a": 1 + len(told)}
 
 
 async def test_a_refused_append_is_told_at_once() -> None:
