@@ -1,6 +1,6 @@
 """How big a change is found at which sample size: `python -m bench.power` draws docs/power.png.
 
-Through the same path as every look. On the left features: ten of two hundred numbers shift, and the share of these that
+On the left features, by the tests of every look: ten of two hundred numbers shift, and the share of these that
 is called drifted is drawn against the shift, by predictions in the window. On the right models: nothing drifts, the
 metric drops, and the share of looks that are not FRESH is drawn against the drop, by outcomes in the window.
 """

@@ -3,6 +3,8 @@
 import doctest
 import importlib
 import math
+import subprocess
+import sys
 from datetime import date
 from itertools import pairwise
 from pathlib import Path
@@ -96,6 +98,10 @@ class TestForecast:
     def test_flat_falling_or_there_already_forecast_nothing(self, scores: list[float]) -> None:
         assert crossing(range(9), scores, 0.6, 8.0) is None
 
+    def test_every_time_has_a_score(self) -> None:
+        with pytest.raises(InvalidSample, match="one score for each time"):
+            crossing(list(range(9)), [0.1] * 8, 0.6, 9.0)
+
     def test_too_few_or_not_finite(self) -> None:
         assert crossing([1, 2], [0.1, 0.2], 0.6, 2.0) is None
         assert crossing(range(9), [math.nan] * 9, 0.6, 9.0) is None
@@ -128,6 +134,10 @@ class TestEmbeddings:
         assert 1 > little.knn_jaccard > much.knn_jaccard > other.knn_jaccard
         assert other.knn_jaccard < 0.1
         assert little.cka > much.cka > other.cka
+
+    def test_very_large_numbers_are_numbers(self) -> None:
+        x = np.random.default_rng(12).normal(size=(40, 4))
+        assert stability(x * 1e250, x).knn_jaccard == 1.0
 
     def test_widths_may_differ(self) -> None:
         x = np.random.default_rng(7).normal(size=(50, 4))
@@ -321,6 +331,12 @@ class TestDownstream:
     def test_numbers_that_are_none_are_left_out(self) -> None:
         assert attribute([drop("a", "u", math.nan)], {"u"}) == {}
         assert attribute([], {"u"}) == {}
+
+
+def test_importing_the_library_imports_no_scipy() -> None:
+    code = "import sys, control_plane.core.statistics; print(any(name.startswith('scipy') for name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_the_library_has_what_it_lists() -> None:

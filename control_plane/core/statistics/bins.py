@@ -230,7 +230,8 @@ def plausible_range(low: float, high: float) -> tuple[float, float]:
     """The range of training data, widened by its own width on either side: what is beyond is no season.
 
     Summer lies beyond the range of a winter's temperatures, and a model trained then should be trained again; another
-    unit, a lost decimal point or a sentinel lies far beyond. An open end stays open.
+    unit, a lost decimal point or a sentinel lies far beyond. An open end stays open; of a constant any other value is
+    beyond.
 
     >>> plausible_range(10.0, 55.0), plausible_range(-math.inf, 5.0)
     ((-35.0, 100.0), (-inf, 5.0))

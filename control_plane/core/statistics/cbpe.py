@@ -98,6 +98,8 @@ def expected_metrics(counts: Int64s, known: Calibration, chosen: Bools, middle: 
     total = float(n.sum())
     if not (n.shape == known.rate.shape == chosen.shape == middle.shape):
         raise InvalidSample("counts", "shape", "counts, rates, choices and scores are over the same bins")
+    if (n < 0).any() or not ((middle > 0) & (middle < 1)).all():
+        raise InvalidSample("counts", "range", "counts are 0 or more, and the scores of bins lie between 0 and 1")
     if total == 0:
         return {}
     share, rate = n / total, known.rate

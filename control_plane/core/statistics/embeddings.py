@@ -125,4 +125,5 @@ def _checked(given: npt.NDArray[Any], field: str) -> Float64s:
         raise InvalidSample(field, "zero", f"row {blank[0]} is all zeros and has no neighbours: leave the anchor out")
     if np.allclose(doubles, doubles[0], rtol=1e-12, atol=0.0):
         raise InvalidSample(field, "constant", "all anchors have the same vector: there is nothing to compare")
-    return doubles
+    # The scale means nothing here, and squares of very large numbers would overflow.
+    return doubles / float(np.abs(doubles).max())

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from control_plane.core.statistics.sample import Series
+from control_plane.core.statistics.sample import InvalidSample, Series
 
 POINTS_MIN = 6
 """Fewer looks than this are no trend."""
@@ -24,6 +24,8 @@ def crossing(times_s: Series, scores: Series, threshold: float, now_s: float) ->
     Args:
         times_s: times of the looks in seconds, ascending, shape (n,), n <= 200.
         scores: shape (n,); all finite.
+    Raises:
+        InvalidSample: there is not one score for each time.
 
     >>> crossing([0, 10, 20, 30, 40, 50], [0.1, 0.15, 0.2, 0.25, 0.3, 0.35], threshold=0.6, now_s=50)
     50.0
@@ -31,6 +33,8 @@ def crossing(times_s: Series, scores: Series, threshold: float, now_s: float) ->
     True
     """
     t, y = np.asarray(times_s, np.float64), np.asarray(scores, np.float64)
+    if t.shape != y.shape or t.ndim != 1:
+        raise InvalidSample("scores", "shape", f"{t.shape} and {y.shape}: give one score for each time")
     t, y = t[-POINTS_MAX:], y[-POINTS_MAX:]
     if t.size < POINTS_MIN or not (np.isfinite(t).all() and np.isfinite(y).all()):
         return None

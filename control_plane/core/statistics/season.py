@@ -79,6 +79,8 @@ def rebinned(counts: Int64s, edges: Float64s, new_edges: Float64s) -> Int64s:
     """
     old, new = np.asarray(edges, np.float64), np.asarray(new_edges, np.float64)
     given = np.asarray(counts, np.int64)
+    if (np.diff(old) <= 0).any() or (np.diff(new) <= 0).any() or (given < 0).any():
+        raise InvalidSample("edges", "increasing", "edges increase strictly, and counts are 0 or more")
     if given.shape != (old.size + 2,):
         raise InvalidSample("counts", "shape", f"{given.size} counts for {old.size + 2} cells")
     present, missing = given[:-1], int(given[-1])
