@@ -393,3 +393,12 @@ def test_what_a_preview_takes_away_and_adds_again_has_not_changed() -> None:
     same = next(iter(graph.dependencies()))
     found = preview(graph, Change(add=[same], remove=[same]), ImpactFilter())
     assert (len(found.affected), found.directly_hit, found.orphaned, found.refusals) == (0, (), (), ())
+
+
+def test_an_edge_against_the_numbering_is_found_though_only_edges_of_another_type_were_asked_for() -> None:
+    graph = DependencyGraph()
+    for node_id in (WEATHER, TEMP):
+        graph.put_node(Node(node_id=node_id))
+    graph.layout(types=[DependencyType.TRAINED_ON])
+    graph.add_dependencies([edge(WEATHER, TEMP, "derived_from")])
+    assert impact(graph, WEATHER, SHORTEST).node_ids == (TEMP,)

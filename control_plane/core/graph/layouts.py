@@ -69,9 +69,11 @@ class Layouts:
 
     def add_edges(self, edges: Collection[Dependency]) -> None:
         """Dependencies came."""
-        if not self._kept:
+        numbering = self._numbering
+        if numbering is None:
             return
-        if len(edges) > PATCHED_MAX:
+        # The numbering is of all edges: it must fit also where no layout that is kept has edges of this type.
+        if len(edges) > PATCHED_MAX or not all(_fits(numbering, edge) for edge in edges):
             self.clear()
             return
         patched: dict[Key, Layout] = {}
@@ -147,6 +149,14 @@ def _placed(graph: "rx.PyDiGraph[Node, Dependency]", numbering: Numbering, pairs
     position = np.zeros(int(numbering.index.max(initial=-1)) + 1, np.int64)
     position[numbering.index] = np.arange(len(numbering))
     return position[pairs]
+
+
+def _fits(numbering: Numbering, edge: Dependency) -> bool:
+    """Do both ends have a position, and does the edge lead from a level to a later one?"""
+    upstream, downstream = numbering.position.get(edge.upstream), numbering.position.get(edge.downstream)
+    if upstream is None or downstream is None:
+        return False
+    return bool(numbering.level_of[upstream] < numbering.level_of[downstream])
 
 
 def _with(layout: Layout | None, edge: Dependency) -> Layout | None:
