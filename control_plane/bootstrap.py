@@ -19,6 +19,7 @@ from control_plane.adapters.postgres.event_log import PostgresEventLog
 from control_plane.adapters.postgres.leadership import PostgresLeadership
 from control_plane.adapters.postgres.snapshots import PostgresSnapshotStore
 from control_plane.api.backtest import BacktestServicer
+from control_plane.api.facts import FactsServicer
 from control_plane.api.fleet import FleetServicer
 from control_plane.api.graph import GraphServicer
 from control_plane.api.ground_truth import GroundTruthServicer
@@ -102,6 +103,7 @@ class ControlPlane:
                 rollout=RolloutServicer(plane),
                 policies=PolicyServicer(plane),
                 rules=RulesServicer(plane, self.evaluator.latest),
+                facts=FactsServicer(plane, self.ground_truth),
                 fleet=FleetServicer(plane),
                 lineage=LineageServicer(plane, self.evaluator.latest),
                 backtest=BacktestServicer(plane, self.ground_truth),

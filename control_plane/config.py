@@ -23,6 +23,7 @@ MESSAGE_BYTES_MOST = 2**31 - 1
 DRAIN_S_MAX = 3600.0
 """A server that takes longer to stop is killed by whoever waits for it."""
 
+ENGINES = ("embedded", "spark")
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
@@ -42,6 +43,18 @@ class Config:
     """host:port to listen on; loopback unless you say otherwise. Port 0 takes a free one."""
     lineage_address: str = "127.0.0.1:7434"
     """host:port to take OpenLineage events on, over HTTP; empty takes none."""
+    tables_url: str = ""
+    """Where the Delta tables of facts are: a folder, or `s3://bucket/prefix`; empty is a folder in `home`."""
+    engine: str = "embedded"
+    """Who joins: `embedded` (this process and DuckDB) or `spark` (streaming and batch, over the same tables)."""
+    speed_url: str = ""
+    """Where the speed view is shared: `redis://host:port/0`; empty keeps it in this process alone."""
+    kafka_brokers: str = ""
+    """host:port,host:port to take predictions and outcomes from; empty takes none."""
+    kafka_predictions_topic: str = "runway.predictions"
+    kafka_outcomes_topic: str = "runway.outcomes"
+    inbox: str = ""
+    """Folder or `s3://bucket/prefix` that Parquet files of facts are dropped in; empty watches none."""
     clock: str = "wall"
     """`wall`, or `driven`: time moves only by AdvanceClock (demo, backtests)."""
     reflection: bool = True
@@ -115,6 +128,12 @@ def _checked(config: Config) -> Config:
         raise ConfigError(
             "no database: set RUNWAY_DATABASE_URL=postgresql://user@host/name, or run `make up`, which brings one"
         )
+    if config.engine not in ENGINES:
+        raise ConfigError(f"engine={config.engine!r}: use {' or '.join(ENGINES)}")
+    if config.engine == "spark" and not config.kafka_brokers:
+        raise ConfigError("engine=spark takes its rows from Kafka: set RUNWAY_KAFKA_BROKERS=host:port too")
+    if config.speed_url and urlsplit(config.speed_url).scheme not in {"redis", "rediss"}:
+        raise ConfigError(f"speed_url={config.speed_url!r}: write redis://host:port/0, or nothing")
     if config.clock not in {"wall", "driven"}:
         raise ConfigError(f"clock={config.clock!r}: use wall or driven")
     if not _is_address(config.address):

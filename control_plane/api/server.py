@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha import reflection
 from runway.v1 import (
     backtest_pb2,
     backtest_pb2_grpc,
+    facts_pb2_grpc,
     fleet_pb2,
     fleet_pb2_grpc,
     graph_pb2,
@@ -40,6 +41,7 @@ from runway.v1 import (
 )
 
 from control_plane.api.backtest import BacktestServicer
+from control_plane.api.facts import FactsServicer
 from control_plane.api.fleet import FleetServicer
 from control_plane.api.graph import GraphServicer
 from control_plane.api.ground_truth import GroundTruthServicer
@@ -76,6 +78,7 @@ class Servicers:
     operations: OperationsServicer
     policies: PolicyServicer
     rules: RulesServicer
+    facts: FactsServicer
     fleet: FleetServicer
     lineage: LineageServicer
     backtest: BacktestServicer
@@ -111,6 +114,7 @@ class Server:
         lineage_pb2_grpc.add_LineageServiceServicer_to_server(servicers.lineage, self._server)
         policies_pb2_grpc.add_PolicyServiceServicer_to_server(servicers.policies, self._server)
         rules_pb2_grpc.add_RulesServiceServicer_to_server(servicers.rules, self._server)
+        facts_pb2_grpc.add_FactsServiceServicer_to_server(servicers.facts, self._server)
         fleet_pb2_grpc.add_FleetServiceServicer_to_server(servicers.fleet, self._server)
         backtest_pb2_grpc.add_BacktestServiceServicer_to_server(servicers.backtest, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

@@ -19,7 +19,8 @@ from control_plane.core.ground_truth.partials import Partial
 
 Int64s = npt.NDArray[np.int64]
 ServedBy = Literal["speed", "batch", "pending"]
-Grain = Literal["hour", "day"]
+Grain = Literal["hour", "day", "version", "slice"]
+"""How fine the rows of a report are: by time, or one row for each version or slice over the whole time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +29,10 @@ class Receipt:
 
     rows: int
     duplicate: bool
+    sampled_out: int = 0
+    """Rows that were not kept, because their ids are outside the sample; not in `rows`."""
+    sample_rate: float = 1.0
+    """The share of ids that was kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +60,14 @@ class CoverageRow:
     """Predictions that wait for the batch join; not in `mature`."""
     layer: ServedBy
     """`batch` if the batch join has the last word on all of it."""
+    imputed: int = 0
+    """Of `joined`, those whose outcome was guessed."""
+    sample_rate: float = 1.0
+    """Share of ids that the numbers rest on; below 1 they are estimates, scaled to all."""
+    version: int = 0
+    """Of a report by version; 0 otherwise."""
+    slice_name: str = ""
+    """Of a report by slice, as `country=US`; empty otherwise."""
 
     @property
     def coverage(self) -> float | None:
@@ -64,11 +77,13 @@ class CoverageRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoverageReport:
-    """Coverage by hour or day, and over all."""
+    """Coverage by its grain, and over all."""
 
     label: LabelSpec
     total: CoverageRow
     rows: tuple[CoverageRow, ...]
+    degraded: tuple[str, ...] = ()
+    """What of this answer is worse than it should be, and why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +95,15 @@ class PerformanceRow:
     metrics: tuple[MetricValue, ...]
     partial: Partial
     layer: ServedBy
+    provisional: bool = False
+    """Not all of it is mature: corrected by how fast labels usually arrive, and to be revised."""
+    arrived: float = 1.0
+    """Share of the outcomes that will come which are here."""
+    sample_rate: float = 1.0
+    version: int = 0
+    slice_name: str = ""
+    computed_at: datetime | None = None
+    """When the numbers were last computed; None if they are computed as they are read."""
 
     def metric(self, name: str) -> MetricValue | None:
         """One metric; None if the labels do not support it."""
@@ -88,11 +112,69 @@ class PerformanceRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PerformanceReport:
-    """Performance by day, and over all."""
+    """Performance by its grain, and over all."""
 
     label: LabelSpec
     total: PerformanceRow
     rows: tuple[PerformanceRow, ...]
+    delays: Int64s | None = None
+    """Delays of all outcomes of the range, over `core.ground_truth.partials.DELAY_EDGES_S`; shape (DELAY_CELLS,)."""
+    arrival_curve: npt.NDArray[np.float64] | None = None
+    """Share of the outcomes that arrive at all which are here after each delay edge, learned over mature predictions;
+    shape (len(DELAY_EDGES_S),). None if nothing is mature."""
+    degraded: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinReport:
+    """What joining a stretch of time came to."""
+
+    hours_joined: int
+    hours_live: int
+    """Hours that the speed layer still serves: a later join replaces them."""
+    predicted: int
+    joined: int
+    late: int
+    orphans: int
+    cpu_s: float
+    by_model: tuple[tuple[str, int, int, float | None], ...]
+    """(model id, predicted, joined, coverage), by id."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Orphan:
+    """An outcome whose prediction was never seen."""
+
+    model_id: str
+    label_type: str
+    hour: int
+    prediction_id: bytes
+    observed_us: int
+    value: float
+    revision: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErasedLayer:
+    """What was found in one layer, and what a second search found: `left` must be 0."""
+
+    layer: str
+    found: int
+    left: int
+    files_rewritten: int = 0
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceActivity:
+    """What one sender sent of one model."""
+
+    source: str
+    model_id: str
+    predictions: int
+    outcomes: int
+    last_predictions_at: datetime | None
+    last_outcomes_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

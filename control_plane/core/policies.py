@@ -22,7 +22,9 @@ from typing import Any, Literal, cast, get_args
 import msgspec
 
 from control_plane.core.errors import Violation
-from control_plane.core.ground_truth.labels import METRICS, WINDOW_MAX, LabelSpec, Task
+from control_plane.core.ground_truth.labels import METRICS, LabelSpec, Task, label_violations
+from control_plane.core.ground_truth.policy import GroundTruthPolicy
+from control_plane.core.ground_truth.policy import policy_violations as ground_truth_violations
 from control_plane.core.ids import ModelId, TeamId
 from control_plane.core.registry.types import TaskType
 from control_plane.core.retraining.rules import policy_violations as retraining_violations
@@ -50,6 +52,7 @@ class EffectivePolicies(msgspec.Struct, frozen=True, kw_only=True):
     validation: ValidationPolicy = ValidationPolicy()
     rollout: RolloutPolicy = RolloutPolicy()
     label: LabelSpec
+    ground_truth: GroundTruthPolicy = GroundTruthPolicy()
 
 
 class PolicyVersion(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,6 +108,7 @@ GROUPS: dict[str, type[msgspec.Struct]] = {
     "validation": ValidationPolicy,
     "rollout": RolloutPolicy,
     "label": LabelSpec,
+    "ground_truth": GroundTruthPolicy,
 }
 FIELDS: dict[str, PolicyField] = {
     field.path: field for group, struct in GROUPS.items() for field in _fields_of(struct, group)
@@ -301,19 +305,13 @@ RELATED: dict[str, tuple[str, ...]] = {
 
 def policies_violations(policies: EffectivePolicies) -> list[Violation]:
     """All broken rules of policies in force; fields are paths."""
-    label = policies.label
-    found = [
+    return [
         *staleness_violations(policies.staleness, metrics=METRICS, primary=policies.label.primary_metric),
         *retraining_violations(policies.retraining),
         *validation_violations(policies.validation),
+        *label_violations(policies.label),
+        *ground_truth_violations(policies.ground_truth),
     ]
-    if not timedelta(0) < label.window <= WINDOW_MAX:
-        message = f"must be above 0 and at most {WINDOW_MAX.days} days"
-        found.append(Violation(field="label.window", rule="range", message=message))
-    if label.metric not in ("", *METRICS):
-        message = f"{label.metric[:100]!r} is not one of {', '.join(METRICS)}"
-        found.append(Violation(field="label.metric", rule="metric", message=message))
-    return found
 
 
 def sourced(violation: Violation, sources: Mapping[str, str]) -> Violation:

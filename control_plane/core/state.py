@@ -17,6 +17,7 @@ from control_plane.core.graph.edge_times import EdgeTimes
 from control_plane.core.graph.lineage import Ledger
 from control_plane.core.graph.lineage_fold import Parts
 from control_plane.core.ground_truth.labels import LabelSpec
+from control_plane.core.ground_truth.policy import GroundTruthPolicy
 from control_plane.core.ids import (
     AttemptId,
     ModelId,
@@ -125,6 +126,11 @@ class ModelRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     def rollout_policy(self) -> RolloutPolicy:
         """What a version must show before an alias points at it."""
         return self.policies.rollout
+
+    @property
+    def ground_truth_policy(self) -> GroundTruthPolicy:
+        """How its predictions and outcomes are taken in and kept."""
+        return self.policies.ground_truth
 
     @property
     def label_spec(self) -> LabelSpec:

@@ -37,8 +37,10 @@ def outcomes(
 ) -> ground_truth_pb2.IngestOutcomesRequest:
     """A batch of outcomes of these predictions."""
     arrow = ipc(outcome_columns(outcomes_for(made()))) if arrow is None else arrow
-    facts = {"model_id": "delay", **changes}
-    return ground_truth_pb2.IngestOutcomesRequest(batch_id=batch_id, arrow_ipc=arrow, **facts)
+    model_id, label_type = changes.get("model_id", "delay"), changes.get("label_type", "")
+    return ground_truth_pb2.IngestOutcomesRequest(
+        batch_id=batch_id, arrow_ipc=arrow, model_id=model_id, label_type=label_type
+    )
 
 
 async def sent(

@@ -14,6 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2, status_pb2
 from runway.v1 import (
     common_pb2,
+    facts_pb2_grpc,
     graph_pb2,
     graph_pb2_grpc,
     ground_truth_pb2_grpc,
@@ -124,6 +125,7 @@ class Api:
     operations: "operations_pb2_grpc.OperationsServiceAsyncStub" = field(init=False)
     policies: "policies_pb2_grpc.PolicyServiceAsyncStub" = field(init=False)
     rules: "rules_pb2_grpc.RulesServiceAsyncStub" = field(init=False)
+    facts: "facts_pb2_grpc.FactsServiceAsyncStub" = field(init=False)
     lineage: "lineage_pb2_grpc.LineageServiceAsyncStub" = field(init=False)
     numbers: "count[int]" = field(default_factory=lambda: count(1))
 
@@ -137,6 +139,7 @@ class Api:
         self.operations = operations_pb2_grpc.OperationsServiceStub(self.channel)
         self.policies = policies_pb2_grpc.PolicyServiceStub(self.channel)
         self.rules = rules_pb2_grpc.RulesServiceStub(self.channel)
+        self.facts = facts_pb2_grpc.FactsServiceStub(self.channel)
         self.lineage = lineage_pb2_grpc.LineageServiceStub(self.channel)
 
     async def pass_time(self, span: timedelta) -> None:

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from control_plane.adapters.parquet.catalog import Orphan
 from control_plane.adapters.parquet.sealing import BUCKETS
+from control_plane.app.fact_store import Orphan
 from control_plane.core.ground_truth.batch import slice_in
 from control_plane.core.ground_truth.ids import Int64s
 from control_plane.core.ground_truth.labels import LabelSpec

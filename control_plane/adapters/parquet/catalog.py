@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from control_plane.adapters.parquet.schema import SCHEMA, migrate
+from control_plane.app.fact_store import Orphan
 from control_plane.core.errors import Reason, Unavailable
 
 Layer = Literal["speed", "batch"]
@@ -35,19 +36,6 @@ class FileEntry:
     """(hour in id, prediction hour)."""
     sliced: bool = False
     """Has a column of slices."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Orphan:
-    """An outcome whose prediction was never seen."""
-
-    model_id: str
-    label_type: str
-    hour: int
-    prediction_id: bytes
-    observed_us: int
-    value: float
-    revision: int
 
 
 class CatalogUnreadable(Unavailable):

@@ -20,13 +20,13 @@ import pyarrow as pa
 
 from control_plane.adapters.parquet.batch_join import BatchJoin, Job, JobResult
 from control_plane.adapters.parquet.binning import HOURS_PER_DAY
-from control_plane.adapters.parquet.catalog import ORPHANS_MAX, Orphan
+from control_plane.adapters.parquet.catalog import ORPHANS_MAX
 from control_plane.adapters.parquet.facts import Facts, hour_of
 from control_plane.adapters.parquet.sealing import seal
 from control_plane.adapters.parquet.segments import read_segment
 from control_plane.adapters.parquet.serving import mature_before_hour
 from control_plane.adapters.parquet.writer import Writer
-from control_plane.app.fact_store import TickReport
+from control_plane.app.fact_store import Orphan, TickReport
 from control_plane.core.errors import Reason, Unavailable
 from control_plane.core.ground_truth.ids import MICROSECONDS_PER_HOUR, NO_HOUR
 from control_plane.core.ground_truth.partials import pack

@@ -20,7 +20,7 @@ from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from control_plane.adapters.parquet.catalog import Catalog, Orphan
+from control_plane.adapters.parquet.catalog import Catalog
 from control_plane.adapters.parquet.embeddings import EmbeddingStore
 from control_plane.adapters.parquet.facts import Facts
 from control_plane.adapters.parquet.histograms import Histograms
@@ -37,6 +37,7 @@ from control_plane.app.fact_store import (
     CoverageReport,
     FactEvidence,
     Grain,
+    Orphan,
     PerformanceReport,
     Receipt,
     RecordedHours,

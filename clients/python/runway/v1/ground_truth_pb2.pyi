@@ -31,6 +31,8 @@ class _LayerEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Layer.ValueType
     LAYER_UNSPECIFIED: _Layer.ValueType  # 0
     LAYER_SPEED: _Layer.ValueType  # 1
     LAYER_BATCH: _Layer.ValueType  # 2
+    LAYER_PENDING: _Layer.ValueType  # 3
+    """Predictions are here and no layer has joined them yet: late, not zero."""
 
 class Layer(_Layer, metaclass=_LayerEnumTypeWrapper):
     """Which computation an hour's numbers come from."""
@@ -38,7 +40,222 @@ class Layer(_Layer, metaclass=_LayerEnumTypeWrapper):
 LAYER_UNSPECIFIED: Layer.ValueType  # 0
 LAYER_SPEED: Layer.ValueType  # 1
 LAYER_BATCH: Layer.ValueType  # 2
+LAYER_PENDING: Layer.ValueType  # 3
+"""Predictions are here and no layer has joined them yet: late, not zero."""
 Global___Layer: _TypeAlias = Layer  # noqa: Y015
+
+class _Grain:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _GrainEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Grain.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    GRAIN_UNSPECIFIED: _Grain.ValueType  # 0
+    GRAIN_DAY: _Grain.ValueType  # 1
+    GRAIN_HOUR: _Grain.ValueType  # 2
+    GRAIN_VERSION: _Grain.ValueType  # 3
+    """One row for each version, or each slice, over the whole time."""
+    GRAIN_SLICE: _Grain.ValueType  # 4
+
+class Grain(_Grain, metaclass=_GrainEnumTypeWrapper):
+    """How fine the rows of an answer are."""
+
+GRAIN_UNSPECIFIED: Grain.ValueType  # 0
+GRAIN_DAY: Grain.ValueType  # 1
+GRAIN_HOUR: Grain.ValueType  # 2
+GRAIN_VERSION: Grain.ValueType  # 3
+"""One row for each version, or each slice, over the whole time."""
+GRAIN_SLICE: Grain.ValueType  # 4
+Global___Grain: _TypeAlias = Grain  # noqa: Y015
+
+class _CoverageCause:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CoverageCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CoverageCause.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    COVERAGE_CAUSE_UNSPECIFIED: _CoverageCause.ValueType  # 0
+    COVERAGE_CAUSE_OUTCOMES_STOPPED: _CoverageCause.ValueType  # 1
+    """Outcomes came, and then came no more."""
+    COVERAGE_CAUSE_IDS_DO_NOT_MATCH: _CoverageCause.ValueType  # 2
+    """Outcomes come, for predictions that nobody made."""
+    COVERAGE_CAUSE_SOURCE_SILENT: _CoverageCause.ValueType  # 3
+    """One of several sources has fallen silent, or one slice has no outcomes."""
+    COVERAGE_CAUSE_SAMPLING_MISMATCH: _CoverageCause.ValueType  # 4
+    """Outcomes come for another sample of the ids than was predicted."""
+    COVERAGE_CAUSE_TOO_LATE: _CoverageCause.ValueType  # 5
+    """Outcomes come, but after the window."""
+    COVERAGE_CAUSE_NEVER_ANY: _CoverageCause.ValueType  # 6
+    """No outcome ever came."""
+    COVERAGE_CAUSE_NEVER_LABELLED: _CoverageCause.ValueType  # 7
+    """Outcomes come at random for fewer predictions than wanted."""
+
+class CoverageCause(_CoverageCause, metaclass=_CoverageCauseEnumTypeWrapper):
+    """Why truth is missing."""
+
+COVERAGE_CAUSE_UNSPECIFIED: CoverageCause.ValueType  # 0
+COVERAGE_CAUSE_OUTCOMES_STOPPED: CoverageCause.ValueType  # 1
+"""Outcomes came, and then came no more."""
+COVERAGE_CAUSE_IDS_DO_NOT_MATCH: CoverageCause.ValueType  # 2
+"""Outcomes come, for predictions that nobody made."""
+COVERAGE_CAUSE_SOURCE_SILENT: CoverageCause.ValueType  # 3
+"""One of several sources has fallen silent, or one slice has no outcomes."""
+COVERAGE_CAUSE_SAMPLING_MISMATCH: CoverageCause.ValueType  # 4
+"""Outcomes come for another sample of the ids than was predicted."""
+COVERAGE_CAUSE_TOO_LATE: CoverageCause.ValueType  # 5
+"""Outcomes come, but after the window."""
+COVERAGE_CAUSE_NEVER_ANY: CoverageCause.ValueType  # 6
+"""No outcome ever came."""
+COVERAGE_CAUSE_NEVER_LABELLED: CoverageCause.ValueType  # 7
+"""Outcomes come at random for fewer predictions than wanted."""
+Global___CoverageCause: _TypeAlias = CoverageCause  # noqa: Y015
+
+@_typing.final
+class Prediction(_message.Message):
+    """One prediction, where Arrow is too much to ask for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class NumbersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class CategoriesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class SlicesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    PREDICTION_ID_FIELD_NUMBER: _builtins.int
+    PREDICTED_AT_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    NUMBERS_FIELD_NUMBER: _builtins.int
+    CATEGORIES_FIELD_NUMBER: _builtins.int
+    SLICES_FIELD_NUMBER: _builtins.int
+    ENTITY_ID_FIELD_NUMBER: _builtins.int
+    ACTED_ON_FIELD_NUMBER: _builtins.int
+    prediction_id: _builtins.bytes
+    """16 bytes: best a UUIDv7, whose time is the prediction's."""
+    score: _builtins.float
+    entity_id: _builtins.str
+    """Whose prediction it is, as text or as a hash the sender makes; only to find it again when it must be erased."""
+    acted_on: _builtins.bool
+    """True if somebody acted upon the score, so that the outcome may be of the action's making."""
+    @_builtins.property
+    def predicted_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def numbers(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]: ...
+    @_builtins.property
+    def categories(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def slices(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        prediction_id: _builtins.bytes = ...,
+        predicted_at: _timestamp_pb2.Timestamp | None = ...,
+        score: _builtins.float = ...,
+        numbers: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        categories: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        slices: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        entity_id: _builtins.str = ...,
+        acted_on: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_acted_on", b"_acted_on", "acted_on", b"acted_on", "predicted_at", b"predicted_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_acted_on", b"_acted_on", "acted_on", b"acted_on", "categories", b"categories", "entity_id", b"entity_id", "numbers", b"numbers", "predicted_at", b"predicted_at", "prediction_id", b"prediction_id", "score", b"score", "slices", b"slices"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__acted_on: _TypeAlias = _typing.Literal["acted_on"]  # noqa: Y015
+    _WhichOneofArgType__acted_on: _TypeAlias = _typing.Literal["_acted_on", b"_acted_on"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__acted_on) -> _WhichOneofReturnType__acted_on | None: ...
+
+Global___Prediction: _TypeAlias = Prediction  # noqa: Y015
+
+@_typing.final
+class Outcome(_message.Message):
+    """One outcome, likewise."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PREDICTION_ID_FIELD_NUMBER: _builtins.int
+    OBSERVED_AT_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    IMPUTED_FIELD_NUMBER: _builtins.int
+    prediction_id: _builtins.bytes
+    value: _builtins.float
+    revision: _builtins.int
+    """A correction has a higher revision than what it corrects."""
+    imputed: _builtins.bool
+    """Guessed rather than observed. Counts until one that was observed arrives, whatever its revision."""
+    @_builtins.property
+    def observed_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        prediction_id: _builtins.bytes = ...,
+        observed_at: _timestamp_pb2.Timestamp | None = ...,
+        value: _builtins.float = ...,
+        revision: _builtins.int = ...,
+        imputed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["observed_at", b"observed_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["imputed", b"imputed", "observed_at", b"observed_at", "prediction_id", b"prediction_id", "revision", b"revision", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
 
 @_typing.final
 class IngestPredictionsRequest(_message.Message):
@@ -48,14 +265,23 @@ class IngestPredictionsRequest(_message.Message):
     MODEL_ID_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     ARROW_IPC_FIELD_NUMBER: _builtins.int
+    PREDICTIONS_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
     batch_id: _builtins.str
     """Chosen by the sender; the same id is the same batch."""
     model_id: _builtins.str
     version: _builtins.int
     arrow_ipc: _builtins.bytes
     """One Arrow IPC stream: prediction_id fixed_size_binary(16) (UUIDv7), predicted_at timestamp[us, UTC], score float64,
-    and optional `feature.<name>` columns (float64, or string for categories; null is missing) and `slice.<name>` (string).
+    and optional `feature.<name>` columns (float64, or string for categories; null is missing), `slice.<name>` (string),
+    entity_id (string) and acted_on (bool).
     """
+    source: _builtins.str
+    """Who sends: a serving system, a topic, a folder. Coverage tells when one falls silent."""
+    @_builtins.property
+    def predictions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Prediction]:
+        """Instead of Arrow."""
+
     def __init__(
         self,
         *,
@@ -63,10 +289,12 @@ class IngestPredictionsRequest(_message.Message):
         model_id: _builtins.str = ...,
         version: _builtins.int = ...,
         arrow_ipc: _builtins.bytes = ...,
+        predictions: _abc.Iterable[Global___Prediction] | None = ...,
+        source: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrow_ipc", b"arrow_ipc", "batch_id", b"batch_id", "model_id", b"model_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrow_ipc", b"arrow_ipc", "batch_id", b"batch_id", "model_id", b"model_id", "predictions", b"predictions", "source", b"source", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -78,18 +306,26 @@ class BatchAccepted(_message.Message):
 
     ROWS_FIELD_NUMBER: _builtins.int
     DUPLICATE_FIELD_NUMBER: _builtins.int
+    SAMPLED_OUT_FIELD_NUMBER: _builtins.int
+    SAMPLE_RATE_FIELD_NUMBER: _builtins.int
     rows: _builtins.int
     duplicate: _builtins.bool
     """True if this batch id was stored before; nothing was changed."""
+    sampled_out: _builtins.int
+    """Rows that were not kept, because their ids are outside the sample; not in `rows`."""
+    sample_rate: _builtins.float
+    """The share of ids that was kept: the policy's, or less while the server is short of room."""
     def __init__(
         self,
         *,
         rows: _builtins.int = ...,
         duplicate: _builtins.bool = ...,
+        sampled_out: _builtins.int = ...,
+        sample_rate: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duplicate", b"duplicate", "rows", b"rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duplicate", b"duplicate", "rows", b"rows", "sample_rate", b"sample_rate", "sampled_out", b"sampled_out"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -134,14 +370,21 @@ class IngestOutcomesRequest(_message.Message):
     MODEL_ID_FIELD_NUMBER: _builtins.int
     LABEL_TYPE_FIELD_NUMBER: _builtins.int
     ARROW_IPC_FIELD_NUMBER: _builtins.int
+    OUTCOMES_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
     batch_id: _builtins.str
     model_id: _builtins.str
     label_type: _builtins.str
     """Empty means the model's label type."""
     arrow_ipc: _builtins.bytes
     """One Arrow IPC stream: prediction_id fixed_size_binary(16), observed_at timestamp[us, UTC], value float64, and
-    optional revision int32.
+    optional revision int32 and imputed bool.
     """
+    source: _builtins.str
+    @_builtins.property
+    def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Outcome]:
+        """Instead of Arrow."""
+
     def __init__(
         self,
         *,
@@ -149,10 +392,12 @@ class IngestOutcomesRequest(_message.Message):
         model_id: _builtins.str = ...,
         label_type: _builtins.str = ...,
         arrow_ipc: _builtins.bytes = ...,
+        outcomes: _abc.Iterable[Global___Outcome] | None = ...,
+        source: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrow_ipc", b"arrow_ipc", "batch_id", b"batch_id", "label_type", b"label_type", "model_id", b"model_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrow_ipc", b"arrow_ipc", "batch_id", b"batch_id", "label_type", b"label_type", "model_id", b"model_id", "outcomes", b"outcomes", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -311,7 +556,7 @@ Global___IngestHistogramsResponse: _TypeAlias = IngestHistogramsResponse  # noqa
 
 @_typing.final
 class CoverageRow(_message.Message):
-    """Coverage of one stretch of prediction time."""
+    """Coverage of one stretch of prediction time, or of one version or slice."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -324,6 +569,15 @@ class CoverageRow(_message.Message):
     ORPHANS_FIELD_NUMBER: _builtins.int
     COVERAGE_FIELD_NUMBER: _builtins.int
     LAYER_FIELD_NUMBER: _builtins.int
+    ABSENT_FIELD_NUMBER: _builtins.int
+    JOINED_EARLY_FIELD_NUMBER: _builtins.int
+    OUTSIDE_FIELD_NUMBER: _builtins.int
+    PENDING_FIELD_NUMBER: _builtins.int
+    IMPUTED_FIELD_NUMBER: _builtins.int
+    SAMPLE_RATE_FIELD_NUMBER: _builtins.int
+    STANDARD_ERROR_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    SLICE_FIELD_NUMBER: _builtins.int
     predicted: _builtins.int
     mature: _builtins.int
     """Predictions whose label window has ended."""
@@ -333,6 +587,23 @@ class CoverageRow(_message.Message):
     coverage: _builtins.float
     """Share of the mature whose outcome is here, or counts as 0 by its absence; absent when nothing is mature."""
     layer: Global___Layer.ValueType
+    absent: _builtins.int
+    """Of the mature, those that count as 0 because absence means negative."""
+    joined_early: _builtins.int
+    """Outcomes of predictions that are not mature yet; not in coverage."""
+    outside: _builtins.int
+    """Predictions whose outcomes all came after the window."""
+    pending: _builtins.int
+    """Predictions that no layer has joined yet."""
+    imputed: _builtins.int
+    """Of `joined`, those whose outcome was guessed."""
+    sample_rate: _builtins.float
+    """Share of ids that the numbers rest on; below 1 they are estimates."""
+    standard_error: _builtins.float
+    """Of the coverage, if it is an estimate."""
+    version: _builtins.int
+    """With GRAIN_VERSION or GRAIN_SLICE."""
+    slice: _builtins.str
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -349,16 +620,106 @@ class CoverageRow(_message.Message):
         orphans: _builtins.int = ...,
         coverage: _builtins.float | None = ...,
         layer: Global___Layer.ValueType = ...,
+        absent: _builtins.int = ...,
+        joined_early: _builtins.int = ...,
+        outside: _builtins.int = ...,
+        pending: _builtins.int = ...,
+        imputed: _builtins.int = ...,
+        sample_rate: _builtins.float = ...,
+        standard_error: _builtins.float = ...,
+        version: _builtins.int = ...,
+        slice: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_coverage", b"_coverage", "coverage", b"coverage", "end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_coverage", b"_coverage", "coverage", b"coverage", "end_time", b"end_time", "joined", b"joined", "late", b"late", "layer", b"layer", "mature", b"mature", "orphans", b"orphans", "predicted", b"predicted", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_coverage", b"_coverage", "absent", b"absent", "coverage", b"coverage", "end_time", b"end_time", "imputed", b"imputed", "joined", b"joined", "joined_early", b"joined_early", "late", b"late", "layer", b"layer", "mature", b"mature", "orphans", b"orphans", "outside", b"outside", "pending", b"pending", "predicted", b"predicted", "sample_rate", b"sample_rate", "slice", b"slice", "standard_error", b"standard_error", "start_time", b"start_time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__coverage: _TypeAlias = _typing.Literal["coverage"]  # noqa: Y015
     _WhichOneofArgType__coverage: _TypeAlias = _typing.Literal["_coverage", b"_coverage"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__coverage) -> _WhichOneofReturnType__coverage | None: ...
 
 Global___CoverageRow: _TypeAlias = CoverageRow  # noqa: Y015
+
+@_typing.final
+class CoverageFinding(_message.Message):
+    """One likely cause, with what speaks for it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CAUSE_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
+    REMEDY_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
+    cause: Global___CoverageCause.ValueType
+    explanation: _builtins.str
+    """In words, with numbers."""
+    remedy: _builtins.str
+    """What to do."""
+    share: _builtins.float
+    """Share of the missing outcomes that it explains, 0 to 1."""
+    def __init__(
+        self,
+        *,
+        cause: Global___CoverageCause.ValueType = ...,
+        explanation: _builtins.str = ...,
+        remedy: _builtins.str = ...,
+        share: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "explanation", b"explanation", "remedy", b"remedy", "share", b"share"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CoverageFinding: _TypeAlias = CoverageFinding  # noqa: Y015
+
+@_typing.final
+class Representativeness(_message.Message):
+    """Whether labelled predictions are like all predictions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPRESENTATIVE_FIELD_NUMBER: _builtins.int
+    PSI_FIELD_NUMBER: _builtins.int
+    PSI_CHANCE_FIELD_NUMBER: _builtins.int
+    SCORE_EDGES_FIELD_NUMBER: _builtins.int
+    WEIGHTS_FIELD_NUMBER: _builtins.int
+    WEIGHTED_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
+    representative: _builtins.bool
+    """False: metrics over labelled predictions may be off; see `weighted`."""
+    psi: _builtins.float
+    """Distance between the scores of labelled and of all mature predictions (PSI), and what chance alone would give."""
+    psi_chance: _builtins.float
+    explanation: _builtins.str
+    @_builtins.property
+    def score_edges(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Interior edges of the score bins, and the weight of a labelled prediction in each: share of all / share of labelled."""
+
+    @_builtins.property
+    def weights(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    @_builtins.property
+    def weighted(self) -> _containers.RepeatedCompositeFieldContainer[Global___PerformanceMetric]:
+        """The metrics with these weights."""
+
+    def __init__(
+        self,
+        *,
+        representative: _builtins.bool = ...,
+        psi: _builtins.float = ...,
+        psi_chance: _builtins.float = ...,
+        score_edges: _abc.Iterable[_builtins.float] | None = ...,
+        weights: _abc.Iterable[_builtins.float] | None = ...,
+        weighted: _abc.Iterable[Global___PerformanceMetric] | None = ...,
+        explanation: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation", "psi", b"psi", "psi_chance", b"psi_chance", "representative", b"representative", "score_edges", b"score_edges", "weighted", b"weighted", "weights", b"weights"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Representativeness: _TypeAlias = Representativeness  # noqa: Y015
 
 @_typing.final
 class GetCoverageRequest(_message.Message):
@@ -369,9 +730,18 @@ class GetCoverageRequest(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     READ_FIELD_NUMBER: _builtins.int
+    LABEL_TYPE_FIELD_NUMBER: _builtins.int
+    SLICE_FIELD_NUMBER: _builtins.int
+    GRAIN_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     version: _builtins.int
     """0 means all versions."""
+    label_type: _builtins.str
+    """Empty means the model's label type."""
+    slice: _builtins.str
+    """As `country=US`; empty is all."""
+    grain: Global___Grain.ValueType
+    """Default: by day."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """Default: the last 7 days."""
@@ -388,10 +758,13 @@ class GetCoverageRequest(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         read: _common_pb2.ReadOptions | None = ...,
+        label_type: _builtins.str = ...,
+        slice: _builtins.str = ...,
+        grain: Global___Grain.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "read", b"read", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "model_id", b"model_id", "read", b"read", "start_time", b"start_time", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "grain", b"grain", "label_type", b"label_type", "model_id", b"model_id", "read", b"read", "slice", b"slice", "start_time", b"start_time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -407,16 +780,31 @@ class GetCoverageResponse(_message.Message):
     ALERT_FIELD_NUMBER: _builtins.int
     EXPLANATION_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    FINDINGS_FIELD_NUMBER: _builtins.int
+    REPRESENTATIVENESS_FIELD_NUMBER: _builtins.int
+    LABEL_TYPE_FIELD_NUMBER: _builtins.int
+    DEGRADED_FIELD_NUMBER: _builtins.int
     coverage_min: _builtins.float
     """The policy's minimum, below which an alert stands."""
     alert: _builtins.bool
     explanation: _builtins.str
     revision: _builtins.int
+    label_type: _builtins.str
     @_builtins.property
     def total(self) -> Global___CoverageRow: ...
     @_builtins.property
     def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___CoverageRow]:
-        """By day."""
+        """By the grain."""
+
+    @_builtins.property
+    def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___CoverageFinding]:
+        """Likely causes of what is missing, the likeliest first; empty if coverage is as wanted."""
+
+    @_builtins.property
+    def representativeness(self) -> Global___Representativeness: ...
+    @_builtins.property
+    def degraded(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What of this answer is worse than it should be, and why: `the speed view is not reachable: ...`."""
 
     def __init__(
         self,
@@ -427,10 +815,14 @@ class GetCoverageResponse(_message.Message):
         alert: _builtins.bool = ...,
         explanation: _builtins.str = ...,
         revision: _builtins.int = ...,
+        findings: _abc.Iterable[Global___CoverageFinding] | None = ...,
+        representativeness: Global___Representativeness | None = ...,
+        label_type: _builtins.str = ...,
+        degraded: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["total", b"total"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["representativeness", b"representativeness", "total", b"total"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "coverage_min", b"coverage_min", "explanation", b"explanation", "revision", b"revision", "rows", b"rows", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "coverage_min", b"coverage_min", "degraded", b"degraded", "explanation", b"explanation", "findings", b"findings", "label_type", b"label_type", "representativeness", b"representativeness", "revision", b"revision", "rows", b"rows", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -445,12 +837,17 @@ class PerformanceMetric(_message.Message):
     STANDARD_ERROR_FIELD_NUMBER: _builtins.int
     SAMPLE_SIZE_FIELD_NUMBER: _builtins.int
     BASELINE_FIELD_NUMBER: _builtins.int
+    LOW_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     value: _builtins.float
     standard_error: _builtins.float
     sample_size: _builtins.int
     baseline: _builtins.float
     """The same metric of the version's holdout, if registered."""
+    low: _builtins.float
+    """95 % interval; with sampling error, if the numbers are an estimate."""
+    high: _builtins.float
     def __init__(
         self,
         *,
@@ -459,10 +856,12 @@ class PerformanceMetric(_message.Message):
         standard_error: _builtins.float = ...,
         sample_size: _builtins.int = ...,
         baseline: _builtins.float | None = ...,
+        low: _builtins.float = ...,
+        high: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_baseline", b"_baseline", "baseline", b"baseline"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_baseline", b"_baseline", "baseline", b"baseline", "name", b"name", "sample_size", b"sample_size", "standard_error", b"standard_error", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_baseline", b"_baseline", "baseline", b"baseline", "high", b"high", "low", b"low", "name", b"name", "sample_size", b"sample_size", "standard_error", b"standard_error", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__baseline: _TypeAlias = _typing.Literal["baseline"]  # noqa: Y015
     _WhichOneofArgType__baseline: _TypeAlias = _typing.Literal["_baseline", b"_baseline"]  # noqa: Y015
@@ -478,13 +877,38 @@ class PerformanceRow(_message.Message):
     END_TIME_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
     LAYER_FIELD_NUMBER: _builtins.int
+    PROVISIONAL_FIELD_NUMBER: _builtins.int
+    PREDICTED_FIELD_NUMBER: _builtins.int
+    LABELLED_FIELD_NUMBER: _builtins.int
+    ARRIVED_FIELD_NUMBER: _builtins.int
+    SAMPLE_RATE_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    SLICE_FIELD_NUMBER: _builtins.int
+    COMPUTED_AT_FIELD_NUMBER: _builtins.int
+    IMPUTED_FIELD_NUMBER: _builtins.int
     layer: Global___Layer.ValueType
+    provisional: _builtins.bool
+    """Not all of it is mature: the metrics are corrected by how fast labels usually arrive, and will be revised."""
+    predicted: _builtins.int
+    """Of predictions, those with a known outcome, and what the arrival curve says of those to come."""
+    labelled: _builtins.int
+    arrived: _builtins.float
+    """Share of the outcomes that will come which are here; 1 for a final row."""
+    sample_rate: _builtins.float
+    version: _builtins.int
+    slice: _builtins.str
+    imputed: _builtins.int
+    """Of `labelled`, those whose outcome was guessed."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def metrics(self) -> _containers.RepeatedCompositeFieldContainer[Global___PerformanceMetric]: ...
+    @_builtins.property
+    def computed_at(self) -> _timestamp_pb2.Timestamp:
+        """When the numbers were computed; with `known_at` at or before that."""
+
     def __init__(
         self,
         *,
@@ -492,14 +916,63 @@ class PerformanceRow(_message.Message):
         end_time: _timestamp_pb2.Timestamp | None = ...,
         metrics: _abc.Iterable[Global___PerformanceMetric] | None = ...,
         layer: Global___Layer.ValueType = ...,
+        provisional: _builtins.bool = ...,
+        predicted: _builtins.int = ...,
+        labelled: _builtins.int = ...,
+        arrived: _builtins.float = ...,
+        sample_rate: _builtins.float = ...,
+        version: _builtins.int = ...,
+        slice: _builtins.str = ...,
+        computed_at: _timestamp_pb2.Timestamp | None = ...,
+        imputed: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["computed_at", b"computed_at", "end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "layer", b"layer", "metrics", b"metrics", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrived", b"arrived", "computed_at", b"computed_at", "end_time", b"end_time", "imputed", b"imputed", "labelled", b"labelled", "layer", b"layer", "metrics", b"metrics", "predicted", b"predicted", "provisional", b"provisional", "sample_rate", b"sample_rate", "slice", b"slice", "start_time", b"start_time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PerformanceRow: _TypeAlias = PerformanceRow  # noqa: Y015
+
+@_typing.final
+class DelayHistogram(_message.Message):
+    """How long outcomes take."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EDGES_S_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    ARRIVED_FIELD_NUMBER: _builtins.int
+    MEDIAN_S_FIELD_NUMBER: _builtins.int
+    P95_S_FIELD_NUMBER: _builtins.int
+    median_s: _builtins.float
+    p95_s: _builtins.float
+    @_builtins.property
+    def edges_s(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Upper edges in seconds, ascending; `counts` has one more, for longer delays."""
+
+    @_builtins.property
+    def counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def arrived(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Share of the outcomes that arrive at all which are here after each edge, learned over mature predictions."""
+
+    def __init__(
+        self,
+        *,
+        edges_s: _abc.Iterable[_builtins.float] | None = ...,
+        counts: _abc.Iterable[_builtins.int] | None = ...,
+        arrived: _abc.Iterable[_builtins.float] | None = ...,
+        median_s: _builtins.float = ...,
+        p95_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrived", b"arrived", "counts", b"counts", "edges_s", b"edges_s", "median_s", b"median_s", "p95_s", b"p95_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DelayHistogram: _TypeAlias = DelayHistogram  # noqa: Y015
 
 @_typing.final
 class GetPerformanceRequest(_message.Message):
@@ -510,14 +983,28 @@ class GetPerformanceRequest(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     READ_FIELD_NUMBER: _builtins.int
+    LABEL_TYPE_FIELD_NUMBER: _builtins.int
+    SLICE_FIELD_NUMBER: _builtins.int
+    GRAIN_FIELD_NUMBER: _builtins.int
+    KNOWN_AT_FIELD_NUMBER: _builtins.int
+    PROVISIONAL_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     version: _builtins.int
+    label_type: _builtins.str
+    slice: _builtins.str
+    grain: Global___Grain.ValueType
+    provisional: _builtins.bool
+    """Also predictions that are not mature, as provisional rows."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def read(self) -> _common_pb2.ReadOptions: ...
+    @_builtins.property
+    def known_at(self) -> _timestamp_pb2.Timestamp:
+        """What was believed then: numbers as they had been computed at that time."""
+
     def __init__(
         self,
         *,
@@ -526,10 +1013,15 @@ class GetPerformanceRequest(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         read: _common_pb2.ReadOptions | None = ...,
+        label_type: _builtins.str = ...,
+        slice: _builtins.str = ...,
+        grain: Global___Grain.ValueType = ...,
+        known_at: _timestamp_pb2.Timestamp | None = ...,
+        provisional: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "read", b"read", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "known_at", b"known_at", "read", b"read", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "model_id", b"model_id", "read", b"read", "start_time", b"start_time", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "grain", b"grain", "known_at", b"known_at", "label_type", b"label_type", "model_id", b"model_id", "provisional", b"provisional", "read", b"read", "slice", b"slice", "start_time", b"start_time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -542,21 +1034,32 @@ class GetPerformanceResponse(_message.Message):
     TOTAL_FIELD_NUMBER: _builtins.int
     ROWS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    DELAYS_FIELD_NUMBER: _builtins.int
+    LABEL_TYPE_FIELD_NUMBER: _builtins.int
+    DEGRADED_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
+    label_type: _builtins.str
     @_builtins.property
     def total(self) -> Global___PerformanceRow: ...
     @_builtins.property
     def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___PerformanceRow]: ...
+    @_builtins.property
+    def delays(self) -> Global___DelayHistogram: ...
+    @_builtins.property
+    def degraded(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
         total: Global___PerformanceRow | None = ...,
         rows: _abc.Iterable[Global___PerformanceRow] | None = ...,
         revision: _builtins.int = ...,
+        delays: Global___DelayHistogram | None = ...,
+        label_type: _builtins.str = ...,
+        degraded: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["total", b"total"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delays", b"delays", "total", b"total"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "rows", b"rows", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["degraded", b"degraded", "delays", b"delays", "label_type", b"label_type", "revision", b"revision", "rows", b"rows", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

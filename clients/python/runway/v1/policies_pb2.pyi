@@ -57,6 +57,7 @@ class Policies(_message.Message):
     VALIDATION_FIELD_NUMBER: _builtins.int
     ROLLOUT_FIELD_NUMBER: _builtins.int
     LABEL_FIELD_NUMBER: _builtins.int
+    GROUND_TRUTH_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def staleness(self) -> Global___StalenessPolicy: ...
     @_builtins.property
@@ -67,6 +68,8 @@ class Policies(_message.Message):
     def rollout(self) -> Global___RolloutPolicy: ...
     @_builtins.property
     def label(self) -> Global___LabelSpec: ...
+    @_builtins.property
+    def ground_truth(self) -> Global___GroundTruthPolicy: ...
     def __init__(
         self,
         *,
@@ -75,10 +78,11 @@ class Policies(_message.Message):
         validation: Global___ValidationPolicy | None = ...,
         rollout: Global___RolloutPolicy | None = ...,
         label: Global___LabelSpec | None = ...,
+        ground_truth: Global___GroundTruthPolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["label", b"label", "retraining", b"retraining", "rollout", b"rollout", "staleness", b"staleness", "validation", b"validation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ground_truth", b"ground_truth", "label", b"label", "retraining", b"retraining", "rollout", b"rollout", "staleness", b"staleness", "validation", b"validation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["label", b"label", "retraining", b"retraining", "rollout", b"rollout", "staleness", b"staleness", "validation", b"validation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ground_truth", b"ground_truth", "label", b"label", "retraining", b"retraining", "rollout", b"rollout", "staleness", b"staleness", "validation", b"validation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -817,6 +821,45 @@ class RolloutPolicy(_message.Message):
 Global___RolloutPolicy: _TypeAlias = RolloutPolicy  # noqa: Y015
 
 @_typing.final
+class GroundTruthPolicy(_message.Message):
+    """How a model's predictions and outcomes are taken in and kept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPEED_WINDOW_FIELD_NUMBER: _builtins.int
+    SAMPLE_RATE_FIELD_NUMBER: _builtins.int
+    DEGRADE_UNDER_PRESSURE_FIELD_NUMBER: _builtins.int
+    sample_rate: _builtins.float
+    """Share of prediction ids that is kept, by a hash of the id: both sides keep the same ones."""
+    degrade_under_pressure: _builtins.bool
+    """Take less of this model while the server is short of room, lower tiers first. False: it waits instead."""
+    @_builtins.property
+    def speed_window(self) -> _duration_pb2.Duration:
+        """How long the speed layer waits for an outcome; what comes later is left to the batch layer."""
+
+    def __init__(
+        self,
+        *,
+        speed_window: _duration_pb2.Duration | None = ...,
+        sample_rate: _builtins.float | None = ...,
+        degrade_under_pressure: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_degrade_under_pressure", b"_degrade_under_pressure", "_sample_rate", b"_sample_rate", "degrade_under_pressure", b"degrade_under_pressure", "sample_rate", b"sample_rate", "speed_window", b"speed_window"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_degrade_under_pressure", b"_degrade_under_pressure", "_sample_rate", b"_sample_rate", "degrade_under_pressure", b"degrade_under_pressure", "sample_rate", b"sample_rate", "speed_window", b"speed_window"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__degrade_under_pressure: _TypeAlias = _typing.Literal["degrade_under_pressure"]  # noqa: Y015
+    _WhichOneofArgType__degrade_under_pressure: _TypeAlias = _typing.Literal["_degrade_under_pressure", b"_degrade_under_pressure"]  # noqa: Y015
+    _WhichOneofReturnType__sample_rate: _TypeAlias = _typing.Literal["sample_rate"]  # noqa: Y015
+    _WhichOneofArgType__sample_rate: _TypeAlias = _typing.Literal["_sample_rate", b"_sample_rate"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__degrade_under_pressure) -> _WhichOneofReturnType__degrade_under_pressure | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sample_rate) -> _WhichOneofReturnType__sample_rate | None: ...
+
+Global___GroundTruthPolicy: _TypeAlias = GroundTruthPolicy  # noqa: Y015
+
+@_typing.final
 class LabelSpec(_message.Message):
     """What the outcome of a prediction is and when it counts."""
 
@@ -828,14 +871,19 @@ class LabelSpec(_message.Message):
     METRIC_FIELD_NUMBER: _builtins.int
     PROXY_FIELD_NUMBER: _builtins.int
     PROXY_WINDOW_FIELD_NUMBER: _builtins.int
+    OTHERS_FIELD_NUMBER: _builtins.int
     label_type: _builtins.str
-    """Name of the label; a model may have several in later versions of this contract."""
+    """Name of the label that stands for the model's quality; `others` names further ones."""
     absence_means_negative: _builtins.bool
     """No outcome within the window counts as 0 (a click that never came). Otherwise it stays unknown."""
     metric: _builtins.str
     """Primary metric: auc, accuracy, log_loss, brier, mae, rmse."""
     proxy: _builtins.str
     """Label type of a stand-in that arrives sooner (a click for a purchase); empty: none."""
+    others: _builtins.str
+    """Further label types, each with a window of its own, as `refund 30d, click 1h proxy, chargeback 90d absent`: a name, a
+    window, then `exact` (unless said otherwise), `proxy` or `imputed`, and `absent` if its absence means 0.
+    """
     @_builtins.property
     def window(self) -> _duration_pb2.Duration:
         """How long after the prediction an outcome still counts. Inclusive."""
@@ -853,17 +901,22 @@ class LabelSpec(_message.Message):
         metric: _builtins.str = ...,
         proxy: _builtins.str | None = ...,
         proxy_window: _duration_pb2.Duration | None = ...,
+        others: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_absence_means_negative", b"_absence_means_negative", "_proxy", b"_proxy", "absence_means_negative", b"absence_means_negative", "proxy", b"proxy", "proxy_window", b"proxy_window", "window", b"window"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_absence_means_negative", b"_absence_means_negative", "_others", b"_others", "_proxy", b"_proxy", "absence_means_negative", b"absence_means_negative", "others", b"others", "proxy", b"proxy", "proxy_window", b"proxy_window", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_absence_means_negative", b"_absence_means_negative", "_proxy", b"_proxy", "absence_means_negative", b"absence_means_negative", "label_type", b"label_type", "metric", b"metric", "proxy", b"proxy", "proxy_window", b"proxy_window", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_absence_means_negative", b"_absence_means_negative", "_others", b"_others", "_proxy", b"_proxy", "absence_means_negative", b"absence_means_negative", "label_type", b"label_type", "metric", b"metric", "others", b"others", "proxy", b"proxy", "proxy_window", b"proxy_window", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__absence_means_negative: _TypeAlias = _typing.Literal["absence_means_negative"]  # noqa: Y015
     _WhichOneofArgType__absence_means_negative: _TypeAlias = _typing.Literal["_absence_means_negative", b"_absence_means_negative"]  # noqa: Y015
+    _WhichOneofReturnType__others: _TypeAlias = _typing.Literal["others"]  # noqa: Y015
+    _WhichOneofArgType__others: _TypeAlias = _typing.Literal["_others", b"_others"]  # noqa: Y015
     _WhichOneofReturnType__proxy: _TypeAlias = _typing.Literal["proxy"]  # noqa: Y015
     _WhichOneofArgType__proxy: _TypeAlias = _typing.Literal["_proxy", b"_proxy"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__absence_means_negative) -> _WhichOneofReturnType__absence_means_negative | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__others) -> _WhichOneofReturnType__others | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__proxy) -> _WhichOneofReturnType__proxy | None: ...
 
