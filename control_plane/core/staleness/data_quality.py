@@ -6,7 +6,7 @@ deliberately narrow: a false one would block a needed retrain.
 
 | finding          | what it takes                                                                             |
 |------------------|-------------------------------------------------------------------------------------------|
-| null burst       | share of nulls 10 points up and doubled                                                   |
+| null burst       | share of nulls 10 points up and doubled, beyond chance                                    |
 | constant         | all present values in one inner cell that held at most half of the reference              |
 | vanished category| one that held 5 % and of which 20 rows were expected is gone                              |
 | new category     | 5 % and 20 rows in `other`, ten times what the reference had there                        |
@@ -41,6 +41,9 @@ NEW_ROWS_MIN = 20.0
 """Rows of something new: a handful is a typing error, not a change of the source."""
 NEW_FACTOR_MIN = 10.0
 """Times what the reference had, or what chance puts outside of its range: 2 / (N + 1)."""
+CHANCE_Z_MIN = 5.0
+"""A share that rose or fell must have done so by this many standard errors: chance does that once in 3e6 times, however
+few rows the reference or the window has."""
 ROWS_MIN = 100
 """Rows in the current window below which none of this is judged."""
 VOLUME_SHARE_MIN = 0.50
@@ -96,6 +99,7 @@ def row_faults(
     then, now = r[at, missing] / n, c[at, missing] / m
     enough = m >= ROWS_MIN
     burst = enough & (now - then >= NULL_RISE_MIN) & (now >= NULL_FACTOR_MIN * then)
+    burst &= _beyond_chance(then, n, now, m)
     r[at, missing] = c[at, missing] = 0.0
     held = np.argmax(c, axis=1)
     inner = categorical | ((held > 0) & (held < cells - 2))
@@ -105,9 +109,9 @@ def row_faults(
     other_then, other_now = r[at, other] / n, c[at, other] / m
     vanished = free & categorical
     if vanished.any():
-        vanished &= _vanished(r / n[:, None], c, m, cells).any(axis=1)
+        vanished &= _vanished(r / n[:, None], n, c, m, cells).any(axis=1)
     novel = free & categorical & ~vanished & (other_now >= NEW_SHARE_MIN) & (c[at, other] >= NEW_ROWS_MIN)
-    novel &= other_now >= NEW_FACTOR_MIN * other_then
+    novel &= (other_now >= NEW_FACTOR_MIN * other_then) & _beyond_chance(other_then, n, other_now, m)
     beyond = np.zeros(len(r)) if outside is None else outside.astype(np.float64)
     share = beyond / np.maximum(c.sum(axis=1), 1)
     broken = free & ~categorical & (beyond >= NEW_ROWS_MIN) & (share >= OUTSIDE_SHARE_MIN)
@@ -137,11 +141,18 @@ def _constant(r: Float64s, c: Float64s, held: Int64s) -> Bools:
     return (present >= ROWS_MIN) & (c[at, held] == present) & (before <= CONSTANT_SHARE_MAX)  # type: ignore[no-any-return]
 
 
-def _vanished(then: Float64s, c: Float64s, m: Float64s, cells: Int64s) -> Bools:
+def _beyond_chance(then: Float64s, n: Float64s, now: Float64s, m: Float64s) -> Bools:
+    """Do shares of n and of m rows differ by more than chance? The two-proportion z-test with pooled variance."""
+    pooled = (then * n + now * m) / (n + m)
+    return np.abs(now - then) >= CHANCE_Z_MIN * np.sqrt(pooled * (1 - pooled) * (1 / n + 1 / m))  # type: ignore[no-any-return]
+
+
+def _vanished(then: Float64s, n: Float64s, c: Float64s, m: Float64s, cells: Int64s) -> Bools:
     """Named cells that were expected and are empty, shape of `c`."""
     named = np.arange(c.shape[1]) < (cells - 2)[:, None]
     expected = then * m[:, None]
-    return named & (c == 0) & (then >= VANISHED_SHARE_MIN) & (expected >= VANISHED_EXPECTED_MIN)  # type: ignore[no-any-return]
+    missed = named & (c == 0) & (then >= VANISHED_SHARE_MIN) & (expected >= VANISHED_EXPECTED_MIN)
+    return missed & _beyond_chance(then, n[:, None], c / m[:, None], m[:, None])
 
 
 def describe(table: FeatureTable, row: int, faults: RowFaults, place: int) -> str:
@@ -159,8 +170,11 @@ def describe(table: FeatureTable, row: int, faults: RowFaults, place: int) -> st
     if faults.broken_range[place]:
         return f"{name}: {faults.outside[place]:.1%} of its values are far outside the range of the training data"
     reference, current = table.reference[row : row + 1], table.current[row : row + 1].astype(np.float64)
-    then = reference / max(reference.sum(), 1)
-    gone = np.flatnonzero(_vanished(then, current, current.sum(axis=1), table.cells[row : row + 1])[0])
+    rows = np.maximum(reference.sum(axis=1).astype(np.float64), 1)
+    then = reference / rows
+    gone = np.flatnonzero(
+        _vanished(then, rows, current, np.maximum(current.sum(axis=1), 1), table.cells[row : row + 1])[0]
+    )
     lost = ", ".join(_cell(table, name, cell) for cell in gone.tolist())
     return f"{name}: {lost} vanished, {then[0, gone].sum():.1%} of the reference"
 
