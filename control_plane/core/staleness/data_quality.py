@@ -144,7 +144,7 @@ def _constant(r: Float64s, c: Float64s, held: Int64s) -> Bools:
 def _beyond_chance(then: Float64s, n: Float64s, now: Float64s, m: Float64s) -> Bools:
     """Do shares of n and of m rows differ by more than chance? The two-proportion z-test with pooled variance."""
     pooled = (then * n + now * m) / (n + m)
-    return np.abs(now - then) >= CHANCE_Z_MIN * np.sqrt(pooled * (1 - pooled) * (1 / n + 1 / m))  # type: ignore[no-any-return]
+    return np.abs(now - then) >= CHANCE_Z_MIN * np.sqrt(pooled * (1 - pooled) * (1 / n + 1 / m))
 
 
 def _vanished(then: Float64s, n: Float64s, c: Float64s, m: Float64s, cells: Int64s) -> Bools:
@@ -152,7 +152,7 @@ def _vanished(then: Float64s, n: Float64s, c: Float64s, m: Float64s, cells: Int6
     named = np.arange(c.shape[1]) < (cells - 2)[:, None]
     expected = then * m[:, None]
     missed = named & (c == 0) & (then >= VANISHED_SHARE_MIN) & (expected >= VANISHED_EXPECTED_MIN)
-    return missed & _beyond_chance(then, n[:, None], c / m[:, None], m[:, None])
+    return missed & _beyond_chance(then, n[:, None], c / m[:, None], m[:, None])  # type: ignore[no-any-return]
 
 
 def describe(table: FeatureTable, row: int, faults: RowFaults, place: int) -> str:
