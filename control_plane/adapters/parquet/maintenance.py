@@ -242,8 +242,7 @@ class Maintenance:
             "ORDER BY d.model_id, d.hour",
             (now_hour,),
         ).fetchall():
-            shed = hour in self._facts.speed.shed_hours(model_id)
-            expired = hour == NO_HOUR or hour < self._facts.speed.horizon(model_id) or shed
+            expired = hour == NO_HOUR or hour < self._facts.speed.horizon(model_id)
             if not expired or hour in live.get(model_id, ()):
                 continue
             if chosen and (rows + size > JOB_ROWS_MAX or len(chosen) >= JOB_HOURS_MAX):

@@ -48,12 +48,6 @@ def parse(record: Record) -> Batch:
 
 def _reload_files(facts: Facts) -> None:
     """Rows of live hours, in order of arrival."""
-    too_large = facts.catalog.db.execute(
-        "SELECT model_id, hour FROM file_hours GROUP BY model_id, hour HAVING sum(rows) > ?",
-        (facts.speed.rows_max,),
-    ).fetchall()
-    for model_id, hour in too_large:
-        facts.speed.shed(model_id, int(hour))
     for kind, model_id, path, hour_max in facts.catalog.db.execute(
         "SELECT kind, model_id, path, hour_max FROM files ORDER BY id"
     ).fetchall():

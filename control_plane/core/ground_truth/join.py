@@ -170,6 +170,33 @@ def positions(table: IdColumns, ids: IdColumns) -> Int64s:
     return found
 
 
+def matching(table: IdColumns, ids: IdColumns) -> Int64s:
+    """Positions of all rows of a table, sorted by (key, high), whose id is among `ids`; an id may be in it repeatedly.
+
+    Args:
+        ids: distinct, in any order; sorted ones are found faster.
+    """
+    first = np.searchsorted(table.key, ids.key, "left")
+    count = np.searchsorted(table.key, ids.key, "right") - first
+    found = np.flatnonzero(count)
+    if not len(found):
+        return found
+    repeats = count[found]
+    within = np.arange(int(repeats.sum())) - np.repeat(np.cumsum(repeats) - repeats, repeats)
+    at: Int64s = np.repeat(first[found], repeats) + within
+    rows: Int64s = at[table.high[at] == np.repeat(ids.high[found], repeats)]
+    return rows
+
+
+def distinct_ids(ids: IdColumns) -> IdColumns:
+    """Each id once; `ids` are sorted by (key, high)."""
+    if len(ids.key) < 2:
+        return ids
+    first = np.ones(len(ids.key), np.bool_)
+    first[1:] = (ids.key[1:] != ids.key[:-1]) | (ids.high[1:] != ids.high[:-1])
+    return ids if first.all() else IdColumns(ids.key[first], ids.high[first])
+
+
 def join(predictions: Predictions, outcomes: Outcomes, window_us: int) -> Joined:
     """Join distinct predictions with distinct outcomes of one label type.
 

@@ -237,6 +237,12 @@ def merge(partials: Iterable[Partial]) -> Partial:
     return Partial(cell=at.astype(np.int32), count=cells[at].astype(np.int64), sums=sums)
 
 
+def difference(after: Partial, before: Partial) -> Partial:
+    """What must be added to `before` to make it `after`; counts may be negative."""
+    minus = Partial(cell=before.cell, count=-before.count, sums=-before.sums)
+    return merge([after, minus])
+
+
 def pack(partial: Partial) -> bytes:
     """For storage; `unpack` is the inverse."""
     head = np.int32(len(partial.cell)).tobytes()

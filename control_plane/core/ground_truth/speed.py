@@ -1,103 +1,77 @@
-"""The speed view: recent hours of predictions and outcomes in memory, joined when read.
+"""The speed view: recent hours of predictions and outcomes in memory, joined as they arrive.
 
-Theory of operation. Rows are filed by time buckets: a prediction under the hour of its `predicted_at`, an outcome
-under the hour in its id (`NO_HOUR` if the id carries none). A bucket of predictions remembers which hours its ids
-carry, almost always its own, and so knows which outcome buckets can hold its truth.
+Theory of operation. Rows are filed by time buckets: a prediction under the hour of its `predicted_at`, an outcome under
+the hour in its id (`NO_HOUR` if the id carries none), and joined incrementally (`incremental.py`).
 
-| a bucket is | when | its predictions are served by |
+| an hour is | when | its predictions are served by |
 |---|---|---|
-| live | its hour is not before the model's horizon | this view, exactly |
-| shed | memory ran short while it was the largest | the batch join, once that ran |
+| live | it is not before the model's horizon | this view; of a sample, once memory ran short |
 | expired | the horizon has passed it | its last partials from here, until the batch join replaces them |
 
 The horizon only moves forward. An outcome for an expired hour is *late*: it is not kept here and is left to the
 batch join. A silent stream moves no horizon and so loses nothing; only `expire`, called with the clock, does.
+
+Memory is bounded by `rows_max`. When it is reached, fewer ids are kept: of the models of the lowest tier first, within
+a tier of the largest, the rate is halved. Ids are chosen by their hash, so that both sides keep the same ones. A large
+model is kept as independent joins of ids by rate, [1/2, 1), [1/4, 1/2) and so on: halving lets go of one of them and
+computes nothing. The batch join has every row that was stored, and replaces the estimate.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from control_plane.core.ground_truth.ids import MICROSECONDS_PER_HOUR, NO_HOUR, IdColumns, Int64s, id_hours
+from control_plane.core.ground_truth.ids import MICROSECONDS_PER_HOUR, NO_HOUR, IdColumns, Int64s, hash_shares, id_hours
+from control_plane.core.ground_truth.incremental import IncrementalJoin, VersionPartials
 from control_plane.core.ground_truth.join import (
     Bools,
     Float64s,
     Int32s,
-    Joined,
     Outcomes,
     Predictions,
-    distinct_outcomes,
-    distinct_predictions,
-    join,
-    positions,
     sorted_outcomes,
     sorted_predictions,
 )
 from control_plane.core.ground_truth.labels import LabelSpec
-from control_plane.core.ground_truth.partials import Partial, Rows, partials_of
+from control_plane.core.ground_truth.partials import merge
 
-ROWS_MAX = 4_000_000
-"""Rows held by all buckets together: about 150 MB. Beyond it the largest bucket is shed to the batch join."""
+ROWS_MAX = 16_000_000
+"""Rows held by all models together, about 40 bytes each and half as much again while runs are merged: 1 GB."""
+SPLIT_ROWS = 262_144
+"""Rows from which on a model is kept as several joins by rate; fewer are filed anew in a moment when it halves."""
+STRATA = 12
+"""Joins of a large model: the last holds the ids of every rate below 1 / 2^11."""
 EARLY_HOURS_MAX = 24
 """How far an outcome may be observed before its prediction and still be waited for; clocks differ, not by days."""
-
-VersionPartials = dict[int, Partial]
-
-
-@dataclass(slots=True)
-class _PredictionBucket:
-    """Predictions of one hour: runs in order of arrival, and the hours their ids carry."""
-
-    runs: list[Predictions] = field(default_factory=list)
-    hours_in_ids: set[int] = field(default_factory=set)
-    distinct: bool = True
-    """There is one run at most, and no id is in it twice."""
-    rows: int = 0
-    """Rows filed, repeated ones included."""
-
-    def merged(self) -> Predictions:
-        """One run, each id once."""
-        if not self.distinct:
-            self.runs = [distinct_predictions(self.runs)]
-            self.distinct = True
-        return self.runs[0]
-
-
-@dataclass(slots=True)
-class _OutcomeBucket:
-    """Outcomes of one label type whose ids carry one hour."""
-
-    runs: list[Outcomes] = field(default_factory=list)
-    observed_us_max: int = 0
-    distinct: bool = True
-    rows: int = 0
-
-    def merged(self) -> Outcomes:
-        """One run, each (id, revision) once."""
-        if not self.distinct:
-            self.runs = [distinct_outcomes(self.runs)]
-            self.distinct = True
-        return self.runs[0]
+LOWEST_TIER = 4
 
 
 @dataclass(slots=True)
 class _Model:
-    """Buckets of one model."""
+    """Joins of one model's ids, the widest sample first."""
 
     horizon: int
-    predictions: dict[int, _PredictionBucket] = field(default_factory=dict)
-    outcomes: dict[tuple[str, int], _OutcomeBucket] = field(default_factory=dict)
-    shed: set[int] = field(default_factory=set)
-    read_by: dict[int, set[int]] = field(default_factory=dict)
-    """Hour in ids -> prediction hours whose buckets carry it."""
-    cache: dict[tuple[str, int], tuple[bool, VersionPartials]] = field(default_factory=dict)
-    """(label type, hour) -> (computed as mature, partials by version)."""
+    tier: int = LOWEST_TIER
+    strata: list[IncrementalJoin] = field(default_factory=lambda: [IncrementalJoin()])
+    """One, or `STRATA` of them: number k holds the ids with a share in [2^-(k+1), 2^-k), the last all below."""
+    halvings: int = 0
+    """Strata before this one are let go of: 2^-halvings of the ids are kept."""
+    rates: dict[int, float] = field(default_factory=dict)
+    """Hour -> share of ids that its rows are taken from, where it is below 1."""
+    rows: int = 0
 
-    def forget(self, hour: int) -> None:
-        """Drop what was computed for an hour."""
-        for key in [key for key in self.cache if key[1] == hour]:
-            del self.cache[key]
+    @property
+    def kept(self) -> list[IncrementalJoin]:
+        return self.strata[self.halvings :] if len(self.strata) > 1 else self.strata
+
+    @property
+    def rate(self) -> float:
+        return 2.0**-self.halvings
+
+    def rate_of(self, hours: Iterable[int]) -> float:
+        """The lowest rate of some hours."""
+        return min((self.rates.get(hour, 1.0) for hour in hours), default=1.0)
 
 
 class SpeedView:
@@ -106,9 +80,13 @@ class SpeedView:
     def __init__(self, rows_max: int = ROWS_MAX) -> None:
         self._models: dict[str, _Model] = {}
         self.rows_max = rows_max
-        self.rows = 0
-        """Rows filed in live buckets, repeated ones included."""
         self.rows_shed = 0
+        """Rows let go of for want of memory."""
+
+    @property
+    def rows(self) -> int:
+        """Rows that are held."""
+        return sum(model.rows for model in self._models.values())
 
     def horizon(self, model_id: str) -> int:
         """Hours before this one have expired; 0 if none has."""
@@ -120,6 +98,21 @@ class SpeedView:
         model = self._model(model_id)
         model.horizon = max(model.horizon, hour)
 
+    def set_tier(self, model_id: str, tier: int) -> None:
+        """Say how important a model is, 1 to 4: lower tiers give up memory first."""
+        self._model(model_id).tier = tier
+
+    def rate(self, model_id: str, hour: int) -> float:
+        """The share of ids that an hour's partials are of; 1 is all."""
+        model = self._models.get(model_id)
+        return model.rates.get(hour, 1.0) if model else 1.0
+
+    def restrict(self, model_id: str, hour: int, rate: float) -> None:
+        """Rows of an hour were stored for this share of ids only: leave others out, whichever side they are of."""
+        model = self._model(model_id)
+        if hour >= model.horizon and rate < model.rates.get(hour, 1.0):
+            self._lower(model, hour, rate)
+
     def add_predictions(
         self, model_id: str, version: int, ids: IdColumns, predicted_us: Int64s, score: Float64s, *, tell_new: bool
     ) -> Bools | None:
@@ -128,8 +121,8 @@ class SpeedView:
         Args:
             tell_new: also find out which rows are new, at the price of a search.
         Returns:
-            Mask of rows whose id was not here before, shape (n,), or None if not asked for. Rows of expired and
-            shed hours count as new: nothing is known about them.
+            Mask of rows whose id was not here before, shape (n,), or None if not asked for. Rows of expired hours, and
+            those outside of a sample, count as new: nothing is known about them.
         """
         model = self._model(model_id)
         rows = Predictions(
@@ -140,23 +133,22 @@ class SpeedView:
             version=np.full(len(score), version, np.int32),
         )
         new = np.ones(len(score), np.bool_) if tell_new else None
-        hours = predicted_us // MICROSECONDS_PER_HOUR
         in_ids = id_hours(ids)
-        for hour, at in _split(hours):
-            if hour < model.horizon or hour in model.shed:
+        for hour, at in _split(predicted_us // MICROSECONDS_PER_HOUR):
+            if hour < model.horizon:
                 continue
-            bucket = model.predictions.setdefault(hour, _PredictionBucket())
-            run = rows if at is None else rows.take(at)
-            if new is not None:
-                new[slice(None) if at is None else at] = _unseen(bucket, run)
-            for hour_in_ids in _distinct_hours(in_ids if at is None else in_ids[at]):
-                bucket.hours_in_ids.add(hour_in_ids)
-                model.read_by.setdefault(hour_in_ids, set()).add(hour)
-            bucket.runs.append(sorted_predictions(run))
-            bucket.distinct = False
-            bucket.rows += len(run.key)
-            self.rows += len(run.key)
-            model.forget(hour)
+            place = np.arange(len(score)) if at is None else at
+            hours_in_ids = _distinct_hours(in_ids if at is None else in_ids[at])
+            self._begin(model, (hour, *hours_in_ids))
+            low = model.rate_of((hour, *hours_in_ids))
+            if low < model.rates.get(hour, 1.0):
+                self._lower(model, hour, low)
+            for stratum, within in self._strata(model, IdColumns(ids.key[place], ids.high[place]), hour):
+                run = rows.take(place[within])
+                if new is not None:
+                    new[place[within]] = stratum.new_predictions(hour, run)
+                stratum.add_predictions(hour, hours_in_ids, sorted_predictions(run))
+                model.rows += len(within)
         self._keep_within_rows_max()
         return new
 
@@ -184,82 +176,79 @@ class SpeedView:
                 late_by_hour[int(hour)] = int(count)
             hours, rows = hours[~late], rows.take(~late)
         for hour, at in _split(hours):
-            if hour in model.shed and hour not in model.read_by:
-                continue
-            bucket = model.outcomes.setdefault((label_type, hour), _OutcomeBucket())
+            self._begin(model, (hour,))
             run = rows if at is None else rows.take(at)
-            bucket.runs.append(sorted_outcomes(run))
-            bucket.distinct = False
-            bucket.rows += len(run.key)
-            bucket.observed_us_max = max(bucket.observed_us_max, int(run.observed_us.max()))
-            self.rows += len(run.key)
-            for prediction_hour in model.read_by.get(hour, ()):
-                model.forget(prediction_hour)
+            for stratum, within in self._strata(model, run.ids, hour):
+                stratum.add_outcomes(label_type, hour, sorted_outcomes(run.take(within)))
+                model.rows += len(within)
         self._keep_within_rows_max()
         return late_by_hour
+
+    def fold(self, labels_of: Callable[[str], Iterable[LabelSpec]], rows_max: int) -> bool:
+        """Join what has arrived, of about so many rows; True if there is more to do.
+
+        Args:
+            labels_of: the labels of a model, for which partials are kept up to date from now on.
+        """
+        folded = 0
+        for model_id, model in self._models.items():
+            for stratum in model.kept:
+                if not stratum.fresh_rows:
+                    continue
+                if folded >= rows_max:
+                    return True
+                folded += stratum.fresh_rows
+                stratum.fold()
+                for spec in labels_of(model_id):
+                    for hour in stratum.hours():
+                        stratum.partials(spec, hour, mature=False)
+        return False
 
     def models(self) -> list[str]:
         """Models that anything is known of, in order."""
         return sorted(self._models)
 
     def hours(self, model_id: str) -> list[int]:
-        """Live hours with predictions, ascending; shed hours are not live."""
+        """Live hours with predictions, ascending."""
         model = self._models.get(model_id)
-        return sorted(model.predictions) if model else []
-
-    def shed_hours(self, model_id: str) -> list[int]:
-        """Hours given up for want of memory, ascending."""
-        model = self._models.get(model_id)
-        return sorted(model.shed) if model else []
+        return sorted({hour for stratum in model.kept for hour in stratum.hours()}) if model else []
 
     def partials(self, model_id: str, spec: LabelSpec, hour: int, mature_before_hour: int) -> VersionPartials | None:
-        """Partials by version of one live hour; None if the hour is not live.
+        """Partials by version of one live hour, of the share of ids that `rate` says; None if the hour is not live.
 
         Args:
             mature_before_hour: hours before this one are mature: absence may then mean negative.
         """
         model = self._models.get(model_id)
-        if model is None or hour not in model.predictions:
+        if model is None:
             return None
-        mature = hour < mature_before_hour
-        known = model.cache.get((spec.label_type, hour))
-        if known is not None and (known[0] == mature or not spec.absence_means_negative):
-            return known[1]
-        partials = _join_hour(model, spec, hour, mature)
-        model.cache[(spec.label_type, hour)] = (mature, partials)
-        return partials
-
-    def shed(self, model_id: str, hour: int) -> None:
-        """Give an hour up at once: it is known to be too large."""
-        model = self._model(model_id)
-        if hour >= model.horizon:
-            self._shed(model, hour)
+        found = [stratum.partials(spec, hour, mature=hour < mature_before_hour) for stratum in model.kept]
+        known = [partials for partials in found if partials is not None]
+        if not known:
+            return None
+        if len(known) == 1:
+            return known[0]
+        versions = sorted({version for partials in known for version in partials})
+        return {version: merge(partials[version] for partials in known if version in partials) for version in versions}
 
     def forget_cached(self, model_id: str) -> None:
         """Compute a model's partials anew: its label changed."""
-        if model_id in self._models:
-            self._models[model_id].cache.clear()
+        model = self._models.get(model_id)
+        for stratum in model.kept if model else ():
+            stratum.forget_sums()
 
     def orphans(self, model_id: str, label_type: str, first_hour: int, end_hour: int) -> dict[int, int]:
-        """Outcomes here whose prediction is not: distinct ids by the hour in them, first_hour <= hour < end_hour."""
+        """Outcomes here whose prediction is not: distinct ids by the hour in them, first_hour <= hour < end_hour.
+
+        Scaled to all ids where the hour is a sample.
+        """
         model = self._models.get(model_id)
         counts: dict[int, int] = {}
-        for (label, hour), bucket in sorted(model.outcomes.items()) if model else ():
-            if model is None or label != label_type or not first_hour <= hour < end_hour:
-                continue
-            readers = model.read_by.get(hour, set())
-            if any(reader in model.shed for reader in readers):
-                continue
-            outcomes = bucket.merged()
-            orphan = np.ones(len(outcomes.key), np.bool_)
-            for reader in sorted(readers):
-                orphan &= positions(model.predictions[reader].merged().ids, outcomes.ids) < 0
-            # Sorted by id: an id begins wherever its columns differ from those of the row before.
-            orphan[1:] &= (outcomes.key[1:] != outcomes.key[:-1]) | (outcomes.high[1:] != outcomes.high[:-1])
-            distinct = int(orphan.sum())
-            if distinct:
-                counts[hour] = distinct
-        return counts
+        for stratum in model.kept if model else ():
+            for hour, count in stratum.orphans(label_type).items():
+                if first_hour <= hour < end_hour:
+                    counts[hour] = counts.get(hour, 0) + count
+        return {hour: round(count / self.rate(model_id, hour)) for hour, count in sorted(counts.items())}
 
     def expire(self, model_id: str, before_hour: int) -> None:
         """Let go of all hours before one. The caller has kept their partials."""
@@ -267,57 +256,135 @@ class SpeedView:
         if before_hour <= model.horizon:
             return
         model.horizon = before_hour
-        for hour in [hour for hour in model.predictions if hour < before_hour]:
-            self._drop_predictions(model, hour)
-        model.shed = {hour for hour in model.shed if hour >= before_hour}
-        for key, bucket in list(model.outcomes.items()):
-            seen_until = bucket.observed_us_max // MICROSECONDS_PER_HOUR + EARLY_HOURS_MAX
-            if NO_HOUR < key[1] < before_hour or seen_until < before_hour:
-                self.rows -= bucket.rows
-                del model.outcomes[key]
-            elif key[1] == NO_HOUR:
-                self._drop_seen_before(bucket, before_hour)
+        for stratum in model.kept:
+            for hour in stratum.hours():
+                if hour < before_hour:
+                    stratum.drop_predictions(hour)
+            for label_type, hour, observed_us in stratum.outcome_files():
+                seen_until = observed_us // MICROSECONDS_PER_HOUR + EARLY_HOURS_MAX
+                if NO_HOUR < hour < before_hour or seen_until < before_hour:
+                    stratum.drop_outcomes(label_type, hour)
+                elif hour == NO_HOUR:
+                    # This file never empties by itself: let go of its old rows.
+                    oldest = (before_hour - EARLY_HOURS_MAX) * MICROSECONDS_PER_HOUR
+                    stratum.drop_outcomes(label_type, hour, observed_before_us=oldest)
+        model.rates = {hour: rate for hour, rate in model.rates.items() if hour >= before_hour or hour == NO_HOUR}
+        self._count(model)
+        self._recover()
 
-    def _drop_seen_before(self, bucket: _OutcomeBucket, hour: int) -> None:
-        """The bucket of ids without time never empties by itself: let go of its old rows."""
-        outcomes = bucket.merged()
-        keep = outcomes.observed_us // MICROSECONDS_PER_HOUR + EARLY_HOURS_MAX >= hour
-        bucket.runs = [outcomes.take(keep)]
-        kept = int(keep.sum())
-        self.rows -= bucket.rows - kept
-        bucket.rows = kept
+    def _begin(self, model: _Model, hours: Iterable[int]) -> None:
+        """An hour that begins while memory is short begins as a sample."""
+        if model.halvings:
+            for hour in hours:
+                model.rates.setdefault(hour, model.rate)
 
-    def _drop_predictions(self, model: _Model, hour: int) -> None:
-        bucket = model.predictions.pop(hour)
-        self.rows -= bucket.rows
-        for hour_in_ids in bucket.hours_in_ids:
-            readers = model.read_by[hour_in_ids]
-            readers.discard(hour)
-            if not readers:
-                del model.read_by[hour_in_ids]
-        model.forget(hour)
+    def _strata(self, model: _Model, ids: IdColumns, hour: int) -> Iterable[tuple[IncrementalJoin, Int64s]]:
+        """Rows of some ids by the join that holds them, those outside of the hour's sample left out."""
+        rate = model.rates.get(hour, 1.0)
+        if len(model.strata) == 1 and rate >= 1:
+            yield model.strata[0], np.arange(len(ids.key))
+            return
+        share = hash_shares(ids)
+        inside = share < rate
+        if len(model.strata) == 1:
+            at = np.flatnonzero(inside)
+            if len(at):
+                yield model.strata[0], at
+            return
+        number = stratum_of(share)
+        for k in range(model.halvings, STRATA):
+            at = np.flatnonzero((number == k) & inside)
+            if len(at):
+                yield model.strata[k], at
 
     def _keep_within_rows_max(self) -> None:
-        """Shed the largest buckets until the rest fits: that frees most and harms fewest hours."""
+        """Halve rates until the rest fits; what is repeated is found first, for it costs nobody anything."""
+        for model in self._models.values():
+            if len(model.strata) == 1 and model.rows >= SPLIT_ROWS:
+                self._split_model(model)
+        if self.rows <= self.rows_max:
+            return
+        for model in self._models.values():
+            for stratum in model.kept:
+                stratum.fold()
+            self._count(model)
         while self.rows > self.rows_max:
-            model, hour, _ = max(
-                ((model, hour, bucket.rows) for model in self._models.values() for hour, bucket in _sizes(model)),
-                key=lambda found: found[2],
-            )
-            before = self.rows
-            self._shed(model, hour)
-            self.rows_shed += before - self.rows
+            able = [model for model in self._models.values() if model.rows > 1 and model.halvings < STRATA - 1]
+            if not able:
+                return
+            model = max(able, key=lambda one: (one.tier, one.rows))
+            if len(able) > 1:
+                # Within a tier the largest; but a tier that holds nearly nothing has nothing to give.
+                weighty = [one for one in able if one.rows * len(able) * 8 >= self.rows]
+                model = max(weighty or able, key=lambda one: (one.tier, one.rows))
+            self._halve(model)
 
-    def _shed(self, model: _Model, hour: int) -> None:
-        for key in [key for key in model.outcomes if key[1] == hour]:
-            self.rows -= model.outcomes.pop(key).rows
-        for reader in {hour, *model.read_by.get(hour, ())}:
-            if reader in model.predictions:
-                self._drop_predictions(model, reader)
-            model.shed.add(reader)
+    def _halve(self, model: _Model) -> None:
+        if len(model.strata) == 1:
+            self._split_model(model)
+        model.strata[model.halvings] = IncrementalJoin()
+        model.halvings += 1
+        hours = set(model.rates)
+        for stratum in model.kept:
+            hours.update(stratum.hours())
+            hours.update(hour for _, hour, _ in stratum.outcome_files())
+        for hour in hours:
+            model.rates[hour] = min(model.rates.get(hour, 1.0), model.rate)
+        before = model.rows
+        self._count(model)
+        self.rows_shed += before - model.rows
+
+    def _split_model(self, model: _Model) -> None:
+        """From one join to several by rate."""
+        predictions, outcomes = model.strata[0].everything()
+        model.strata = [IncrementalJoin() for _ in range(STRATA)]
+        for hour, hours_in_ids, rows in predictions:
+            number = stratum_of(hash_shares(rows.ids))
+            for k in np.unique(number):
+                model.strata[k].add_predictions(hour, hours_in_ids, rows.take(number == k))
+        for label_type, hour, run in outcomes:
+            number = stratum_of(hash_shares(run.ids))
+            for k in np.unique(number):
+                model.strata[k].add_outcomes(label_type, hour, run.take(number == k))
+
+    def _lower(self, model: _Model, hour: int, rate: float) -> None:
+        """Leave out the ids of an hour whose share is not below a rate. Rare: the hour is filed anew."""
+        model.rates[hour] = rate
+        for place, stratum in enumerate(model.strata):
+            predictions, outcomes = stratum.everything()
+            fresh = IncrementalJoin()
+            for of, hours_in_ids, rows in predictions:
+                kept = rows.take(hash_shares(rows.ids) < rate) if of == hour else rows
+                if len(kept.key):
+                    fresh.add_predictions(of, hours_in_ids, kept)
+            for label_type, of, run in outcomes:
+                left = run.take(hash_shares(run.ids) < rate) if of == hour else run
+                if len(left.key):
+                    fresh.add_outcomes(label_type, of, left)
+            model.strata[place] = fresh
+        self._count(model)
+
+    def _recover(self) -> None:
+        """Hours that begin from now on may keep more, once there is room for four times as much."""
+        for model in self._models.values():
+            if model.halvings and self.rows * 4 < self.rows_max:
+                model.halvings -= 1
+
+    def _count(self, model: _Model) -> None:
+        model.rows = sum(stratum.rows for stratum in model.kept)
 
     def _model(self, model_id: str) -> _Model:
         return self._models.setdefault(model_id, _Model(horizon=0))
+
+
+def stratum_of(share: Float64s) -> Int64s:
+    """Number k for a share in [2^-(k+1), 2^-k), at most `STRATA` - 1. Shape (n,).
+
+    >>> stratum_of(np.array([0.9, 0.5, 0.49, 0.25, 0.0])).tolist()
+    [0, 0, 1, 1, 11]
+    """
+    _, exponent = np.frexp(share)
+    return np.where(share > 0, np.minimum(-exponent, STRATA - 1), STRATA - 1).astype(np.int64)
 
 
 def late_outcomes(ids: IdColumns, observed_us: Int64s, horizon: int) -> tuple[Int64s, Bools]:
@@ -348,73 +415,3 @@ def _split(hours: Int64s) -> Iterable[tuple[int, Int64s | None]]:
 def _distinct_hours(hours: Int64s) -> list[int]:
     low, high = int(hours.min()), int(hours.max())
     return [low] if low == high else [int(hour) for hour in np.unique(hours)]
-
-
-def _sizes(model: _Model) -> Iterable[tuple[int, _PredictionBucket | _OutcomeBucket]]:
-    yield from model.predictions.items()
-    for (_, hour), bucket in model.outcomes.items():
-        yield hour, bucket
-
-
-def _unseen(bucket: _PredictionBucket, run: Predictions) -> Bools:
-    """Rows whose id is neither in the bucket nor earlier in the run."""
-    unseen = np.zeros(len(run.key), np.bool_)
-    unseen[_first_of_each(run)] = True
-    if bucket.runs:
-        unseen &= positions(bucket.merged().ids, run.ids) < 0
-    return unseen
-
-
-def _first_of_each(run: Predictions) -> Int64s:
-    order = np.lexsort((np.arange(len(run.key)), run.high, run.key))
-    key, high = run.key[order], run.high[order]
-    repeated = np.zeros(len(order), np.bool_)
-    repeated[1:] = (key[1:] == key[:-1]) & (high[1:] == high[:-1])
-    return order[~repeated]
-
-
-def _join_hour(model: _Model, spec: LabelSpec, hour: int, mature: bool) -> VersionPartials:
-    """Join one hour and sum it up by version."""
-    bucket = model.predictions[hour]
-    predictions = bucket.merged()
-    found = [model.outcomes.get((spec.label_type, in_ids)) for in_ids in sorted(bucket.hours_in_ids)]
-    runs = [outcome_bucket.merged() for outcome_bucket in found if outcome_bucket is not None]
-    if not runs:
-        runs = [_no_outcomes()]
-    outcomes = runs[0] if len(runs) == 1 else distinct_outcomes(runs)
-    joined = join(predictions, outcomes, spec.window_us)
-    versions, group = np.unique(predictions.version, return_inverse=True)
-    rows = joined_rows(predictions, outcomes, joined, group.astype(np.int64), mature=mature)
-    found_partials = partials_of(spec, rows, len(versions))
-    return {int(version): partial for version, partial in zip(versions, found_partials, strict=True)}
-
-
-def joined_rows(predictions: Predictions, outcomes: Outcomes, joined: Joined, group: Int64s, *, mature: bool) -> Rows:
-    """The rows that `partials_of` sums up."""
-    has = joined.winner >= 0
-    winner = joined.winner[has]
-    n = len(predictions.key)
-    value, delay_us, late = np.full(n, np.nan), np.zeros(n, np.int64), np.zeros(n, np.bool_)
-    value[has] = outcomes.value[winner]
-    delay_us[has] = outcomes.observed_us[winner] - predictions.predicted_us[has]
-    late[has] = outcomes.late[winner]
-    return Rows(
-        group=group,
-        score=predictions.score,
-        value=value,
-        delay_us=delay_us,
-        late=late,
-        outside=joined.outside,
-        mature=np.full(n, mature),
-    )
-
-
-def _no_outcomes() -> Outcomes:
-    return Outcomes(
-        key=np.zeros(0, np.uint64),
-        high=np.zeros(0, np.uint64),
-        observed_us=np.zeros(0, np.int64),
-        value=np.zeros(0),
-        revision=np.zeros(0, np.int32),
-        late=np.zeros(0, np.bool_),
-    )
