@@ -20,6 +20,7 @@ from control_plane.core.ground_truth.ids import (
 from control_plane.core.ground_truth.labels import LabelSpec
 from control_plane.core.ground_truth.metrics import auc, metrics_of
 from control_plane.core.ground_truth.partials import (
+    CELLS,
     COUNTS,
     DELAY_CELLS,
     EMPTY,
@@ -47,6 +48,7 @@ def rows_of(score: Floats, value: Floats, group: npt.NDArray[np.int64] | None = 
         late=np.zeros(n, np.bool_),
         outside=np.zeros(n, np.bool_),
         mature=np.ones(n, np.bool_),
+        imputed=np.zeros(n, np.bool_),
     )
 
 
@@ -136,8 +138,8 @@ def test_many_rows_and_few_rows_are_counted_alike() -> None:
     whole = partials_of(BINARY, rows_of(score, value), 1)[0]
     parts = [partials_of(BINARY, rows_of(score[at : at + 10], value[at : at + 10]), 1)[0] for at in range(0, 6_000, 10)]
     counts = merge(parts).dense()
-    delays = slice(len(COUNTS), len(COUNTS) + DELAY_CELLS)
-    counts[delays] = whole.dense()[delays]  # the delays of `rows_of` count from each slice's start
+    for first in (len(COUNTS), CELLS - DELAY_CELLS):  # the delays of `rows_of` count from each slice's start
+        counts[first : first + DELAY_CELLS] = whole.dense()[first : first + DELAY_CELLS]
     assert counts.tolist() == whole.dense().tolist()
 
 

@@ -433,7 +433,8 @@ def test_memory_is_bounded_and_the_batch_takes_over(tmp_path: Path) -> None:
     while store.tick(soon, force=True).more:
         pass
     total = store.coverage("m", None, T0, T0 + DAY, FAR).total
-    assert (total.predicted, total.joined, total.pending) == (1000, 1000, 0)
+    assert (total.predicted, total.pending) == (total.joined, 0)
+    assert total.predicted == pytest.approx(1000, rel=0.1)  # live hours are estimates from a sample
     store = reopen(store, StoreConfig(speed_rows_max=500))
     assert store.stats().speed_rows <= 500
     finish(store)

@@ -74,7 +74,8 @@ CREATE OR REPLACE TEMP TABLE outcomes (
 _JOINED = """
 WITH winners AS (
     SELECT o.model_id, o.label_type, o.prediction_id,
-           arg_max({{'value': o.value, 'delay': o.at_us - p.at_us, 'late': o.late}}, o.revision)
+           arg_max({{'value': o.value, 'delay': o.at_us - p.at_us, 'late': o.late, 'imputed': o.revision < 0}},
+                   o.revision)
                FILTER (WHERE o.at_us - p.at_us <= l.window_us) AS best
     FROM outcomes o
     JOIN predictions p ON p.model_id = o.model_id AND p.prediction_id = o.prediction_id
@@ -82,6 +83,7 @@ WITH winners AS (
     GROUP BY o.model_id, o.label_type, o.prediction_id)
 SELECT l.position AS label, p.hour AS hour, p.version AS version, p.score AS score,
        w.best.value AS value, coalesce(w.best.delay, 0) AS delay_us, coalesce(w.best.late, false) AS late,
+       coalesce(w.best.imputed, false) AS imputed,
        w.prediction_id IS NOT NULL AND w.best IS NULL AS outside{columns}
 FROM predictions p
 JOIN labels l ON l.model_id = p.model_id
@@ -336,6 +338,7 @@ def _rows(job: Job, model_id: str, spec: LabelSpec, rows: pa.RecordBatch, hour: 
         late=_column(rows, "late"),
         outside=_column(rows, "outside"),
         mature=hour < job.mature_before[f"{model_id}/{spec.label_type}"],
+        imputed=_column(rows, "imputed"),
     )
 
 

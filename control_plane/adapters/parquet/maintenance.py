@@ -29,7 +29,7 @@ from control_plane.adapters.parquet.writer import Writer
 from control_plane.app.fact_store import Orphan, TickReport
 from control_plane.core.errors import Reason, Unavailable
 from control_plane.core.ground_truth.ids import MICROSECONDS_PER_HOUR, NO_HOUR
-from control_plane.core.ground_truth.partials import pack
+from control_plane.core.ground_truth.partials import merge_weighted, pack
 
 SEGMENTS_PER_TICK_MAX = 2
 """Segments converted in one tick: about a second of work."""
@@ -109,6 +109,15 @@ class Maintenance:
                     Reason.STORE_UNAVAILABLE, f"facts could not be converted or joined: {error}"
                 ) from error
 
+    def finish(self, now: datetime) -> int:
+        """Do all that is due at `now`, a pass begun for it included; hours joined. Takes as long as it takes."""
+        report = self.tick(now, force=True)
+        joined = report.joined_hours
+        while report.more:
+            report = self.tick(now)
+            joined += report.joined_hours
+        return joined
+
     def _tick(self, now: datetime, *, force: bool) -> TickReport:
         now_us = int(now.timestamp()) * 1_000_000
         expired = 0
@@ -164,7 +173,8 @@ class Maintenance:
             mature_before = (now_us - spec.window_us) // MICROSECONDS_PER_HOUR
             for hour in hours:
                 partials = self._facts.speed.partials(model_id, spec, hour, mature_before) or {}
-                packed = {version: pack(partial) for version, partial in partials.items()}
+                weight = 1 / self._facts.speed.rate(model_id, hour)
+                packed = {version: pack(merge_weighted([(partial, weight)])) for version, partial in partials.items()}
                 self._facts.catalog.put_partials(model_id, spec.label_type, hour, "speed", packed)
         return len(hours)
 

@@ -14,7 +14,7 @@ from control_plane.app.fact_store import CoverageRow, PerformanceRow, ServedBy
 from control_plane.core.ground_truth.ids import MICROSECONDS_PER_HOUR
 from control_plane.core.ground_truth.labels import LabelSpec
 from control_plane.core.ground_truth.metrics import metrics_of
-from control_plane.core.ground_truth.partials import EMPTY, Partial, merge, unpack
+from control_plane.core.ground_truth.partials import EMPTY, Partial, merge, merge_weighted, unpack
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -48,8 +48,9 @@ def served_hours(
     for hour in live:
         if first <= hour < last:
             partials = facts.speed.partials(model_id, spec, hour, mature_before) or {}
-            wanted = [partial for number, partial in partials.items() if version in (None, number)]
-            served[hour] = ServedHour("speed", merge(wanted))
+            weight = 1 / facts.speed.rate(model_id, hour)
+            wanted = [(partial, weight) for number, partial in partials.items() if version in (None, number)]
+            served[hour] = ServedHour("speed", merge_weighted(wanted))
     _add_pending(facts, model_id, spec, first, last, served, any_version=version is None)
     return served
 

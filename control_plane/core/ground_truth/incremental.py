@@ -365,10 +365,12 @@ def joined_rows(predictions: Predictions, outcomes: Outcomes, joined: Joined, gr
     has = joined.winner >= 0
     winner = joined.winner[has]
     n = len(predictions.key)
-    value, delay_us, late = np.full(n, np.nan), np.zeros(n, np.int64), np.zeros(n, np.bool_)
+    value, delay_us = np.full(n, np.nan), np.zeros(n, np.int64)
+    late, imputed = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
     value[has] = outcomes.value[winner]
     delay_us[has] = outcomes.observed_us[winner] - predictions.predicted_us[has]
     late[has] = outcomes.late[winner]
+    imputed[has] = outcomes.revision[winner] < 0
     return Rows(
         group=group,
         score=predictions.score,
@@ -377,6 +379,7 @@ def joined_rows(predictions: Predictions, outcomes: Outcomes, joined: Joined, gr
         late=late,
         outside=joined.outside,
         mature=np.full(n, mature),
+        imputed=imputed,
     )
 
 

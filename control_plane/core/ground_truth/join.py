@@ -10,6 +10,7 @@ correction cannot be added to what it corrects, and an arrival costs a sort and 
 | the same prediction again | the first to arrive stays |
 | the same (outcome, revision) again | the first to arrive stays |
 | several revisions inside the window | the highest wins |
+| an imputed outcome | has a negative revision (its own less 2^31), so that any observed one wins over it |
 | an outcome after the window, of whatever revision | as if it had not come; the prediction counts as `outside` |
 | an outcome observed before its prediction | counts |
 """

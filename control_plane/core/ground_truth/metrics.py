@@ -3,7 +3,8 @@
 Each number says how sure it is: a metric without its standard error cannot be tested against a baseline.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,6 +12,12 @@ from control_plane.core.ground_truth.ids import Int64s
 from control_plane.core.ground_truth.labels import Task
 from control_plane.core.ground_truth.partials import Float64s, Partial
 
+Z_95 = 1.959963984540054
+"""The normal quantile of a two-sided 95 % interval."""
+SHARES = frozenset({"auc", "accuracy"})
+ERRORS = frozenset({"log_loss", "brier", "mae", "rmse"})
+LOG_SPREAD_MAX = 50.0
+"""Beyond this an interval on the log scale is without bounds for all purposes, and must not overflow."""
 HIGHER_IS_BETTER = frozenset({"auc", "accuracy", "r2"})
 
 
@@ -23,6 +30,18 @@ class MetricValue:
     standard_error: float
     sample_size: int
 
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval: on the logit scale for shares, so that it stays between 0 and 1 (Agresti 2002, 3.1), on the
+        log scale for errors, which are never negative, else symmetric."""
+        value, error = self.value, Z_95 * self.standard_error
+        if self.name in SHARES and 0 < value < 1:
+            logit, spread = math.log(value / (1 - value)), error / (value * (1 - value))
+            return _expit(logit - spread), _expit(logit + spread)
+        if self.name in ERRORS and value > 0:
+            return value * math.exp(-error / value), value * math.exp(min(error / value, LOG_SPREAD_MAX))
+        return value - error, value + error
+
 
 def metrics_of(partial: Partial, task: Task) -> tuple[MetricValue, ...]:
     """All metrics that the labelled predictions of a partial support, in a fixed order; none without labels.
@@ -33,7 +52,15 @@ def metrics_of(partial: Partial, task: Task) -> tuple[MetricValue, ...]:
     if n == 0:
         return ()
     found = _binary(partial, n) if task == "binary" else _regression(partial, n)
-    return tuple(metric for metric in found if metric is not None)
+    metrics = tuple(metric for metric in found if metric is not None)
+    if partial.design <= 1:
+        return metrics
+    wider, rows = math.sqrt(partial.design), max(1, round(n / partial.design))
+    return tuple(replace(one, standard_error=one.standard_error * wider, sample_size=rows) for one in metrics)
+
+
+def _expit(x: float) -> float:
+    return 1 / (1 + math.exp(-x)) if x > 0 else math.exp(x) / (1 + math.exp(x))
 
 
 def coverage(joined: int, predicted: int) -> float | None:

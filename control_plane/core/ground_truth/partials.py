@@ -6,9 +6,13 @@ order for sums. Per key (model, version, label type, prediction hour) there is o
 layer's *replaces* the speed layer's: they are never added.
 
 Layout of the counts: scalars (`COUNTS`), the histogram of label delays (`DELAY_EDGES_S`), and for binary labels the
-histogram of scores by label (`SCORE_BINS` each) on the logit scale, then that of all scores, labelled or not (last, so
-that partials stored before it was kept still read; they have none). Binning moves the AUC by about 1e-5 at 1 %
-positives, a hundredth of its standard error, where 100 linear bins would move it by 0.016.
+histogram of scores by label (`SCORE_BINS` each) on the logit scale; then, in the order in which they were added so that
+older partials still read (they have none of it), that of all scores, labelled or not, the number of guessed outcomes,
+and the histogram of the delays of positives. Binning moves the AUC by about 1e-5 at 1 % positives, a hundredth of its
+standard error, where 100 linear bins would move it by 0.016.
+
+A partial of a sample is scaled to all ids by the inverse of its rate; its `design` says by how much that widens a
+standard error.
 """
 
 from collections.abc import Iterable, Sequence
@@ -45,6 +49,8 @@ SUMS = (
     "error_fourth",
     "value",
     "value_squared",
+    "log_loss_positive",  # of positives alone, so that classes can be weighted by how much of each has arrived
+    "brier_positive",
 )
 SCORE_BINS = 1_024
 LOGIT_MAX = 12.0
@@ -59,8 +65,10 @@ PROBABILITY_MIN = 1e-15
 _DELAY_AT = len(COUNTS)
 _SCORE_AT = _DELAY_AT + DELAY_CELLS
 _ALL_AT = _SCORE_AT + 2 * SCORE_BINS
-CELLS = _ALL_AT + SCORE_BINS
-_COUNT_AT = {name: at for at, name in enumerate(COUNTS)}
+_IMPUTED_AT = _ALL_AT + SCORE_BINS
+_POSITIVE_DELAY_AT = _IMPUTED_AT + 1
+CELLS = _POSITIVE_DELAY_AT + DELAY_CELLS
+_COUNT_AT = {name: at for at, name in enumerate(COUNTS)} | {"imputed": _IMPUTED_AT}
 _SUM_AT = {name: at for at, name in enumerate(SUMS)}
 
 
@@ -71,9 +79,12 @@ class Partial:
     cell: npt.NDArray[np.int32]
     count: Int64s
     sums: Float64s
+    design: float = 1.0
+    """Kish's design effect, the number of rows it stands for over the number that would say as much: 1 / rate of a
+    sample, 1 of everything. Standard errors grow by its root."""
 
     def of(self, name: str) -> int:
-        """One of `COUNTS`."""
+        """One of `COUNTS`, or `imputed`: of `joined`, those whose outcome was guessed."""
         at = int(np.searchsorted(self.cell, _COUNT_AT[name]))
         found = at < len(self.cell) and self.cell[at] == _COUNT_AT[name]
         return int(self.count[at]) if found else 0
@@ -98,7 +109,11 @@ class Partial:
 
     def all_scores(self) -> Int64s:
         """Histogram of all scores, labelled or not, shape (SCORE_BINS,)."""
-        return self.dense()[_ALL_AT:]
+        return self.dense()[_ALL_AT:_IMPUTED_AT]
+
+    def positive_delays(self) -> Int64s:
+        """Histogram of the delays of positive outcomes, shape (DELAY_CELLS,); of a binary label."""
+        return self.dense()[_POSITIVE_DELAY_AT:]
 
     @property
     def labelled(self) -> int:
@@ -124,6 +139,8 @@ class Rows:
     """Has outcomes, but none inside the window."""
     mature: npt.NDArray[np.bool_]
     """The window has ended: only then does absence mean anything."""
+    imputed: npt.NDArray[np.bool_]
+    """The outcome was guessed."""
 
 
 def score_bins(score: Float64s) -> Int64s:
@@ -163,7 +180,9 @@ def partials_of(spec: LabelSpec, rows: Rows, groups: int) -> list[Partial]:
     tally(absent, _COUNT_AT["absent"])
     tally(joined & rows.late, _COUNT_AT["late"])
     tally(~joined & rows.outside, _COUNT_AT["outside"])
-    tally(joined, _DELAY_AT + np.searchsorted(DELAY_EDGES_S, rows.delay_us / 1e6))
+    tally(joined & rows.imputed, _COUNT_AT["imputed"])
+    delay = np.searchsorted(DELAY_EDGES_S, rows.delay_us / 1e6)
+    tally(joined, _DELAY_AT + delay)
     if spec.task == "binary":
         positive, chosen = value == 1, rows.score >= DECISION_THRESHOLD
         tally(labelled & positive & chosen, _COUNT_AT["true_positive"])
@@ -173,6 +192,7 @@ def partials_of(spec: LabelSpec, rows: Rows, groups: int) -> list[Partial]:
         bins = score_bins(rows.score)
         tally(labelled, _SCORE_AT + SCORE_BINS * positive + bins)
         tally(np.ones(len(rows.group), np.bool_), _ALL_AT + bins)
+        tally(joined & positive, _POSITIVE_DELAY_AT + delay)
     sums = _sums(spec, rows.group[labelled], rows.score[labelled], value[labelled], groups)
     return _sparse(np.concatenate(keys), np.concatenate(cells), sums, groups)
 
@@ -193,6 +213,7 @@ def _sums(spec: LabelSpec, group: Int64s, score: Float64s, value: Float64s, grou
         loss = -np.where(value == 1, np.log(probability), np.log1p(-probability))
         brier = error * error
         columns |= {"log_loss": loss, "log_loss_squared": loss * loss, "brier": brier, "brier_squared": brier * brier}
+        columns |= {"log_loss_positive": loss * value, "brier_positive": brier * value}
     else:
         squared = error * error
         columns |= {"error": error, "error_absolute": np.abs(error), "error_squared": squared}
@@ -223,18 +244,41 @@ def _counted(flat: Int64s, size: int) -> tuple[Int64s, Int64s]:
 def merge(partials: Iterable[Partial]) -> Partial:
     """The sum of partials of one task; `EMPTY` of none."""
     parts: Sequence[Partial] = tuple(partials)
-    if not parts:
-        return EMPTY
     if len(parts) == 1:
         return parts[0]
+    return merge_weighted([(part, 1.0) for part in parts])
+
+
+def merge_weighted(parts: Sequence[tuple[Partial, float]]) -> Partial:
+    """The sum of partials, each of which stands for `weight` times its rows: 1 / rate of a sample.
+
+    Counts are summed as floats and rounded once. The design effect is Kish's over the labelled rows (over all of them
+    if none is): N / n_eff with n_eff = (sum w n)^2 / sum w^2 n.
+    """
+    if not parts:
+        return EMPTY
+    if len(parts) == 1 and parts[0][1] == 1:
+        return parts[0][0]
     cells = np.bincount(
-        np.concatenate([part.cell for part in parts]),
-        np.concatenate([part.count for part in parts]).astype(np.float64),
+        np.concatenate([part.cell for part, _ in parts]),
+        np.concatenate([part.count * weight for part, weight in parts]),
         CELLS,
     )  # float64 holds integers exactly up to 2^53
-    at = np.flatnonzero(cells)
-    sums = np.sum([part.sums for part in parts], axis=0)
-    return Partial(cell=at.astype(np.int32), count=cells[at].astype(np.int64), sums=sums)
+    counts = np.rint(cells).astype(np.int64)
+    at = np.flatnonzero(counts)
+    sums = np.sum([part.sums * weight for part, weight in parts], axis=0)
+    return Partial(cell=at.astype(np.int32), count=counts[at], sums=sums, design=_design(parts))
+
+
+def _design(parts: Sequence[tuple[Partial, float]]) -> float:
+    if all(weight == 1 and part.design == 1 for part, weight in parts):
+        return 1.0
+    labelled = [part.labelled for part, _ in parts]
+    rows = labelled if any(labelled) else [part.of("predicted") for part, _ in parts]
+    total = sum(weight * n for (_, weight), n in zip(parts, rows, strict=True))
+    if total <= 0:
+        return 1.0
+    return float(sum(weight**2 * n * part.design for (part, weight), n in zip(parts, rows, strict=True)) / total)
 
 
 def difference(after: Partial, before: Partial) -> Partial:
@@ -246,14 +290,22 @@ def difference(after: Partial, before: Partial) -> Partial:
 def pack(partial: Partial) -> bytes:
     """For storage; `unpack` is the inverse."""
     head = np.int32(len(partial.cell)).tobytes()
-    return head + partial.cell.tobytes() + partial.count.tobytes() + partial.sums.tobytes()
+    tail = np.float64(partial.design).tobytes()
+    return head + partial.cell.tobytes() + partial.count.tobytes() + partial.sums.tobytes() + tail
+
+
+_SUMS_BEFORE_DESIGN = 10
+"""What partials held that were stored before they had a design."""
 
 
 def unpack(packed: bytes) -> Partial:
-    """Read what `pack` wrote."""
+    """Read what `pack` wrote, also before later sums were added."""
     size = int(np.frombuffer(packed, np.int32, 1)[0])
+    floats = np.frombuffer(packed, np.float64, -1, 4 + 12 * size)
+    early = len(floats) == _SUMS_BEFORE_DESIGN
     return Partial(
         cell=np.frombuffer(packed, np.int32, size, 4),
         count=np.frombuffer(packed, np.int64, size, 4 + 4 * size),
-        sums=np.frombuffer(packed, np.float64, len(SUMS), 4 + 12 * size),
+        sums=np.concatenate([floats, np.zeros(len(SUMS) - len(floats))]) if early else floats[: len(SUMS)],
+        design=1.0 if early else float(floats[-1]),
     )
