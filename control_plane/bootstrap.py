@@ -103,7 +103,7 @@ class ControlPlane:
                 rollout=RolloutServicer(plane),
                 policies=PolicyServicer(plane),
                 rules=RulesServicer(plane, self.evaluator.latest),
-                facts=FactsServicer(plane, self.ground_truth),
+                facts=FactsServicer(plane, self.ground_truth, config.engine),
                 fleet=FleetServicer(plane),
                 lineage=LineageServicer(plane, self.evaluator.latest),
                 backtest=BacktestServicer(plane, self.ground_truth),

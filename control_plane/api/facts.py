@@ -1,7 +1,9 @@
 """FactsService: what is stored of predictions and outcomes, for those who run it."""
 
-from runway.v1 import facts_pb2, facts_pb2_grpc
+from runway.v1 import common_pb2, facts_pb2, facts_pb2_grpc
 
+from control_plane.api.convert.joins import join_range, join_response
+from control_plane.api.convert.registry import model_id_from
 from control_plane.api.interceptors import Context
 from control_plane.api.plane import Plane
 from control_plane.app.ground_truth import GroundTruth
@@ -10,15 +12,22 @@ from control_plane.app.ground_truth import GroundTruth
 class FactsServicer(facts_pb2_grpc.FactsServiceServicer):
     """Parse, ask the store, render."""
 
-    def __init__(self, plane: Plane, ground_truth: GroundTruth) -> None:
+    def __init__(self, plane: Plane, ground_truth: GroundTruth, engine: str = "embedded") -> None:
         self._plane = plane
         self._ground_truth = ground_truth
+        self._engine = engine
 
     async def JoinPartition(  # noqa: N802
         self, request: facts_pb2.JoinPartitionRequest, context: Context
     ) -> facts_pb2.JoinPartitionResponse:
         """Join a stretch of time again, and wait for it."""
-        raise NotImplementedError
+        start, end = join_range(request, self._plane.now())
+        state = await self._plane.read(common_pb2.ReadOptions())
+        record = state.model(model_id_from(request.model_id)) if request.model_id else None
+        report = await self._ground_truth.join_partition(
+            start, end, self._plane.now(), record=record, authoritative=request.authoritative
+        )
+        return join_response(report, self._engine)
 
     async def ListOrphans(  # noqa: N802
         self, request: facts_pb2.ListOrphansRequest, context: Context

@@ -509,6 +509,17 @@ class FactStore(Protocol):
         """Do a bounded part of what is due; call it often, from a worker thread."""
         ...
 
+    def join_partition(
+        self, start: datetime, end: datetime, now: datetime, *, model_id: str = "", authoritative: bool = False
+    ) -> JoinReport:
+        """Join the predictions made in [start, end), widened to whole hours, and wait for it; from a worker thread.
+
+        Args:
+            model_id: of one model; empty is of all.
+            authoritative: join every hour again. Otherwise only hours whose rows have changed since their last join.
+        """
+        ...
+
     def stats(self) -> StoreStats:
         """Counters and sizes."""
         ...

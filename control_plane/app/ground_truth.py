@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import structlog
 
-from control_plane.app.fact_store import FactStore, Receipt, SentHistogram
+from control_plane.app.fact_store import FactStore, JoinReport, Receipt, SentHistogram
 from control_plane.core.errors import NotFound
 from control_plane.core.ground_truth.labels import LabelSpec
 from control_plane.core.ids import ModelId
@@ -64,6 +64,7 @@ class GroundTruth:
         self._store = store
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="facts")
         self._room = asyncio.Semaphore(BATCHES_WAITING_MAX)
+        self._joining = asyncio.Lock()
         self._told: dict[tuple[ModelId, int], _Known] = {}
         self._predictions = 0
         self._outcomes = 0
@@ -172,6 +173,21 @@ class GroundTruth:
     async def tick(self, now: datetime) -> None:
         """Let the store expire, seal and join a bounded part of what is due."""
         await self.run(lambda: self._store.tick(now))
+
+    async def join_partition(
+        self, start: datetime, end: datetime, now: datetime, *, record: ModelRecord | None, authoritative: bool
+    ) -> JoinReport:
+        """Join the predictions made in [start, end), of one model or of all, and wait for it; one caller at a time.
+
+        In a thread of its own: it may take minutes, and labels and ticks must not wait for it.
+        """
+        if record is not None:
+            await self.tell(record, None)
+        model_id = record.model_id if record is not None else ""
+        async with self._joining:
+            return await asyncio.to_thread(
+                lambda: self._store.join_partition(start, end, now, model_id=model_id, authoritative=authoritative)
+            )
 
     def counts(self) -> FactCounts:
         """Rows accepted so far."""

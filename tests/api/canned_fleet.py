@@ -6,6 +6,7 @@ from typing import Any
 
 import grpc
 from runway.v1 import (
+    facts_pb2,
     graph_pb2,
     ground_truth_pb2,
     operations_pb2,
@@ -429,6 +430,22 @@ def _performance(request: Any, _context: Any) -> ground_truth_pb2.GetPerformance
     return ground_truth_pb2.GetPerformanceResponse(total=row, rows=[row])
 
 
+def _joined(request: Any, _context: Any) -> facts_pb2.JoinPartitionResponse:
+    if request.model_id:
+        _model(request.model_id)
+    return facts_pb2.JoinPartitionResponse(
+        hours_joined=20,
+        hours_live=1,
+        predicted=1200,
+        joined=985,
+        late=3,
+        orphans=1,
+        engine="duckdb",
+        cpu_s=0.42,
+        models=[facts_pb2.ModelJoin(model_id="air_time", predicted=1200, joined=985, coverage=0.985)],
+    )
+
+
 def _status(_request: Any, _context: Any) -> operations_pb2.GetStatusResponse:
     return operations_pb2.GetStatusResponse(
         server_version="0.1.0",
@@ -544,6 +561,7 @@ def serve_fleet(fake: ControlPlaneFake) -> None:
         "GraphService/GetGraph": lambda _request, _context: graph,
         "GroundTruthService/GetCoverage": _coverage,
         "GroundTruthService/GetPerformance": _performance,
+        "FactsService/JoinPartition": _joined,
         "RetrainingService/ListRetrains": _list_retrains,
         "RetrainingService/GetRetrain": _get_retrain,
         "RetrainingService/RequestRetrain": lambda request, _context: retraining_pb2.RequestRetrainResponse(

@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 from runway.v1 import (
+    facts_pb2,
     graph_pb2,
     ground_truth_pb2,
     lineage_pb2,
@@ -35,6 +36,7 @@ FILES = (
     operations_pb2,
     policies_pb2,
     lineage_pb2,
+    facts_pb2,
 )
 SERVICES = [service for file in FILES for service in file.DESCRIPTOR.services_by_name.values()]
 

@@ -421,6 +421,28 @@ def test_a_kind_that_does_not_exist_is_answered_with_those_it_may_be(
     assert ran.err.splitlines()[0] == "runway: there is no kind of event 'verdictchange': did you mean VerdictChanged?"
 
 
+def test_join_says_what_it_came_to(runway: Runner, fake: ControlPlaneFake) -> None:
+    assert runway("join --from 2013-03-04 --to 2013-03-04T11:00 --all-again --model model:air_time").out == text("""
+2013-03-04 00:00 to 2013-03-04 11:00: 20 hours of models joined by duckdb in 0.4 CPU-s; 985 of 1,200 predictions have an outcome.
+1 hour is still served by the speed layer, complete as it is; a later join takes over.
+3 outcomes came after the speed layer had let go of the hour.
+1 outcome found no prediction.
+
+MODEL     PREDICTED  WITH OUTCOME  COVERAGE
+air_time      1,200           985    98.5 %
+""")  # noqa: E501 (as it is printed)
+    (request,) = fake.requests("FactsService/JoinPartition")
+    assert (request.model_id, request.authoritative) == ("air_time", True)
+
+
+def test_join_wants_a_time_it_can_read(runway: Runner) -> None:
+    assert "Missing option '--from'" in runway("join").err
+    ran = runway("join --from yesterday")
+    assert (ran.code, "--from" in ran.err) == (2, True)
+    ran = runway("join --from 2013-03-01 --model arrival_delay")
+    assert (ran.code, "there is no model" in ran.err) == (1, True)
+
+
 JSON_COMMANDS = {
     "status": "server_version",
     "models list": "models",
@@ -453,6 +475,7 @@ JSON_COMMANDS = {
     "rollouts roll-back air_time": "rollout",
     "coverage air_time": "rows",
     "performance air_time": "rows",
+    "join --from 2013-03-04": "models",
     "events": "events",
     "hold": "revision",
     "release": "revision",

@@ -208,6 +208,7 @@ COMMANDS: dict[str, Lazy | click.Command] = {
     "rollouts": ROLLOUTS,
     "coverage": Lazy("truth:show_coverage", "How much of the truth about a model has arrived."),
     "performance": Lazy("truth:show_performance", "How good a model is on the truth that has arrived."),
+    "join": Lazy("joins:join_facts", "Join predictions with outcomes now instead of within the hour."),
     "watch": Lazy("watching:watch_events", "What happens, as it happens; Ctrl-C ends it."),
     "events": Lazy("watching:list_events", "What happened: the audit log."),
     "hold": Lazy("operations:hold_retraining", "Lease no new retrains until released."),

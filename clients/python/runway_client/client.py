@@ -7,6 +7,7 @@ from typing import Self
 from runway_client.backtest import Backtest
 from runway_client.connection import RETRY_FOR_S, Connection
 from runway_client.errors import RunwayRpcError
+from runway_client.facts import Facts
 from runway_client.fleet import Fleet
 from runway_client.graph import Graph
 from runway_client.ground_truth import GroundTruth
@@ -33,6 +34,7 @@ class Runway:
         self.lineage = Lineage(connection)
         self.staleness = Staleness(connection)
         self.ground_truth = GroundTruth(connection)
+        self.facts = Facts(connection)
         self.retraining = Retraining(connection)
         self.rollouts = Rollouts(connection)
         self.operations = Operations(connection)

@@ -6,6 +6,7 @@ Code outside the clients (assets, stack) takes them from here, so that only this
 from runway.v1.backtest_pb2 import *  # noqa: F403
 from runway.v1.common_pb2 import *  # noqa: F403
 from runway.v1.errors_pb2 import *  # noqa: F403
+from runway.v1.facts_pb2 import *  # noqa: F403
 from runway.v1.fleet_pb2 import *  # noqa: F403
 from runway.v1.graph_pb2 import *  # noqa: F403
 from runway.v1.ground_truth_pb2 import *  # noqa: F403

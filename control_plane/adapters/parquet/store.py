@@ -25,6 +25,7 @@ from control_plane.adapters.parquet.embeddings import EmbeddingStore
 from control_plane.adapters.parquet.facts import Facts
 from control_plane.adapters.parquet.histograms import Histograms
 from control_plane.adapters.parquet.maintenance import Maintenance, StoreConfig
+from control_plane.adapters.parquet.partition import join_partition
 from control_plane.adapters.parquet.profiles import ProfileStore
 from control_plane.adapters.parquet.reading import Reader
 from control_plane.adapters.parquet.rebaseline import rebaselined_profile
@@ -37,6 +38,7 @@ from control_plane.app.fact_store import (
     CoverageReport,
     FactEvidence,
     Grain,
+    JoinReport,
     Orphan,
     PerformanceReport,
     Receipt,
@@ -252,6 +254,21 @@ class ParquetFactStore:
     def tick(self, now: datetime, *, force: bool = False) -> TickReport:
         """See `FactStore`."""
         return self._maintenance.tick(now, force=force)
+
+    def join_partition(
+        self, start: datetime, end: datetime, now: datetime, *, model_id: str = "", authoritative: bool = False
+    ) -> JoinReport:
+        """See `FactStore`."""
+        return join_partition(
+            self._facts,
+            self._maintenance,
+            self._reader,
+            start,
+            end,
+            now,
+            model_id=model_id,
+            authoritative=authoritative,
+        )
 
     def stats(self) -> StoreStats:
         """See `FactStore`."""
