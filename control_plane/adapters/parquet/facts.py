@@ -55,6 +55,8 @@ class Facts:
     """Model id -> its slices, as `country=US`; at most `SLICES_MAX`."""
     unsealed_volumes: dict[int, dict[str, dict[int, int]]] = field(default_factory=dict)
     """Segment -> model id -> hour -> predictions; the catalogue has those of sealed segments."""
+    rates: dict[str, dict[int, float]] = field(default_factory=dict)
+    """Model id -> hour -> lowest share of ids that its rows were kept of, where that is below 1."""
     arrivals: dict[str, int] = field(default_factory=dict)
     """Model id -> rows, outcomes and histograms taken in since the start."""
     rows_appended: int = 0
@@ -73,6 +75,8 @@ class Facts:
             self.references[(model_id, version)] = digest
         for model_id, hour in self.catalog.db.execute("SELECT model_id, hour FROM horizons"):
             self.speed.set_horizon(model_id, hour)
+        for model_id, hour, rate in self.catalog.db.execute("SELECT model_id, hour, rate FROM hour_rates"):
+            self.note_rates(model_id, {hour: rate})
 
     def _keep_label(self, model_id: str, label_type: str, spec: bytes) -> None:
         known = self.labels.setdefault(model_id, {})
@@ -150,15 +154,40 @@ class Facts:
         row = self.catalog.db.execute("SELECT rows FROM batches WHERE key = ?", (key,)).fetchone()
         return int(row[0]) if row else None
 
-    def apply(self, segment: int, head: BatchHead, batch: Batch) -> None:
-        """Take in a durable batch that is in an unsealed segment."""
+    def note_rates(self, model_id: str, rates: dict[int, float]) -> None:
+        """Rows of these hours were kept of a share of ids only."""
+        known = self.rates.setdefault(model_id, {}) if rates else {}
+        for hour, rate in rates.items():
+            if rate < known.get(hour, 1.0):
+                known[hour] = rate
+                self.speed.restrict(model_id, hour, rate)
+
+    def rates_where_known(self, model_id: str, hours: Int64s, otherwise: float) -> dict[int, float]:
+        """The rate of each hour of which predictions are here; empty if nothing is sampled at all."""
+        with self.lock:
+            sampled = self.rates.get(model_id, {})
+            if otherwise >= 1 and not sampled:
+                return {}
+            return {hour: sampled.get(hour, 1.0) for hour in hours_of(hours) if self._has_predictions(model_id, hour)}
+
+    def _has_predictions(self, model_id: str, hour: int) -> bool:
+        if any(hour in by_model.get(model_id, {}) for by_model in self.unsealed_volumes.values()):
+            return True
+        found = self.catalog.db.execute(
+            "SELECT 1 FROM volumes WHERE model_id = ? AND hour = ?", (model_id, hour)
+        ).fetchone()
+        return found is not None
+
+    def apply(self, segment: int, head: BatchHead, batch: Batch | None) -> None:
+        """Take in a durable batch that is in an unsealed segment; None if none of its rows is inside the sample."""
         self.unsealed_batches.setdefault(segment, {})[batch_key(head)] = head.rows
         self.rows_appended += head.rows
         self.batches_appended += 1
         self.note_arrival(head.model_id, head.rows)
+        self.note_rates(head.model_id, head.rates)
         if isinstance(batch, PredictionBatch):
             self._apply_predictions(segment, head, batch)
-        else:
+        elif batch is not None:
             self._apply_outcomes(segment, head, batch)
 
     def note_arrival(self, model_id: str, rows: int) -> None:
@@ -180,7 +209,7 @@ class Facts:
     def _apply_predictions(self, segment: int, head: BatchHead, batch: PredictionBatch) -> None:
         volumes = self.unsealed_volumes.setdefault(segment, {}).setdefault(head.model_id, {})
         for hour, rows in rows_by_hour(batch.predicted_us // MICROSECONDS_PER_HOUR):
-            volumes[hour] = volumes.get(hour, 0) + rows
+            volumes[hour] = volumes.get(hour, 0) + round(rows / head.rates.get(hour, 1.0))
         profile = self.profile_of(head.model_id, head.version)
         new = self.speed.add_predictions(
             head.model_id,
@@ -224,6 +253,12 @@ def rows_by_hour(hours: Int64s) -> list[tuple[int, int]]:
         return [(low, len(hours))]
     distinct, rows = np.unique(hours, return_counts=True)
     return list(zip(distinct.tolist(), rows.tolist(), strict=True))
+
+
+def hours_of(hours: Int64s) -> list[int]:
+    """Distinct hours."""
+    low, high = int(hours.min()), int(hours.max())
+    return [low] if low == high else [int(hour) for hour in np.unique(hours)]
 
 
 def slice_names(batch: PredictionBatch) -> list[str]:

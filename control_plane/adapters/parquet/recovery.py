@@ -41,8 +41,10 @@ def recover(facts: Facts) -> None:
             facts.apply(number, record.head, parse(record))
 
 
-def parse(record: Record) -> Batch:
-    """The batch of a record; it was validated before it was stored."""
+def parse(record: Record) -> Batch | None:
+    """The batch of a record; it was validated before it was stored. None if none of its rows was kept."""
+    if not record.head.rows:
+        return None
     return read_predictions(record.ipc) if record.head.kind == "predictions" else read_outcomes(record.ipc)
 
 

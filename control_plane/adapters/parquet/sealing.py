@@ -59,6 +59,8 @@ def seal(root: Path, segment: int, records: Sequence[Record]) -> list[FileEntry]
     arrival = segment << 32
     for record in records:
         head = record.head
+        if not head.rows:
+            continue  # none of its rows is inside the sample
         if head.kind == "predictions":
             part = _prediction_part(read_predictions(record.ipc), record, arrival)
         else:

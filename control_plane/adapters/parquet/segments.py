@@ -43,6 +43,10 @@ class BatchHead(msgspec.Struct, frozen=True, kw_only=True):
     rows: int
     horizon: int
     """The model's horizon at arrival, in hours since 1970: outcomes of earlier hours were late."""
+    source: str = ""
+    """Who sent it: a serving system, a topic, a folder."""
+    rates: dict[int, float] = {}
+    """Hour -> share of ids that was kept of it, where that is below 1; others of the batch were not stored."""
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):

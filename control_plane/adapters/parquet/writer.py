@@ -11,12 +11,24 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from control_plane.adapters.parquet.facts import Batch, Facts, batch_key, slice_names
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from control_plane.adapters.parquet.facts import Batch, Facts, batch_key, hours_of, slice_names
 from control_plane.adapters.parquet.segments import BatchHead, Kind, Record
 from control_plane.adapters.parquet.sent import SentHour, SentHours
 from control_plane.app.fact_store import Receipt
 from control_plane.core.errors import Reason, RunwayError, Unavailable
-from control_plane.core.ground_truth.batch import read_outcomes, read_predictions
+from control_plane.core.ground_truth.batch import (
+    OutcomeBatch,
+    PredictionBatch,
+    as_ipc,
+    read_outcomes,
+    read_predictions,
+)
+from control_plane.core.ground_truth.ids import MICROSECONDS_PER_HOUR, id_hours
+from control_plane.core.ground_truth.sampling import kept
 
 GROUP_BYTES_MAX = 32 * 1024 * 1024
 """Bytes made durable at once: half a segment, so that a segment never grows far beyond its size."""
@@ -27,15 +39,19 @@ QUEUED_BYTES_MAX = 1024 * 1024 * 1024
 
 
 @dataclass(slots=True, kw_only=True)
-class _Request:
-    """A batch on its way."""
+class Request:
+    """A batch on its way. `rate`: share of ids to keep."""
 
     kind: Kind
     batch_id: str
     model_id: str
-    version: int
-    label_type: str
     ipc: bytes
+    version: int = 0
+    """Of predictions."""
+    label_type: str = ""
+    """Of outcomes."""
+    source: str = ""
+    rate: float = 1.0
     answer: "Future[Receipt]" = field(default_factory=Future)
 
 
@@ -47,21 +63,24 @@ class _CountsRequest:
     answer: "Future[Receipt]" = field(default_factory=Future)
 
 
-_Queued = _Request | _CountsRequest
-_QueuedT = TypeVar("_QueuedT", _Request, _CountsRequest)
+_Queued = Request | _CountsRequest
+_QueuedT = TypeVar("_QueuedT", Request, _CountsRequest)
 
 
 def _size(request: _Queued) -> int:
-    return len(request.ipc) if isinstance(request, _Request) else request.sent.size
+    return len(request.ipc) if isinstance(request, Request) else request.sent.size
 
 
 @dataclass(slots=True)
 class _Prepared:
     """A valid batch of a group."""
 
-    request: _Request
+    request: Request
     head: BatchHead
-    batch: Batch
+    batch: Batch | None
+    """None if no row of it is inside the sample."""
+    ipc: bytes
+    receipt: Receipt
 
 
 class Writer:
@@ -79,15 +98,14 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="fact-writer", daemon=True)
         self._thread.start()
 
-    def submit(
-        self, kind: Kind, batch_id: str, model_id: str, ipc: bytes, *, version: int = 0, label_type: str = ""
-    ) -> "Future[Receipt]":
+    def submit(self, request: Request) -> "Future[Receipt]":
         """Queue a batch; the future resolves once it is durable, or fails with `Invalid` or `Unavailable`."""
-        request = _Request(
-            kind=kind, batch_id=batch_id, model_id=model_id, version=version, label_type=label_type, ipc=ipc
-        )
         self._put(request)
         return request.answer
+
+    def pressure(self) -> float:
+        """The share of the room for waiting bytes that is taken, 0 to 1."""
+        return min(1.0, self._queued_bytes / QUEUED_BYTES_MAX)
 
     def submit_counts(self, sent: SentHour) -> "Future[Receipt]":
         """Queue an hour that a producer counted; as `submit`."""
@@ -134,7 +152,7 @@ class Writer:
 
     def _write_safely(self, group: list[_Queued]) -> None:
         """Every request gets an answer, whatever happens; this is the thread's edge."""
-        batches = [request for request in group if isinstance(request, _Request)]
+        batches = [request for request in group if isinstance(request, Request)]
         counts = [request for request in group if isinstance(request, _CountsRequest)]
         self._safely(self._write, batches)
         self._safely(self._write_counts, counts)
@@ -151,10 +169,10 @@ class Writer:
             failure.__cause__ = error
             _fail(group, failure)
 
-    def _write(self, group: list[_Request]) -> None:
+    def _write(self, group: list[Request]) -> None:
         with self.exclusive:
             prepared: list[_Prepared] = []
-            receipts: list[tuple[_Request, Receipt]] = []
+            receipts: list[tuple[Request, Receipt]] = []
             in_group: dict[bytes, int] = {}
             for request in group:
                 try:
@@ -162,12 +180,12 @@ class Writer:
                 except RunwayError as error:
                     request.answer.set_exception(error)
             if prepared:
-                segment = self._facts.log.append([Record(head=one.head, ipc=one.request.ipc) for one in prepared])
+                segment = self._facts.log.append([Record(head=one.head, ipc=one.ipc) for one in prepared])
                 with self._facts.lock:
                     for one in prepared:
                         self._facts.apply(segment, one.head, one.batch)
         for one in prepared:
-            one.request.answer.set_result(Receipt(rows=one.head.rows, duplicate=False))
+            one.request.answer.set_result(one.receipt)
         for request, receipt in receipts:
             request.answer.set_result(receipt)
 
@@ -191,9 +209,9 @@ class Writer:
 
     def _prepare(
         self,
-        request: _Request,
+        request: Request,
         prepared: list[_Prepared],
-        receipts: list[tuple[_Request, Receipt]],
+        receipts: list[tuple[Request, Receipt]],
         in_group: dict[bytes, int],
     ) -> None:
         """Recognise a duplicate, or validate."""
@@ -213,6 +231,7 @@ class Writer:
                 label_type=label_type,
                 rows=0,
                 horizon=horizon,
+                source=request.source,
             )
             key = batch_key(head)
             known = in_group.get(key)
@@ -226,24 +245,45 @@ class Writer:
             batch = read_predictions(request.ipc, spec)
             if profile is not None:
                 profile.check(batch.features)
-            if batch.slices:
-                with facts.lock:
-                    facts.admitted(head.model_id, slice_names(batch))
         else:
             batch = read_outcomes(request.ipc, spec)
-            with facts.lock:
+        one = self._sampled(request, head, batch)
+        with facts.lock:
+            if isinstance(one.batch, PredictionBatch) and one.batch.slices:
+                facts.admitted(head.model_id, slice_names(one.batch))
+            elif isinstance(one.batch, OutcomeBatch):
                 facts.note_label(head.model_id, head.label_type)
-        head = BatchHead(
-            kind=head.kind,
-            batch_id=head.batch_id,
-            model_id=head.model_id,
-            version=head.version,
-            label_type=head.label_type,
-            rows=batch.rows,
-            horizon=horizon,
+        in_group[key] = one.head.rows
+        prepared.append(one)
+
+    def _sampled(self, request: Request, head: BatchHead, batch: Batch) -> _Prepared:
+        """The rows of a batch that are inside the sample, and what is recorded of it.
+
+        An outcome is kept at the rate of its prediction's hour, if predictions of that are here: so outcomes of an hour
+        that was taken whole stay whole, whatever the rate is now.
+        """
+        if isinstance(batch, PredictionBatch):
+            hours, known = batch.predicted_us // MICROSECONDS_PER_HOUR, {}
+        else:
+            hours = id_hours(batch.ids)
+            known = self._facts.rates_where_known(head.model_id, hours, request.rate)
+        rates = {hour: rate for hour in hours_of(hours) if (rate := known.get(hour, request.rate)) < 1}
+        if not rates:
+            whole = msgspec.structs.replace(head, rows=batch.rows)
+            return _Prepared(request, whole, batch, request.ipc, Receipt(rows=batch.rows, duplicate=False))
+        inside = kept(batch.ids, hours, rates, 1.0)
+        rows = int(np.count_nonzero(inside))
+        receipt = Receipt(
+            rows=rows, duplicate=False, sampled_out=batch.rows - rows, sample_rate=min(rates.values(), default=1.0)
         )
-        in_group[key] = batch.rows
-        prepared.append(_Prepared(request, head, batch))
+        recorded = msgspec.structs.replace(head, rows=rows, rates=rates)
+        if rows == batch.rows:
+            return _Prepared(request, recorded, batch, request.ipc, receipt)
+        if not rows:
+            return _Prepared(request, recorded, None, b"", receipt)
+        ipc = as_ipc(batch.table.filter(pa.array(inside)))
+        left: Batch = read_predictions(ipc) if isinstance(batch, PredictionBatch) else read_outcomes(ipc)
+        return _Prepared(request, recorded, left, ipc, receipt)
 
 
 def _fail(group: Sequence[_Queued], error: RunwayError) -> None:

@@ -32,6 +32,14 @@ SLICES_MAX = 64
 """Slices of one model: each is a set of histograms of its own. Values beyond it are counted together, as `other`."""
 SLICE_CHARS_MAX = 100
 """Characters of a slice's name, and of its value: a label to read, not data."""
+ENTITY_COLUMN = "entity_id"
+ENTITY_CHARS_MAX = 200
+ACTED_ON_COLUMN = "acted_on"
+"""Somebody acted upon the score: kept as a slice, `acted_on=yes`, so that what the action made can be told apart."""
+ACTED_ON = {True: "yes", False: "no"}
+IMPUTED_COLUMN = "imputed"
+IMPUTED_OFFSET = -(2**31)
+"""Added to the revision of a guessed outcome: any observed one has a higher revision than all guesses."""
 INSTANT_US_MAX = 7_258_118_400_000_000
 """2200-01-01: later instants are unit mistakes (nanoseconds sent as microseconds), and no sum may overflow."""
 
@@ -51,6 +59,8 @@ class PredictionBatch:
     """The same, as it came: what is stored."""
     slices: dict[str, pa.Array] = dataclasses.field(default_factory=dict)
     """By slice name without prefix: string; a row with null belongs to no slice of that name."""
+    entity: pa.Array | None = None
+    """Whose prediction each is, string or null; None if the batch does not say."""
 
     @property
     def rows(self) -> int:
@@ -66,6 +76,7 @@ class OutcomeBatch:
     observed_us: Int64s
     value: Float64s
     revision: npt.NDArray[np.int32]
+    """Negative for a guessed outcome: its own less 2^31."""
     table: pa.Table
 
     @property
@@ -107,7 +118,8 @@ def read_predictions(ipc: bytes, spec: LabelSpec | None = None) -> PredictionBat
     """
     table = _table(ipc)
     checks = _Checks()
-    _check_columns(checks, table, ("prediction_id", "predicted_at", "score"), optional=(), features=True)
+    optional = (ENTITY_COLUMN, ACTED_ON_COLUMN)
+    _check_columns(checks, table, ("prediction_id", "predicted_at", "score"), optional=optional, features=True)
     checks.raise_if_any()
     ids = _ids(checks, table)
     predicted_us = _instants(checks, table, "predicted_at")
@@ -125,26 +137,40 @@ def read_predictions(ipc: bytes, spec: LabelSpec | None = None) -> PredictionBat
         for name in table.column_names
         if name.startswith(SLICE_PREFIX)
     }
+    if ACTED_ON_COLUMN in table.column_names:
+        if ACTED_ON_COLUMN in slices:
+            checks.add(ACTED_ON_COLUMN, "duplicate_column", "send acted_on or slice.acted_on, not both")
+        slices[ACTED_ON_COLUMN] = _acted_on(table)
     if len(slices) > SLICE_COLUMNS_MAX:
         checks.add("slice", "slice_columns_max", f"{len(slices)} slice columns, at most {SLICE_COLUMNS_MAX}")
+    entity = _entity(checks, table) if ENTITY_COLUMN in table.column_names else None
     checks.raise_if_any()
-    return PredictionBatch(ids, predicted_us, score, features, table, slices)
+    return PredictionBatch(ids, predicted_us, score, features, table, slices, entity)
 
 
 def read_outcomes(ipc: bytes, spec: LabelSpec | None = None) -> OutcomeBatch:
     """Parse and validate a batch of outcomes; see `read_predictions`. A binary label's values must be 0 or 1."""
     table = _table(ipc)
     checks = _Checks()
-    _check_columns(checks, table, ("prediction_id", "observed_at", "value"), optional=("revision",), features=False)
+    optional = ("revision", IMPUTED_COLUMN)
+    _check_columns(checks, table, ("prediction_id", "observed_at", "value"), optional=optional, features=False)
     checks.raise_if_any()
     ids = _ids(checks, table)
     observed_us = _instants(checks, table, "observed_at")
     value = _numbers(checks, table, "value")
     if spec is not None and spec.task == "binary":
         checks.rows("value", np.isfinite(value) & (value != 0) & (value != 1), "binary", "a binary outcome is 0 or 1")
-    revision = _revisions(checks, table)
+    revision = _imputed(checks, table, _revisions(checks, table))
     checks.raise_if_any()
     return OutcomeBatch(ids, observed_us, value, revision, table)
+
+
+def as_ipc(table: pa.Table) -> bytes:
+    """A table as one Arrow IPC stream, the inverse of reading it."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
 
 
 def _table(ipc: bytes) -> pa.Table:
@@ -217,6 +243,9 @@ def _wanted_type(name: str) -> str:
         "predicted_at": "timestamp[us, tz=UTC]",
         "observed_at": "timestamp[us, tz=UTC]",
         "revision": "int32",
+        ENTITY_COLUMN: "string",
+        ACTED_ON_COLUMN: "bool",
+        IMPUTED_COLUMN: "bool",
     }.get(name, "float64")
 
 
@@ -229,6 +258,10 @@ def _is_type(name: str, kind: pa.DataType) -> bool:
             return bool(pa.types.is_timestamp(kind) and kind.unit == "us" and kind.tz in _UTC_NAMES)
         case "revision":
             return bool(kind == pa.int32())
+        case "acted_on" | "imputed":
+            return bool(kind == pa.bool_())
+        case "entity_id":
+            return _is_text(kind)
         case _:
             return bool(kind == pa.float64())
 
@@ -295,6 +328,29 @@ def _revisions(checks: _Checks, table: pa.Table) -> npt.NDArray[np.int32]:
     revisions: npt.NDArray[np.int32] = column.to_numpy()
     checks.rows("revision", revisions < 0, "revision", "a revision is 0 or more")
     return revisions
+
+
+def _imputed(checks: _Checks, table: pa.Table, revisions: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """Revisions with those of guesses below all others."""
+    if IMPUTED_COLUMN not in table.column_names:
+        return revisions
+    column = _column(table, IMPUTED_COLUMN)
+    if not _check_nulls(checks, column, IMPUTED_COLUMN):
+        return revisions
+    guessed = column.to_numpy(zero_copy_only=False)
+    return np.where(guessed, revisions.astype(np.int64) + IMPUTED_OFFSET, revisions).astype(np.int32)
+
+
+def _acted_on(table: pa.Table) -> pa.Array:
+    """The flag as a slice; a row with null belongs to neither."""
+    return pc.if_else(_column(table, ACTED_ON_COLUMN), ACTED_ON[True], ACTED_ON[False])
+
+
+def _entity(checks: _Checks, table: pa.Table) -> pa.Array:
+    column = _column(table, ENTITY_COLUMN).cast(pa.string())
+    too_long = pc.greater(pc.utf8_length(column), ENTITY_CHARS_MAX).fill_null(False).to_numpy(zero_copy_only=False)
+    checks.rows(ENTITY_COLUMN, too_long, "max_len", f"more than {ENTITY_CHARS_MAX} characters: send a hash of it")
+    return column
 
 
 def _feature(checks: _Checks, table: pa.Table, name: str) -> pa.Array:
