@@ -9,7 +9,19 @@ from runway_client import Why, connect, from_timestamp, messages, to_timestamp
 from runway_client.connection import RETRY_FOR_S
 
 from assets.fleet import Dependency, Fleet, Kind, Model, Node, make_fleet
-from assets.plane import Change, Lease, Limits, Metric, Read, Status, TrainedVersion, Validation, Verdict
+from assets.plane import (
+    Change,
+    Joined,
+    Lease,
+    Limits,
+    Metric,
+    ModelJoined,
+    Read,
+    Status,
+    TrainedVersion,
+    Validation,
+    Verdict,
+)
 from assets.tags import SCHEDULER, TRAINER_SOURCE, op_name
 
 KINDS: dict[str, Kind] = {f"NODE_KIND_{kind.upper()}": kind for kind in get_args(Kind)}
@@ -58,6 +70,8 @@ class GrpcPlane:
             nodes=reply.nodes,
             dependencies=reply.dependencies,
             limits=Limits(running_max=reply.limits.running_max, running_per_team_max=reply.limits.running_per_team_max),
+            now=from_timestamp(reply.now),
+            driven=reply.clock_mode == messages.CLOCK_MODE_DRIVEN,
         )
 
     def changes(self, after_revision: int, kinds: Sequence[str]) -> Iterator[Change]:
@@ -196,6 +210,34 @@ class GrpcPlane:
     def evaluate(self, model_id: str) -> Verdict:
         """Look at a model now."""
         return _verdict(self._runway.staleness.evaluate_model(model_id))
+
+    def join_partition(self, start: datetime, end: datetime, *, authoritative: bool) -> Joined:
+        """Join a stretch of time, and say of each model what its policy wants."""
+        reply = self._runway.facts.join_partition(start, end, authoritative=authoritative)
+        wanted = {
+            model.model_id: model.effective_policies.staleness.coverage_min
+            for model in self._runway.registry.list_models()
+        }
+        return Joined(
+            hours_joined=reply.hours_joined,
+            hours_live=reply.hours_live,
+            predicted=reply.predicted,
+            joined=reply.joined,
+            late=reply.late,
+            orphans=reply.orphans,
+            engine=reply.engine,
+            cpu_s=reply.cpu_s,
+            models=tuple(
+                ModelJoined(
+                    model_id=one.model_id,
+                    predicted=one.predicted,
+                    joined=one.joined,
+                    coverage=one.coverage if one.HasField("coverage") else None,
+                    coverage_min=wanted.get(one.model_id, 0.0),
+                )
+                for one in reply.models
+            ),
+        )
 
     def request_retrain(self, model_id: str, reason: str, request_id: str) -> str:
         """Ask for a retrain, whoever would run it; what it is called."""

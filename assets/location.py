@@ -13,10 +13,13 @@ from runway_client import RunwayRpcError
 
 from assets.fleet import Fleet, keep_last_good, last_good_path, read_last_good
 from assets.following import Following, News
+from assets.ground_truth import GROUND_TRUTH, Span, ground_truth_assets, span_of
 from assets.grpc_plane import GrpcPlane
 from assets.model_assets import Trainers, external_assets, model_assets, model_checks
 from assets.plane import Connect, ControlPlane
 from assets.sensors import (
+    follow_clock_sensor,
+    ground_truth_schedules,
     lease_sensor,
     production_sensor,
     reload_in_background,
@@ -59,6 +62,9 @@ def load_fleet(connect: Connect) -> Fleet:
 
 def load_for_worker(model_ids: tuple[str, ...], connect: Connect) -> Fleet:
     """Only the models of a run: from the last good copy, which the code server wrote when it loaded them."""
+    model_ids = tuple(model_id for model_id in model_ids if model_id not in GROUND_TRUTH)
+    if not model_ids:
+        return Fleet()
     kept = read_last_good(last_good_path())
     if kept is not None and set(model_ids) <= {model.model_id for model in kept.models}:
         return kept.only(model_ids)
@@ -74,29 +80,43 @@ def build_definitions(
     news: News | None = None,
     clock: Callable[[], float] = wall_clock,
     linger_s: float = LINGER_S,
+    span: Span | None = None,
 ) -> dg.Definitions:
     """Everything the UI shows. Sensors hear from `news` what changed; by default from a watch of this process."""
     look = connect_sensors or connect
     news = news or Following(look, fleet.revision)
+    span = span or span_of()
+    taken = GROUND_TRUTH & {model.model_id for model in fleet.models}
+    if taken:
+        print(f"a model is called {min(taken)}: joins are not shown as assets beside it", file=sys.stderr)
+    joins = [] if taken else ground_truth_assets(connect, span)
     return dg.Definitions(
-        assets=[*external_assets(fleet), *model_assets(fleet, connect, trainers)],
+        assets=[
+            *external_assets(fleet),
+            *model_assets(fleet, connect, trainers),
+            *joins,
+        ],
         asset_checks=model_checks(fleet, look),
         sensors=[
             lease_sensor(fleet, look, linger_s=linger_s),
             run_status_sensor(look),
             staleness_sensor(fleet, look, news, clock),
             production_sensor(fleet, look, news),
+            *([follow_clock_sensor(look, span, clock)] if joins else []),
             reload_sensor(fleet, look, news, reload_in_background, clock),
         ],
+        schedules=ground_truth_schedules(look, span) if joins else [],
         # One op, one process: a process per step would cost each run another second and a half.
         executor=dg.in_process_executor,
     )
 
 
-def build_worker_definitions(fleet: Fleet, connect: Connect, trainers: Trainers = TRAINERS) -> dg.Definitions:
-    """What a worker needs to run the models in `fleet`."""
+def build_worker_definitions(
+    fleet: Fleet, connect: Connect, trainers: Trainers = TRAINERS, *, span: Span | None = None
+) -> dg.Definitions:
+    """What a worker needs to run the models in `fleet`, or joins."""
     return dg.Definitions(
-        assets=model_assets(fleet, connect, trainers),
+        assets=model_assets(fleet, connect, trainers) or ground_truth_assets(connect, span or span_of()),
         asset_checks=model_checks(fleet, connect),
         executor=dg.in_process_executor,
     )

@@ -32,6 +32,44 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     nodes: int
     dependencies: int
     limits: Limits
+    now: datetime | None = None
+    """The control plane's clock."""
+    driven: bool = False
+    """Whether that clock is moved by a replay instead of by time."""
+
+
+class ModelJoined(msgspec.Struct, frozen=True, kw_only=True):
+    """What joining a stretch of time came to for a model."""
+
+    model_id: str
+    predicted: int
+    joined: int
+    coverage: float | None
+    """Of mature predictions; None if none is mature."""
+    coverage_min: float
+    """What its policy asks for."""
+
+
+class Joined(msgspec.Struct, frozen=True, kw_only=True):
+    """What joining a stretch of time came to."""
+
+    hours_joined: int
+    hours_live: int
+    """Hours that the speed layer still serves."""
+    predicted: int
+    joined: int
+    late: int
+    orphans: int
+    engine: str
+    cpu_s: float
+    models: tuple[ModelJoined, ...] = ()
+
+    @property
+    def coverage(self) -> float | None:
+        """Over all models of which something is mature, by their predictions."""
+        known = [(one.predicted, one.coverage) for one in self.models if one.coverage is not None and one.predicted]
+        total = sum(predicted for predicted, _ in known)
+        return sum(predicted * coverage for predicted, coverage in known) / total if total else None
 
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
@@ -205,6 +243,10 @@ class ControlPlane(Protocol):
 
     def request_retrain(self, model_id: str, reason: str, request_id: str) -> str:
         """Ask for a retrain, whoever would run it; what it is called."""
+        ...
+
+    def join_partition(self, start: datetime, end: datetime, *, authoritative: bool) -> Joined:
+        """Join the predictions made in [start, end) with their outcomes, and wait for it."""
         ...
 
     def close(self) -> None:

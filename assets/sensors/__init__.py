@@ -1,5 +1,6 @@
-"""What runs by itself in Dagster: leases, reports, verdicts, reloads. None of them decides anything."""
+"""What runs by itself in Dagster: leases, reports, verdicts, joins, reloads. None of them decides anything."""
 
+from assets.sensors.ground_truth import follow_clock_sensor, ground_truth_schedules
 from assets.sensors.lease import lease_sensor
 from assets.sensors.production import production_sensor
 from assets.sensors.reload import reload_in_background, reload_sensor, wall_clock
@@ -7,6 +8,8 @@ from assets.sensors.run_status import run_status_sensor
 from assets.sensors.staleness import staleness_sensor
 
 __all__ = [
+    "follow_clock_sensor",
+    "ground_truth_schedules",
     "lease_sensor",
     "production_sensor",
     "reload_in_background",

@@ -1,4 +1,4 @@
-"""FactsService.JoinPartition: a stretch of time is joined when asked, the same numbers each time, or refused with advice."""
+"""FactsService.JoinPartition: a stretch of time joined when asked, the same numbers each time, or refused with advice."""
 
 from datetime import datetime, timedelta
 

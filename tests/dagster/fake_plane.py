@@ -16,7 +16,18 @@ import msgspec
 from runway_client import InvalidRequest, Refused, Unreachable
 
 from assets.fleet import Dependency, Fleet, Model, Node, make_fleet
-from assets.plane import Change, Lease, Limits, Read, Status, TrainedVersion, Validation, Verdict
+from assets.plane import (
+    Change,
+    Joined,
+    Lease,
+    Limits,
+    ModelJoined,
+    Read,
+    Status,
+    TrainedVersion,
+    Validation,
+    Verdict,
+)
 
 LEASE_TTL = timedelta(minutes=10)
 ATTEMPTS_MAX = 3
@@ -62,6 +73,11 @@ class FakePlane:
         self.requests: dict[str, str] = {}
         self.lineage: list[tuple[str, int, tuple[Read, ...], str]] = []
         self.no_lineage = False
+        self.driven = True
+        self.facts: dict[datetime, tuple[int, int]] = {}
+        """Hour -> predictions of `air_time`, and how many of them have their outcome."""
+        self.joins: list[tuple[datetime, datetime, bool]] = []
+        self.coverage_min = 0.8
         self.lose_replies = 0
         self.revision = 1
         self.calls: Counter[str] = Counter()
@@ -151,6 +167,34 @@ class FakePlane:
             nodes=len(self.shown.nodes) + len(self.shown.models),
             dependencies=len(self.shown.dependencies),
             limits=self.limits,
+            now=self.now,
+            driven=self.driven,
+        )
+
+    def join_partition(self, start: datetime, end: datetime, *, authoritative: bool) -> Joined:
+        self._here("join_partition")
+        if start > self.now:
+            raise InvalidRequest("INVALID_ARGUMENT", f"{start.isoformat()} has not come yet")
+        self.joins.append((start, end, authoritative))
+        hours = [rows for hour, rows in self.facts.items() if start <= hour < end]
+        predicted, joined = sum(rows[0] for rows in hours), sum(rows[1] for rows in hours)
+        model = ModelJoined(
+            model_id="air_time",
+            predicted=predicted,
+            joined=joined,
+            coverage=joined / predicted if predicted else None,
+            coverage_min=self.coverage_min,
+        )
+        return Joined(
+            hours_joined=len(hours),
+            hours_live=0,
+            predicted=predicted,
+            joined=joined,
+            late=1,
+            orphans=2,
+            engine="duckdb",
+            cpu_s=0.25,
+            models=(model,) if predicted else (),
         )
 
     def changes(self, after_revision: int, kinds: Sequence[str]) -> Iterator[Change]:

@@ -8,6 +8,7 @@ from dagster._core.definitions.freshness import TimeWindowFreshnessPolicy
 from runway_client import Unreachable
 
 from assets.fleet import Dependency, Fleet, Node, last_good_path, make_fleet, read_last_good
+from assets.ground_truth import GROUND_TRUTH
 from assets.location import build_definitions, build_worker_definitions, definitions_of, load_fleet, load_for_worker
 from assets.model_assets import model_spec
 from assets.plane import ControlPlane
@@ -24,11 +25,13 @@ def test_every_node_is_drawn_with_its_upstream(world: World) -> None:
     assert {key.to_user_string() for key in graph.get_all_asset_keys()} == {
         *("air_time", "departure_delay", "arrival_delay"),
         *("dataset/weather", "feature/temp", "consumer/gate_desk"),
+        *GROUND_TRUTH,
     }
     assert graph.get(AIR_TIME).parent_keys == {dg.AssetKey(["feature", "temp"])}
     assert graph.get(dg.AssetKey(["arrival_delay"])).parent_keys == {AIR_TIME, dg.AssetKey(["departure_delay"])}
     assert {key.to_user_string() for key in graph.executable_asset_keys} == {
-        *("air_time", "departure_delay", "arrival_delay")
+        *("air_time", "departure_delay", "arrival_delay"),
+        *GROUND_TRUTH,
     }
     groups = {key.to_user_string(): graph.get(key).group_name for key in graph.get_all_asset_keys()}
     assert groups["dataset/weather"] == "data_sources"
@@ -75,14 +78,14 @@ def test_a_model_that_nobody_registered_is_drawn_but_not_run() -> None:
     )
     graph = build_definitions(found, lambda: FakePlane(found)).resolve_asset_graph()
     seen = dg.AssetKey(["seen_in_airflow"])
-    assert graph.executable_asset_keys == {AIR_TIME}
+    assert graph.executable_asset_keys == {AIR_TIME, *(dg.AssetKey([name]) for name in GROUND_TRUTH)}
     assert graph.get(AIR_TIME).parent_keys == {seen}
     assert graph.get(seen).group_name == "discovered_models"
 
 
 def test_an_empty_fleet_loads() -> None:
     defs = build_definitions(Fleet(), lambda: FakePlane(Fleet()))
-    assert len(list(defs.get_repository_def().sensor_defs)) == 5
+    assert len(list(defs.get_repository_def().sensor_defs)) == 6
 
 
 def test_the_last_good_copy_is_shown_while_the_control_plane_is_away() -> None:
