@@ -382,12 +382,28 @@ class FactStore(Protocol):
     """What the application asks of a fact store. Errors: `Invalid` (INVALID_BATCH, INVALID_ARGUMENT), `NotFound`,
     `Unavailable` (STORE_UNAVAILABLE, SHUTTING_DOWN)."""
 
-    def submit_predictions(self, batch_id: str, model_id: str, version: int, ipc_bytes: bytes) -> "Future[Receipt]":
-        """Queue a batch of predictions; the future resolves once it is durable and readable."""
+    def submit_predictions(
+        self, batch_id: str, model_id: str, version: int, ipc_bytes: bytes, *, source: str = "", rate: float = 1.0
+    ) -> "Future[Receipt]":
+        """Queue a batch of predictions; the future resolves once it is durable and readable.
+
+        Args:
+            source: who sends it.
+            rate: share of ids to keep, by their hash; the others are answered as sampled out.
+        """
         ...
 
-    def submit_outcomes(self, batch_id: str, model_id: str, label_type: str, ipc_bytes: bytes) -> "Future[Receipt]":
-        """Queue a batch of outcomes. An empty label type means the model's first."""
+    def submit_outcomes(
+        self, batch_id: str, model_id: str, label_type: str, ipc_bytes: bytes, *, source: str = "", rate: float = 1.0
+    ) -> "Future[Receipt]":
+        """Queue a batch of outcomes. An empty label type means the model's first.
+
+        Outcomes of an hour whose predictions are here are kept at the rate of those, of another hour at `rate`.
+        """
+        ...
+
+    def pressure(self) -> float:
+        """The share of the room for waiting batches that is taken, 0 (idle) to 1 (full)."""
         ...
 
     def append_predictions(self, batch_id: str, model_id: str, version: int, ipc_bytes: bytes) -> Receipt:

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from control_plane.adapters.parquet.catalog import CatalogUnreadable
 from control_plane.adapters.parquet.maintenance import StoreConfig
 from control_plane.adapters.parquet.profile import Profile
 from control_plane.adapters.parquet.profile_format import parse_profile
-from control_plane.adapters.parquet.schema import pack_counts
 from control_plane.adapters.parquet.seasons import usual_psi_of
 from control_plane.adapters.parquet.store import ParquetFactStore
 from control_plane.core.errors import NotFound
@@ -173,42 +173,11 @@ def test_a_window_before_1970_holds_nothing_of_others(store: ParquetFactStore) -
     store.close()
 
 
-def test_a_catalogue_of_version_3_is_brought_up_to_date(tmp_path: Path) -> None:
-    store = ParquetFactStore(tmp_path)
-    store.set_reference("m", 1, store.put_profile(profile_json()))
-    append(store, "rows", list({row.id: row for row in some_counted(np.random.default_rng(8), 200)}.values()))
-    finish(store)
-    before = store.evidence("m", 1, T0, T0 + 2 * DAY, FAR)
-    hours = store.recorded_hours("m", T0, T0 + 2 * DAY).counts[0]
-    store.close()
+def test_a_catalogue_of_an_earlier_version_is_refused_with_advice(tmp_path: Path) -> None:
+    ParquetFactStore(tmp_path).close()
     with sqlite3.connect(tmp_path / "catalog.sqlite") as db:
-        for table in (
-            "series",
-            "hour_counts",
-            "day_counts",
-            "day_fine_counts",
-            "sent_counts",
-            "sent_batches",
-            "volumes",
-        ):
-            db.execute(f"DROP TABLE {table}")
-        for table in ("slices", "slice_partials", "first_labels"):
-            db.execute(f"DROP TABLE {table}")
-        db.execute("ALTER TABLE files DROP COLUMN sliced")
-        db.execute(
-            "CREATE TABLE histograms (model_id TEXT NOT NULL, version INTEGER NOT NULL, digest TEXT NOT NULL, "
-            "hour INTEGER NOT NULL, rows INTEGER NOT NULL, cells BLOB NOT NULL, "
-            "PRIMARY KEY (model_id, version, digest, hour)) WITHOUT ROWID"
-        )
-        for hour, rows, cells in zip(hours.hours.tolist(), hours.predictions.tolist(), hours.counts, strict=True):
-            packed = pack_counts(cells.astype(np.int64))
-            db.execute("INSERT INTO histograms VALUES ('m', 1, ?, ?, ?, ?)", (hours.profile_sha256, hour, rows, packed))
-        db.execute("PRAGMA user_version = 3")
+        db.execute("PRAGMA user_version = 4")
     db.close()
-    for _ in range(2):
-        store = ParquetFactStore(tmp_path)
-        after = store.evidence("m", 1, T0, T0 + 2 * DAY, FAR)
-        assert after.volume == before.volume
-        assert (current(after, "temp"), after.predictions) == (current(before, "temp"), before.predictions)
-        assert store.evidence("m", 1, T0, T0 + HOUR, FAR).predictions > 0
-        store.close()
+    with pytest.raises(CatalogUnreadable, match="it has version 4") as caught:
+        ParquetFactStore(tmp_path)
+    assert "make reset" in caught.value.message

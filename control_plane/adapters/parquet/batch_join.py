@@ -15,11 +15,12 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from duckdb.func import PythonUDFType
 
 from control_plane.adapters.parquet.sealing import BUCKETS
 from control_plane.app.fact_store import Orphan
 from control_plane.core.ground_truth.batch import slice_in
-from control_plane.core.ground_truth.ids import Int64s
+from control_plane.core.ground_truth.ids import ID_BYTES, Int64s, hash_shares, id_columns
 from control_plane.core.ground_truth.labels import LabelSpec
 from control_plane.core.ground_truth.partials import Partial, Rows, merge, partials_of
 
@@ -62,6 +63,10 @@ SELECT model_id, label_type, hour, prediction_id, revision, arg_min(epoch_us(obs
 FROM {_ROWS} SEMI JOIN repeated ON hashed = hash(prediction_id)
 GROUP BY model_id, label_type, hour, prediction_id, revision
 """  # noqa: S608 - constants only
+_OUTSIDE_SAMPLE = """
+DELETE FROM {table} t USING hour_rates r
+WHERE t.model_id = r.model_id AND t.hour = r.hour AND hash_share(t.prediction_id) >= r.rate
+"""
 _NO_PREDICTIONS = """
 CREATE OR REPLACE TEMP TABLE predictions (
     model_id VARCHAR, prediction_id BLOB, at_us BIGINT, score DOUBLE, version INTEGER, "hour" INTEGER)
@@ -137,6 +142,8 @@ class Job:
     """Of the prediction files, those with slices."""
     slices: dict[str, frozenset[str]] = field(default_factory=dict)
     """Model id -> slices that are counted by themselves; others as `<name>=other`."""
+    rates: tuple[tuple[str, int, float], ...] = ()
+    """(model id, hour, rate) of hours of which only ids with a share below the rate count."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,6 +178,7 @@ class BatchJoin:
                 "autoload_known_extensions": False,
             },
         )
+        self._db.create_function("hash_share", _hash_share, ["BLOB"], "DOUBLE", type=PythonUDFType.ARROW)
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -196,6 +204,7 @@ class BatchJoin:
         ):
             self._db.register(name, _pairs(pairs))
         self._db.register("labels", _labels(job.labels))
+        self._db.register("hour_rates", _rates(job.rates))
         partials: dict[tuple[str, str, int], dict[int, Partial]] = {}
         slice_partials: SlicePartials = {}
         orphans: dict[tuple[str, str, int], int] = {}
@@ -232,6 +241,8 @@ class BatchJoin:
         rows = _range(files, hours, shares, share)
         for statement in (_REPEATED, _PREDICTIONS if side == "prediction" else _OUTCOMES):
             self._db.execute(statement.format(side=side), rows)
+        if job.rates:
+            self._db.execute(_OUTSIDE_SAMPLE.format(table=f"{side}s"))
 
     def _collect_orphans(self, orphans: dict[tuple[str, str, int], int], listed: list[Orphan]) -> None:
         self._db.execute(_ORPHANS)
@@ -278,6 +289,24 @@ def _pairs(pairs: Sequence[tuple[str, int]]) -> pa.Table:
             "hour": pa.array([hour for _, hour in pairs], pa.int32()),
         }
     )
+
+
+def _rates(rates: Sequence[tuple[str, int, float]]) -> pa.Table:
+    return pa.table(
+        {
+            "model_id": pa.array([model_id for model_id, _, _ in rates], pa.string()),
+            "hour": pa.array([hour for _, hour, _ in rates], pa.int32()),
+            "rate": pa.array([rate for _, _, rate in rates], pa.float64()),
+        }
+    )
+
+
+def _hash_share(ids: pa.ChunkedArray) -> pa.Array:
+    """The hash by which ids are sampled, of 16-byte ids."""
+    column = ids.cast(pa.binary(ID_BYTES))
+    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    raw = np.frombuffer(column.buffers()[1], np.uint8)[column.offset * ID_BYTES :][: len(column) * ID_BYTES]
+    return pa.array(hash_shares(id_columns(raw.reshape(-1, ID_BYTES))))
 
 
 def _labels(labels: Sequence[tuple[str, LabelSpec]]) -> pa.Table:

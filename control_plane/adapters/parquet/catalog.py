@@ -11,31 +11,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from control_plane.adapters.parquet.schema import SCHEMA, migrate
+from control_plane.adapters.parquet.schema import SCHEMA
 from control_plane.app.fact_store import Orphan
 from control_plane.core.errors import Reason, Unavailable
 
 Layer = Literal["speed", "batch"]
 
-SCHEMA_VERSION = 4
-MIGRATED_VERSION = 3
-"""The oldest schema that is brought up to date on opening; see `schema.migrate`."""
+SCHEMA_VERSION = 5
 ORPHANS_MAX = 100_000
 """Orphans listed over all models; beyond it they are counted, not listed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileEntry:
-    """A Parquet file to be entered: rows by partition hour, and for predictions which hours their ids carry."""
+    """A Parquet file to be entered."""
 
     kind: str
-    model_id: str
+    """`predictions`, `outcomes` or `features`."""
     path: str
-    rows_by_hour: dict[int, int]
-    hours_in_ids: frozenset[tuple[int, int]] = frozenset()
-    """(hour in id, prediction hour)."""
-    sliced: bool = False
-    """Has a column of slices."""
+    rows: dict[tuple[str, int], int]
+    """By (model id, partition hour)."""
+    hours_in_ids: frozenset[tuple[str, int, int]]
+    """Of predictions: (model id, hour in id, prediction hour)."""
+    sliced: bool
+    """Has rows with slices."""
+    size: int
 
 
 class CatalogUnreadable(Unavailable):
@@ -45,7 +45,7 @@ class CatalogUnreadable(Unavailable):
         super().__init__(
             Reason.STORE_UNAVAILABLE,
             f"the catalogue {path.name} in {path.parent} cannot be used: {cause}. Restore it from a backup, start the "
-            "version of Runway that wrote it, or move the directory away to start without its facts",
+            "version of Runway that wrote it, or start over without its facts (`make reset`)",
         )
 
 
@@ -68,13 +68,11 @@ class Catalog:
         self.db.execute("PRAGMA journal_mode = WAL")
         self.db.execute("PRAGMA synchronous = FULL")
         found = int(self.db.execute("PRAGMA user_version").fetchone()[0])
-        if found not in (0, MIGRATED_VERSION, SCHEMA_VERSION):
+        if found not in (0, SCHEMA_VERSION):
             raise CatalogUnreadable(path, f"it has version {found}, this program knows {SCHEMA_VERSION}")
         with self.transaction():
             for statement in SCHEMA.split(";"):
                 self.db.execute(statement)
-            if found == MIGRATED_VERSION:
-                migrate(self.db)
             self.db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def close(self) -> None:
@@ -101,39 +99,42 @@ class Catalog:
         """Set a number."""
         self.db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
 
-    def add_file(self, entry: FileEntry) -> int:
-        """Enter a file and mark the hours it touches as due for a join."""
+    def add_file(self, entry: FileEntry, *, due: bool = True) -> int:
+        """Enter a file and mark the hours it touches as due for a join, unless its rows were in other files before."""
         row = self.db.execute(
-            "INSERT INTO files (kind, model_id, path, rows, hour_max, sliced) VALUES (?, ?, ?, ?, ?, ?) RETURNING id",
+            "INSERT INTO files (kind, path, rows, hour_max, sliced, size) VALUES (?, ?, ?, ?, ?, ?) RETURNING id",
             (
                 entry.kind,
-                entry.model_id,
                 entry.path,
-                sum(entry.rows_by_hour.values()),
-                max(entry.rows_by_hour),
+                sum(entry.rows.values()),
+                max(hour for _, hour in entry.rows),
                 entry.sliced,
+                entry.size,
             ),
         ).fetchone()
         file_id = int(row[0])
         self.db.executemany(
             "INSERT INTO file_hours VALUES (?, ?, ?, ?, ?)",
-            [(entry.model_id, entry.kind, hour, file_id, rows) for hour, rows in entry.rows_by_hour.items()],
+            [(model_id, entry.kind, hour, file_id, rows) for (model_id, hour), rows in entry.rows.items()],
         )
-        self.db.executemany(
-            "INSERT OR IGNORE INTO hours_in_ids VALUES (?, ?, ?)",
-            [(entry.model_id, in_id, hour) for in_id, hour in sorted(entry.hours_in_ids)],
-        )
-        touched = set(entry.rows_by_hour)
-        self._changed(entry.model_id, touched)
-        if entry.kind == "outcomes":
-            for hour in entry.rows_by_hour:
-                touched.update(self.prediction_hours(entry.model_id, hour))
-        else:
-            touched.update(in_id for in_id, _ in entry.hours_in_ids)
-            for hour, rows in entry.rows_by_hour.items():
-                self.add_volume(entry.model_id, hour, rows)
-        self.mark_due(entry.model_id, touched, file_id)
+        self.db.executemany("INSERT OR IGNORE INTO hours_in_ids VALUES (?, ?, ?)", sorted(entry.hours_in_ids))
+        if due and entry.kind != "features":
+            self._mark_touched(entry, file_id)
         return file_id
+
+    def _mark_touched(self, entry: FileEntry, file_id: int) -> None:
+        touched: dict[str, set[int]] = {}
+        for model_id, hour in entry.rows:
+            hours = touched.setdefault(model_id, set())
+            hours.add(hour)
+            if entry.kind == "outcomes":
+                hours.update(self.prediction_hours(model_id, hour))
+        for model_id in touched:
+            self._changed(model_id, {hour for one, hour in entry.rows if one == model_id})
+        for model_id, in_id, _ in entry.hours_in_ids:
+            touched[model_id].add(in_id)
+        for model_id, hours in touched.items():
+            self.mark_due(model_id, hours, file_id)
 
     def changes_of(self, model_id: str, day: int) -> int:
         """How often files or partials of a day's predictions have changed since the start."""
@@ -218,15 +219,24 @@ class Catalog:
             for row in rows
         )
 
-    def remove_files_before(self, hour: int) -> list[str]:
-        """Forget files whose hours all lie before one; returns their paths."""
-        old = self.db.execute("SELECT id, path, model_id FROM files WHERE hour_max < ?", (hour,)).fetchall()
-        for file_id, _, model_id in old:
-            hours = self.db.execute("SELECT hour FROM file_hours WHERE file_id = ?", (file_id,)).fetchall()
-            self._changed(model_id, [int(row[0]) for row in hours])
-            self.db.execute("DELETE FROM file_hours WHERE file_id = ?", (file_id,))
-            self.db.execute("DELETE FROM files WHERE id = ?", (file_id,))
-        return [str(path) for _, path, _ in old]
+    def files_before(self, hour: int) -> list[tuple[str, str]]:
+        """(kind, path) of files whose hours all lie before one."""
+        found = self.db.execute("SELECT kind, path FROM files WHERE hour_max < ? ORDER BY id", (hour,)).fetchall()
+        return [(str(kind), str(path)) for kind, path in found]
+
+    def forget_files(self, paths: Iterable[str]) -> None:
+        """Forget files; their rows are gone, or in others."""
+        for path in paths:
+            row = self.db.execute("SELECT id FROM files WHERE path = ?", (path,)).fetchone()
+            if row is None:
+                continue
+            hours: dict[str, list[int]] = {}
+            for model_id, hour in self.db.execute("SELECT model_id, hour FROM file_hours WHERE file_id = ?", row):
+                hours.setdefault(model_id, []).append(int(hour))
+            for model_id, of_model in hours.items():
+                self._changed(model_id, of_model)
+            self.db.execute("DELETE FROM file_hours WHERE file_id = ?", row)
+            self.db.execute("DELETE FROM files WHERE id = ?", row)
 
     def files_of(self, model_id: str, kind: str, hours: Iterable[int]) -> list[tuple[str, bool]]:
         """(path, has slices) of files with rows of these hours, oldest first."""

@@ -20,6 +20,7 @@ from control_plane.adapters.parquet.histograms import Histograms
 from control_plane.adapters.parquet.profile import Profile
 from control_plane.adapters.parquet.profiles import ProfileStore
 from control_plane.adapters.parquet.segments import BatchHead, SegmentLog
+from control_plane.adapters.parquet.tables import Tables
 from control_plane.core.ground_truth.batch import SLICES_MAX, OutcomeBatch, PredictionBatch, slice_in
 from control_plane.core.ground_truth.ids import MICROSECONDS_PER_HOUR, Int64s
 from control_plane.core.ground_truth.labels import LabelSpec
@@ -38,6 +39,7 @@ class Facts:
     profiles: ProfileStore
     histograms: Histograms
     speed: SpeedView
+    tables: Tables
     lock: threading.RLock = field(default_factory=threading.RLock)
     labels: dict[str, dict[str, LabelSpec]] = field(default_factory=dict)
     """Label types seen or declared, by model."""

@@ -13,7 +13,6 @@ import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import duckdb
 import pyarrow as pa
@@ -23,16 +22,20 @@ from control_plane.adapters.parquet.binning import HOURS_PER_DAY
 from control_plane.adapters.parquet.catalog import ORPHANS_MAX
 from control_plane.adapters.parquet.facts import Facts, hour_of
 from control_plane.adapters.parquet.sealing import seal
-from control_plane.adapters.parquet.segments import read_segment
+from control_plane.adapters.parquet.segments import SEGMENT_BYTES_MAX, read_segment
 from control_plane.adapters.parquet.serving import mature_before_hour
+from control_plane.adapters.parquet.tables import KINDS
 from control_plane.adapters.parquet.writer import Writer
 from control_plane.app.fact_store import Orphan, TickReport
 from control_plane.core.errors import Reason, Unavailable
 from control_plane.core.ground_truth.ids import MICROSECONDS_PER_HOUR, NO_HOUR
 from control_plane.core.ground_truth.partials import merge_weighted, pack
+from control_plane.core.ground_truth.speed import ROWS_MAX
 
-SEGMENTS_PER_TICK_MAX = 2
-"""Segments converted in one tick: about a second of work."""
+SEGMENTS_PER_TICK_MAX = 64
+"""Segments converted together at most: many small ones make one file."""
+SEALED_BYTES_MAX = 2 * SEGMENT_BYTES_MAX
+"""Bytes converted together: about a second of work."""
 JOB_ROWS_MAX = 4_000_000
 """Rows joined in one tick, but for an hour that is larger by itself."""
 JOB_HOURS_MAX = 2_048
@@ -59,7 +62,9 @@ class StoreConfig:
     """How long counts are kept by the day: the same weeks a year earlier, and some (13 months)."""
     orphans_keep: timedelta = timedelta(days=7)
     """How long orphans are listed."""
-    speed_rows_max: int = 4_000_000
+    speed_rows_max: int = ROWS_MAX
+    tables_url: str = ""
+    """Where the Delta tables are: a folder or `s3://bucket/prefix`; empty is a folder in the store's directory."""
     join_threads: int = 1
 
 
@@ -185,26 +190,65 @@ class Maintenance:
             return self._facts.log.closed_numbers()
 
     def _seal(self) -> int:
-        """Turn a few closed segments into Parquet."""
-        sealed = 0
-        for number in self._closed_segments()[:SEGMENTS_PER_TICK_MAX]:
-            entries = seal(self._facts.root, number, list(read_segment(self._facts.log.path(number))))
-            with self._facts.lock:
-                with self._facts.catalog.transaction():
-                    for entry in entries:
-                        self._facts.catalog.add_file(entry)
-                    self._facts.catalog.db.executemany(
-                        "INSERT OR IGNORE INTO batches VALUES (?, ?)",
-                        list(self._facts.unsealed_batches.get(number, {}).items()),
-                    )
-                    self._facts.histograms.seal(number)
-                    self._facts.catalog.set_meta("sealed_segment", number)
-                self._facts.histograms.sealed(number)
-                self._facts.unsealed_volumes.pop(number, None)
-                self._facts.unsealed_batches.pop(number, None)
-                self._facts.log.delete(number)
-            sealed += 1
-        return sealed
+        """Turn a few closed segments into Parquet.
+
+        Files, then tables, then the catalogue, then the segments go. A crash between any two of these does the rest
+        again with the same segments, which `sealing_from` and `sealing_to` remember.
+        """
+        facts = self._facts
+        numbers = self._group(self._closed_segments())
+        if not numbers:
+            return 0
+        with facts.lock, facts.catalog.transaction():
+            facts.catalog.set_meta("sealing_from", numbers[0])
+            facts.catalog.set_meta("sealing_to", numbers[-1])
+        records = [(number, list(read_segment(facts.log.path(number)))) for number in numbers]
+        sealed = seal(facts.tables.place, records)
+        for kind, files in sealed.files.items():
+            facts.tables.commit(kind, files, segment=numbers[-1])
+        with facts.lock:
+            with facts.catalog.transaction():
+                for entry in sealed.entries:
+                    facts.catalog.add_file(entry)
+                for number in numbers:
+                    self._enter_segment(number)
+                facts.catalog.set_meta("sealed_segment", numbers[-1])
+            for number in numbers:
+                facts.histograms.sealed(number)
+                facts.unsealed_volumes.pop(number, None)
+                facts.unsealed_batches.pop(number, None)
+                facts.log.delete(number)
+        return len(numbers)
+
+    def _group(self, closed: list[int]) -> list[int]:
+        """The segments to convert together: those of a conversion that was begun, else as many as fit."""
+        first, last = self._facts.catalog.meta("sealing_from"), self._facts.catalog.meta("sealing_to")
+        begun = [number for number in closed if first <= number <= last]
+        if begun:
+            return begun
+        group: list[int] = []
+        size = 0
+        for number in closed[:SEGMENTS_PER_TICK_MAX]:
+            size += self._facts.log.path(number).stat().st_size
+            if group and size > SEALED_BYTES_MAX:
+                break
+            group.append(number)
+        return group
+
+    def _enter_segment(self, number: int) -> None:
+        """What the catalogue keeps of a segment beside its files; inside a transaction."""
+        facts = self._facts
+        facts.catalog.db.executemany(
+            "INSERT OR IGNORE INTO batches VALUES (?, ?)", list(facts.unsealed_batches.get(number, {}).items())
+        )
+        for model_id, hours in facts.unsealed_volumes.get(number, {}).items():
+            for hour, rows in hours.items():
+                facts.catalog.add_volume(model_id, hour, rows)
+            facts.catalog.db.executemany(
+                "INSERT OR REPLACE INTO hour_rates VALUES (?, ?, ?)",
+                [(model_id, hour, rate) for hour, rate in facts.rates.get(model_id, {}).items()],
+            )
+        facts.histograms.seal(number)
 
     def _run_join(self, now: datetime) -> tuple[int, bool]:
         """Start a join of some due hours, or look after the one under way.
@@ -275,11 +319,12 @@ class Maintenance:
         files: dict[str, list[str]] = {"predictions": [], "outcomes": []}
         sliced: list[str] = []
         for kind, pairs in (("predictions", predictions), ("outcomes", outcomes)):
+            found: dict[str, bool] = {}
             for model_id in models:
-                hours = [hour for one, hour in pairs if one == model_id]
-                for path, has_slices in catalog.files_of(model_id, kind, hours):
-                    files[kind].append(str(self._facts.root / path))
-                    sliced += files[kind][-1:] if has_slices else []
+                found.update(catalog.files_of(model_id, kind, [hour for one, hour in pairs if one == model_id]))
+            for path, has_slices in sorted(found.items()):
+                files[kind].append(str(self._facts.tables.place.local(path)))
+                sliced += files[kind][-1:] if has_slices else []
         labels = [(model_id, spec) for model_id in models for spec in self._facts.labels_of(model_id)]
         rows = sum(catalog.rows_of(model_id, "predictions", hour) for model_id, hour in predictions)
         rows += sum(catalog.rows_of(model_id, "outcomes", hour) for model_id, hour in outcomes)
@@ -294,6 +339,11 @@ class Maintenance:
             rows=rows,
             sliced_files=tuple(sliced),
             slices={model_id: frozenset(self._facts.slices.get(model_id, ())) for model_id in models},
+            rates=tuple(
+                (model_id, hour, rate)
+                for model_id in models
+                for hour, rate in sorted(self._facts.rates.get(model_id, {}).items())
+            ),
         )
 
     def _store(self, job: Job, result: JobResult, seen_file: int) -> None:
@@ -305,10 +355,17 @@ class Maintenance:
                 if label_model != model_id:
                     continue
                 key = (model_id, spec.label_type, hour)
-                packed = {version: pack(partial) for version, partial in result.partials.get(key, {}).items()}
+                weight = 1 / self._facts.rates.get(model_id, {}).get(hour, 1.0)
+                packed = {
+                    version: pack(merge_weighted([(partial, weight)]))
+                    for version, partial in result.partials.get(key, {}).items()
+                }
                 catalog.put_partials(model_id, spec.label_type, hour, "batch", packed)
-                catalog.put_orphans(*key, result.orphans.get(key, 0))
-                by_slice = {at: pack(partial) for at, partial in result.slice_partials.get(key, {}).items()}
+                catalog.put_orphans(*key, round(result.orphans.get(key, 0) * weight))
+                by_slice = {
+                    at: pack(merge_weighted([(partial, weight)]))
+                    for at, partial in result.slice_partials.get(key, {}).items()
+                }
                 catalog.put_slice_partials(*key, by_slice)
                 mature_before = job.mature_before[f"{model_id}/{spec.label_type}"]
                 if spec.absence_means_negative and packed and hour >= mature_before:
@@ -351,17 +408,23 @@ class Maintenance:
         hours_before = hour_of(now_us - self._us(self._config.hours_keep))
         days_before = hour_of(now_us - self._us(self._config.counts_keep)) // HOURS_PER_DAY
         with self._facts.lock:
-            with self._facts.catalog.transaction():
-                paths = self._facts.catalog.remove_files_before(before)
-                if days_before != self._facts.catalog.meta("counts_dropped_day"):
-                    self._facts.histograms.drop_before(hours_before, days_before)
-                    self._facts.catalog.db.execute(
-                        "DELETE FROM sent_batches WHERE hour < ?", (days_before * HOURS_PER_DAY,)
-                    )
-                    self._facts.catalog.set_meta("counts_dropped_day", max(0, days_before))
+            old = self._facts.catalog.files_before(before)
+        for kind in KINDS:
+            gone = {path.partition("/")[2] for of, path in old if of == kind}
+            if gone:
+                tables = self._facts.tables
+                tables.commit(kind, (), removed=[file for file in tables.files(kind) if file.path in gone])
+        with self._facts.lock, self._facts.catalog.transaction():
+            self._facts.catalog.forget_files(path for _, path in old)
+            if days_before != self._facts.catalog.meta("counts_dropped_day"):
+                self._facts.histograms.drop_before(hours_before, days_before)
                 self._facts.catalog.db.execute(
-                    "DELETE FROM orphans WHERE observed_us < ?", (now_us - self._us(self._config.orphans_keep),)
+                    "DELETE FROM sent_batches WHERE hour < ?", (days_before * HOURS_PER_DAY,)
                 )
-            for path in paths:
-                Path(self._facts.root / path).unlink(missing_ok=True)
-        return len(paths)
+                self._facts.catalog.set_meta("counts_dropped_day", max(0, days_before))
+            self._facts.catalog.db.execute(
+                "DELETE FROM orphans WHERE observed_us < ?", (now_us - self._us(self._config.orphans_keep),)
+            )
+        for _, path in old:
+            self._facts.tables.place.delete(path)
+        return len(old)

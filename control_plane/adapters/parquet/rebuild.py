@@ -112,13 +112,17 @@ def _usable(profile: Profile, batch: PredictionBatch) -> PredictionBatch:
 
 
 def _sealed_batches(facts: Facts, model_id: str, version: int) -> Iterator[PredictionBatch]:
-    """Rows of a version from Parquet, oldest file first."""
-    for (path,) in facts.catalog.db.execute(
-        "SELECT path FROM files WHERE model_id = ? AND kind = 'predictions' ORDER BY id", (model_id,)
-    ).fetchall():
-        table = pq.read_table(facts.root / path, filters=[("version", "=", version)], partitioning=None)
-        if table.num_rows:
-            yield _batch(table.combine_chunks())
+    """Rows of a version from Parquet, oldest file first; first those that came with features."""
+    for kind in ("features", "predictions"):
+        for path, _ in facts.catalog.db.execute(
+            "SELECT DISTINCT f.path, f.id FROM files f JOIN file_hours h ON h.file_id = f.id "
+            "WHERE h.model_id = ? AND h.kind = ? ORDER BY f.id",
+            (model_id, kind),
+        ).fetchall():
+            filters = [("model_id", "=", model_id), ("version", "=", version)]
+            table = pq.read_table(facts.tables.place.local(path), filters=filters, partitioning=None)
+            if table.num_rows:
+                yield _batch(table.combine_chunks())
 
 
 def _batch(table: pa.Table) -> PredictionBatch:

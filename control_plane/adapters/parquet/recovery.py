@@ -50,20 +50,39 @@ def parse(record: Record) -> Batch | None:
 
 def _reload_files(facts: Facts) -> None:
     """Rows of live hours, in order of arrival."""
-    for kind, model_id, path, hour_max in facts.catalog.db.execute(
-        "SELECT kind, model_id, path, hour_max FROM files ORDER BY id"
+    for file_id, kind, path in facts.catalog.db.execute(
+        "SELECT id, kind, path FROM files WHERE kind <> 'features' ORDER BY id"
     ).fetchall():
-        horizon = facts.speed.horizon(model_id)
-        if hour_max < horizon and kind == "predictions":
+        models = _live_models(facts, file_id, kind)
+        if not models:
             continue
-        columns = _PREDICTIONS if kind == "predictions" else _OUTCOMES
-        file = facts.root / path
+        file = facts.tables.place.local(path)
+        filters: list[tuple[str, str, object]] = [("model_id", "in", sorted(models))]
         if kind == "predictions":
-            table = pq.read_table(file, columns=columns, filters=[("hour", ">=", horizon)], partitioning=None)
-            _reload_predictions(facts, model_id, table)
-        elif hour_max >= horizon or hour_max < 0:
-            table = pq.read_table(file, columns=columns, filters=[("late", "=", False)], partitioning=None)
-            _reload_outcomes(facts, model_id, table)
+            filters.append(("hour", ">=", min(models.values())))
+        else:
+            filters.append(("late", "=", False))
+        columns = _PREDICTIONS if kind == "predictions" else _OUTCOMES
+        table = pq.read_table(file, columns=[*columns, "model_id"], filters=filters, partitioning=None)
+        names = pc.unique(table.column("model_id")).to_pylist()
+        for model_id in names:
+            rows = table if len(names) == 1 else table.filter(pc.equal(table.column("model_id"), model_id))
+            if kind == "predictions":
+                _reload_predictions(facts, model_id, rows)
+            else:
+                _reload_outcomes(facts, model_id, rows)
+
+
+def _live_models(facts: Facts, file_id: int, kind: str) -> dict[str, int]:
+    """Models of which a file may hold live rows, with their horizons."""
+    found = {}
+    for model_id, first, last in facts.catalog.db.execute(
+        "SELECT model_id, min(hour), max(hour) FROM file_hours WHERE file_id = ? GROUP BY model_id", (file_id,)
+    ):
+        horizon = facts.speed.horizon(model_id)
+        if last >= horizon or (kind == "outcomes" and first < 0):
+            found[str(model_id)] = horizon
+    return found
 
 
 def _reload_predictions(facts: Facts, model_id: str, table: pa.Table) -> None:

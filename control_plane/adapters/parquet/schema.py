@@ -1,18 +1,16 @@
-"""Tables of the catalogue, and how an older one is brought up to date.
+"""Tables of the catalogue.
 
 Counts are keyed by one integer, `series << 32 | hour` (or day): ranges of a series are read in order, and old ones are
 deleted without a scan. A series is a version's predictions, all or one slice of them, binned by one profile.
 """
-
-import sqlite3
 
 import numpy as np
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS files (
-    id INTEGER PRIMARY KEY, kind TEXT NOT NULL, model_id TEXT NOT NULL, path TEXT NOT NULL UNIQUE,
-    rows INTEGER NOT NULL, hour_max INTEGER NOT NULL, sliced INTEGER NOT NULL DEFAULT 0);
+    id INTEGER PRIMARY KEY, kind TEXT NOT NULL, path TEXT NOT NULL UNIQUE, rows INTEGER NOT NULL,
+    hour_max INTEGER NOT NULL, sliced INTEGER NOT NULL, size INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS file_hours (
     model_id TEXT NOT NULL, kind TEXT NOT NULL, hour INTEGER NOT NULL, file_id INTEGER NOT NULL, rows INTEGER NOT NULL,
     PRIMARY KEY (model_id, kind, hour, file_id)) WITHOUT ROWID;
@@ -71,32 +69,6 @@ CREATE TABLE IF NOT EXISTS horizons (model_id TEXT PRIMARY KEY, hour INTEGER NOT
 """
 
 _WIDTHS = (1, 2, 4, 8)
-
-
-def migrate(db: sqlite3.Connection) -> None:
-    """From version 3: counts get their series and days, files their mark, volumes are summed up. In a transaction."""
-    db.execute("ALTER TABLE files ADD COLUMN sliced INTEGER NOT NULL DEFAULT 0")
-    db.execute(
-        "INSERT INTO volumes SELECT model_id, hour, sum(rows) FROM file_hours "
-        "WHERE kind = 'predictions' GROUP BY model_id, hour"
-    )
-    known = db.execute("SELECT DISTINCT model_id, version, digest FROM histograms ORDER BY 1, 2, 3").fetchall()
-    for number, (model_id, version, digest) in enumerate(known, 1):
-        db.execute("INSERT INTO series VALUES (?, ?, ?, ?, '')", (number, model_id, version, digest))
-        days: dict[int, tuple[int, np.ndarray[tuple[int], np.dtype[np.int64]]]] = {}
-        for hour, rows, cells in db.execute(
-            "SELECT hour, rows, cells FROM histograms WHERE model_id = ? AND version = ? AND digest = ?",
-            (model_id, version, digest),
-        ):
-            db.execute("INSERT INTO hour_counts VALUES (?, ?, ?)", (key_of(number, hour), rows, cells))
-            counts = unpack_counts(cells).astype(np.int64)
-            before = days.get(hour // 24)
-            days[hour // 24] = (rows, counts) if before is None else (before[0] + rows, before[1] + counts)
-        db.executemany(
-            "INSERT INTO day_counts VALUES (?, ?, ?)",
-            [(key_of(number, day), rows, pack_counts(counts)) for day, (rows, counts) in days.items()],
-        )
-    db.execute("DROP TABLE histograms")
 
 
 def key_of(series: int, hour_or_day: int) -> int:

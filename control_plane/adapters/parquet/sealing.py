@@ -1,26 +1,40 @@
-"""From segments to Parquet: the same rows, by model and ordered by prediction hour.
+"""From segments to Parquet: the same rows, by day, ordered by model and prediction hour.
 
-File names follow from the segment's number alone, so that a conversion cut short by a crash is simply done again
-over the same names. A file holds one model's rows of one segment; the catalogue knows which hours are in it, and
-rows are ordered by hour and bucket, so that a reader of some skips the row groups of the others.
+A file holds the rows of a few segments and one day; the catalogue knows which model's hours are in it, and rows are
+ordered by model, hour and, where there are many, bucket, so that a reader of some skips the row groups of the others.
+File names follow from the segments' numbers alone: a conversion cut short by a crash is done again over the same names.
+
+Features are kept apart, by model, together with all that a profile counts: they are read only to count anew.
 """
 
-import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from control_plane.adapters.parquet.catalog import FileEntry
-from control_plane.adapters.parquet.segments import Record, sync_directory
-from control_plane.core.ground_truth.batch import OutcomeBatch, PredictionBatch, read_outcomes, read_predictions
-from control_plane.core.ground_truth.ids import MICROSECONDS_PER_HOUR, Int64s, hash_buckets, id_hours
+from control_plane.adapters.parquet.segments import Record
+from control_plane.adapters.parquet.tables import Place, TableFile, TableKind
+from control_plane.core.ground_truth.batch import (
+    ENTITY_COLUMN,
+    FEATURE_PREFIX,
+    OutcomeBatch,
+    PredictionBatch,
+    read_outcomes,
+    read_predictions,
+)
+from control_plane.core.ground_truth.ids import (
+    MICROSECONDS_PER_HOUR,
+    NO_HOUR,
+    Int64s,
+    hash_buckets,
+    id_hours,
+)
 from control_plane.core.ground_truth.speed import late_outcomes
 
 ROW_GROUP_ROWS = 262_144
@@ -28,11 +42,17 @@ ROW_GROUP_ROWS = 262_144
 BUCKETS = 256
 """Buckets of an hour, by a hash of the id's random bits, the same for both sides: two billion rows an hour can be
 joined eight million at a time."""
+DAYS_MAX = 64
+"""Days that one conversion makes files for. A batch of nonsense instants must not make thousands: rows of the days with
+the fewest rows go to the file of `OTHER_DAY`; readers go by hour."""
+OTHER_DAY = date(1970, 1, 1)
+HOURS_PER_DAY = 24
 SLICES_COLUMN = "slices"
 """Of predictions that came with slices: `country=US` and the like, all of a row in one text."""
 SLICES_SEPARATOR = "\x1f"
 """Between the slices of a row; validation lets no such character in."""
 _INSTANT = pa.timestamp("us", tz="UTC")
+_TEXT = pa.dictionary(pa.int32(), pa.string())
 _PLAIN_COLUMNS = ("prediction_id", "predicted_at", "observed_at", "score", "value", "arrival", "late")
 """Columns in which hardly two rows agree: a dictionary would only cost."""
 
@@ -41,39 +61,49 @@ _PLAIN_COLUMNS = ("prediction_id", "predicted_at", "observed_at", "score", "valu
 class _Part:
     """Rows of one record, ready to be written."""
 
+    model_id: str
     table: pa.Table
     hours: Int64s
+    days: Int64s
+    """Since 1970."""
     buckets: npt.NDArray[np.uint8]
-    pairs: Counter[tuple[int, int]]
-    """Rows by (hour in the id, hour of the partition)."""
+    in_ids: Int64s
+    features: pa.Table | None = None
 
 
-def seal(root: Path, segment: int, records: Sequence[Record]) -> list[FileEntry]:
-    """Write the Parquet files of a segment durably; the catalogue does not know them yet.
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """What a conversion wrote: files of the tables, and what the catalogue is to know of all files."""
+
+    files: dict[TableKind, list[TableFile]]
+    entries: list[FileEntry]
+
+
+def seal(place: Place, records: Sequence[tuple[int, Sequence[Record]]]) -> Sealed:
+    """Write the Parquet files of some segments durably; neither tables nor catalogue know them yet.
 
     Args:
-        root: the store's directory; paths of the entries are relative to it.
-        records: all records of the segment, in order.
+        records: number and all records of each segment, in order.
     """
-    parts: dict[tuple[str, str, pa.Schema], list[_Part]] = {}
-    arrival = segment << 32
-    for record in records:
-        head = record.head
-        if not head.rows:
-            continue  # none of its rows is inside the sample
-        if head.kind == "predictions":
-            part = _prediction_part(read_predictions(record.ipc), record, arrival)
-        else:
-            part = _outcome_part(read_outcomes(record.ipc), record, arrival)
-        parts.setdefault((head.kind, head.model_id, part.table.schema), []).append(part)
-        arrival += head.rows
-    entries = []
-    for at, ((kind, model_id, _), found) in enumerate(parts.items()):
-        path = Path(kind) / f"model_id={model_id}" / f"{segment:010d}-{at}.parquet"
-        entries.append(_write(root, path, kind, model_id, found))
-    for directory in sorted({root / entry.path for entry in entries}):
-        sync_directory(directory.parent)
-    return entries
+    parts: dict[TableKind, list[_Part]] = {"predictions": [], "outcomes": []}
+    for segment, found in records:
+        arrival = segment << 32
+        for record in found:
+            if not record.head.rows:
+                continue  # none of its rows is inside the sample
+            if record.head.kind == "predictions":
+                parts["predictions"].append(_prediction_part(read_predictions(record.ipc), record, arrival))
+            else:
+                parts["outcomes"].append(_outcome_part(read_outcomes(record.ipc), record, arrival))
+            arrival += record.head.rows
+    name = f"{records[0][0]:010d}-{records[-1][0]:010d}"
+    sealed = Sealed({}, [])
+    for kind, of_kind in parts.items():
+        for file, entry in _write_days(place, kind, name, of_kind):
+            sealed.files.setdefault(kind, []).append(file)
+            sealed.entries.append(entry)
+    sealed.entries.extend(_write_features(place, name, parts["predictions"]))
+    return sealed
 
 
 def _prediction_part(batch: PredictionBatch, record: Record, arrival: int) -> _Part:
@@ -85,10 +115,22 @@ def _prediction_part(batch: PredictionBatch, record: Record, arrival: int) -> _P
         "score": pa.array(batch.score),
         "version": pa.array(np.full(batch.rows, record.head.version, np.int32)),
         **_shared(record, hours, buckets, arrival),
-        **({SLICES_COLUMN: join_slices(batch.slices)} if batch.slices else {}),
-        **{f"feature.{name}": column for name, column in sorted(batch.features.items())},
+        SLICES_COLUMN: join_slices(batch.slices) if batch.slices else pa.nulls(batch.rows, _TEXT),
     }
-    return _Part(pa.table(columns), hours, buckets, _pairs(id_hours(batch.ids), hours))
+    with_features = None
+    if batch.features:
+        features = {f"{FEATURE_PREFIX}{name}": column for name, column in sorted(batch.features.items())}
+        with_features = pa.table(columns | features)
+    columns[ENTITY_COLUMN] = batch.entity if batch.entity is not None else pa.nulls(batch.rows, pa.string())
+    return _Part(
+        record.head.model_id,
+        pa.table(columns),
+        hours,
+        hours // HOURS_PER_DAY,
+        buckets,
+        id_hours(batch.ids),
+        with_features,
+    )
 
 
 def _outcome_part(batch: OutcomeBatch, record: Record, arrival: int) -> _Part:
@@ -103,7 +145,9 @@ def _outcome_part(batch: OutcomeBatch, record: Record, arrival: int) -> _Part:
         "late": pa.array(late),
         **_shared(record, hours, buckets, arrival),
     }
-    return _Part(pa.table(columns), hours, buckets, _pairs(hours, hours))
+    seen = batch.observed_us // MICROSECONDS_PER_HOUR
+    days = np.where(hours == NO_HOUR, seen, hours) // HOURS_PER_DAY
+    return _Part(record.head.model_id, pa.table(columns), hours, days, buckets, hours)
 
 
 def join_slices(slices: dict[str, pa.Array]) -> pa.Array:
@@ -126,22 +170,14 @@ def _named(text: str) -> list[tuple[str, str]]:
     return [(one.partition("=")[0], one.partition("=")[2]) for one in text.split(SLICES_SEPARATOR) if one]
 
 
-def _pairs(in_ids: Int64s, hours: Int64s) -> Counter[tuple[int, int]]:
-    """Count pairs; nearly always there is one, and no need to sort."""
-    if (in_ids == in_ids[0]).all() and (hours == hours[0]).all():
-        return Counter({(int(in_ids[0]), int(hours[0])): len(hours)})
-    packed, counts = np.unique((in_ids + 1) << 32 | (hours + 1), return_counts=True)
-    mask = (1 << 32) - 1
-    return Counter({((int(p) >> 32) - 1, (int(p) & mask) - 1): int(n) for p, n in zip(packed, counts, strict=True)})
-
-
 def _shared(record: Record, hours: Int64s, buckets: npt.NDArray[np.uint8], arrival: int) -> dict[str, pa.Array]:
     rows = len(hours)
     return {
         "model_id": _repeated(record.head.model_id, rows),
         "hour": pa.array(hours.astype(np.int32)),
-        "bucket": pa.array(buckets),
+        "bucket": pa.array(buckets.astype(np.int16)),
         "arrival": pa.array(np.arange(arrival, arrival + rows, dtype=np.int64)),
+        "source": _repeated(record.head.source, rows),
     }
 
 
@@ -154,49 +190,141 @@ def _ids(table: pa.Table) -> pa.ChunkedArray:
     return table.column("prediction_id").cast(pa.binary(16))
 
 
-def _order(hours: Int64s, buckets: npt.NDArray[np.uint8]) -> Int64s | None:
-    """Rows by hour, and where a file has many, by bucket within the hour; None if they are in order."""
-    if len(hours) <= ROW_GROUP_ROWS:
-        return np.argsort(hours, kind="stable") if (hours[1:] < hours[:-1]).any() else None
-    key = ((hours - hours.min()) << 8) | buckets
-    # 16-bit keys are sorted by radix, ten times faster than wider ones; a file of more than 256 hours is rare.
-    return np.argsort(key.astype(np.uint16) if key.max() < 2**16 else key, kind="stable")
-
-
-def _write(root: Path, path: Path, kind: str, model_id: str, parts: list[_Part]) -> FileEntry:
-    """Write the rows of one file, ordered by hour, through a draft."""
-    table = pa.concat_tables([part.table for part in parts]).unify_dictionaries()
-    hours = np.concatenate([part.hours for part in parts])
-    pairs: Counter[tuple[int, int]] = Counter()
-    for part in parts:
-        pairs.update(part.pairs)
-    order = _order(hours, np.concatenate([part.buckets for part in parts]))
-    if order is not None:
-        table = table.take(order)
-    target = root / path
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_suffix(".draft")
-    with draft.open("wb") as file:
-        pq.write_table(
-            table,
+def _write_days(place: Place, kind: TableKind, name: str, parts: list[_Part]) -> Iterator[tuple[TableFile, FileEntry]]:
+    """A file for each day, through which the rows of all models go, in order."""
+    if not parts:
+        return
+    days = _kept_days(parts)
+    for day in sorted(days):
+        chosen = [(part, _rows_of(part, day, days)) for part in parts]
+        some = [(part, at) for part, at in chosen if at is None or len(at)]
+        if not some:
+            continue
+        table, entry_rows, pairs = _ordered(some)
+        path = f"{kind}/day={_date(day).isoformat()}/{name}.parquet"
+        size = place.write(path, table, _options(table))
+        file = TableFile(path=path.partition("/")[2], day=_date(day), rows=table.num_rows, size=size)
+        yield (
             file,
-            row_group_size=ROW_GROUP_ROWS,
-            compression="zstd",
-            compression_level=1,
-            use_dictionary=[name for name in table.column_names if name not in _PLAIN_COLUMNS],
-            write_statistics=["hour", "bucket"],
+            FileEntry(
+                kind=kind,
+                path=path,
+                rows=entry_rows,
+                hours_in_ids=frozenset(pairs) if kind == "predictions" else frozenset(),
+                sliced=kind == "predictions" and table.column(SLICES_COLUMN).null_count < table.num_rows,
+                size=size,
+            ),
         )
-        file.flush()
-        os.fsync(file.fileno())
-    draft.rename(target)
-    rows_by_hour: Counter[int] = Counter()
-    for (_, hour), rows in pairs.items():
-        rows_by_hour[hour] += rows
-    return FileEntry(
-        kind=kind,
-        model_id=model_id,
-        path=str(path),
-        rows_by_hour=dict(rows_by_hour),
-        hours_in_ids=frozenset(pairs) if kind == "predictions" else frozenset(),
-        sliced=SLICES_COLUMN in table.column_names,
-    )
+
+
+def _kept_days(parts: Sequence[_Part]) -> frozenset[int]:
+    """Days that get a file of their own, and that of all others if there are more."""
+    found: Counter[int] = Counter()
+    for part in parts:
+        low, high = int(part.days.min()), int(part.days.max())
+        if low == high:
+            found[low] += len(part.days)
+        else:
+            for day, rows in zip(*np.unique(part.days, return_counts=True), strict=True):
+                found[int(day)] += int(rows)
+    if len(found) <= DAYS_MAX:
+        return frozenset(found)
+    largest = sorted(found, key=lambda day: (-found[day], day))[: DAYS_MAX - 1]
+    return frozenset({*largest, 0})
+
+
+def _rows_of(part: _Part, day: int, days: frozenset[int]) -> Int64s | None:
+    """Positions of a part's rows that go into a day's file; None for all of them."""
+    low, high = int(part.days.min()), int(part.days.max())
+    if low == high == day:
+        return None
+    inside = part.days == day
+    if day == 0:
+        inside |= ~np.isin(part.days, np.fromiter(days, np.int64))
+    return np.flatnonzero(inside)
+
+
+def _ordered(
+    some: list[tuple[_Part, Int64s | None]],
+) -> tuple[pa.Table, dict[tuple[str, int], int], set[tuple[str, int, int]]]:
+    """The rows by model, hour and bucket; rows by (model, hour); and (model, hour in id, hour)."""
+    rows: Counter[tuple[str, int]] = Counter()
+    pairs: set[tuple[str, int, int]] = set()
+    pieces: list[tuple[str, Int64s, npt.NDArray[np.uint8]]] = []
+    tables = []
+    for part, at in some:
+        tables.append(part.table if at is None else part.table.take(at))
+        hours, in_ids = (part.hours, part.in_ids) if at is None else (part.hours[at], part.in_ids[at])
+        pieces.append((part.model_id, hours, part.buckets if at is None else part.buckets[at]))
+        for (in_id, hour), count in _pairs(in_ids, hours).items():
+            rows[(part.model_id, hour)] += count
+            pairs.add((part.model_id, in_id, hour))
+    table = pa.concat_tables(tables, promote_options="default").unify_dictionaries()
+    order = _order(pieces, sorted(rows))
+    return (table if order is None else table.take(order)), dict(rows), pairs
+
+
+def _order(pieces: list[tuple[str, Int64s, npt.NDArray[np.uint8]]], keys: list[tuple[str, int]]) -> Int64s | None:
+    """Rows by (model, hour), and where a file has many, by bucket within it; None if they are in order."""
+    place = {key: at for at, key in enumerate(keys)}
+    ranks = []
+    for model_id, hours, _ in pieces:
+        first = int(hours[0])
+        if (hours == first).all():
+            ranks.append(np.full(len(hours), place[(model_id, first)], np.int64))
+        else:
+            distinct, at = np.unique(hours, return_inverse=True)
+            ranks.append(np.array([place[(model_id, int(hour))] for hour in distinct])[at])
+    rank = np.concatenate(ranks)
+    if len(rank) <= ROW_GROUP_ROWS:
+        return np.argsort(rank, kind="stable") if (rank[1:] < rank[:-1]).any() else None
+    wide = rank << 8 | np.concatenate([buckets for _, _, buckets in pieces])
+    # 16-bit keys are sorted by radix, ten times faster than wider ones.
+    return np.argsort(wide.astype(np.uint16) if len(keys) <= 256 else wide, kind="stable")
+
+
+def _pairs(in_ids: Int64s, hours: Int64s) -> Counter[tuple[int, int]]:
+    """Count pairs; nearly always there is one, and no need to sort."""
+    if (in_ids == in_ids[0]).all() and (hours == hours[0]).all():
+        return Counter({(int(in_ids[0]), int(hours[0])): len(hours)})
+    packed, counts = np.unique((in_ids + 1) << 32 | (hours + 1), return_counts=True)
+    mask = (1 << 32) - 1
+    return Counter({((int(p) >> 32) - 1, (int(p) & mask) - 1): int(n) for p, n in zip(packed, counts, strict=True)})
+
+
+def _options(table: pa.Table) -> dict[str, object]:
+    return {
+        "row_group_size": ROW_GROUP_ROWS,
+        "compression": "zstd",
+        "compression_level": 1,
+        "use_dictionary": [name for name in table.column_names if name not in _PLAIN_COLUMNS],
+        "write_statistics": ["hour", "bucket", "model_id"],
+    }
+
+
+def _write_features(place: Place, name: str, parts: Sequence[_Part]) -> Iterator[FileEntry]:
+    """A file for each model and set of features."""
+    groups: dict[tuple[str, pa.Schema], list[_Part]] = {}
+    for part in parts:
+        if part.features is not None:
+            groups.setdefault((part.model_id, part.features.schema), []).append(part)
+    for at, ((model_id, _), found) in enumerate(groups.items()):
+        table = pa.concat_tables([part.features for part in found]).unify_dictionaries()
+        path = f"features/model_id={model_id}/{name}-{at}.parquet"
+        size = place.write(path, table, _options(table))
+        rows: Counter[tuple[str, int]] = Counter()
+        for part in found:
+            for (_, hour), count in _pairs(part.in_ids, part.hours).items():
+                rows[(model_id, hour)] += count
+        yield FileEntry(
+            kind="features",
+            path=path,
+            rows=dict(rows),
+            hours_in_ids=frozenset(),
+            sliced=False,
+            size=size,
+        )
+
+
+def _date(day: int) -> date:
+    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=day)).date()

@@ -5,9 +5,9 @@ Theory of operation. A batch is appended to the segment log, durable, and taken 
 become Parquet and hours that the speed view has let go of are joined by DuckDB. Each step is one transaction of the
 catalogue; after a crash, memory is rebuilt from catalogue, Parquet and the segments that were not converted yet.
 
-Files below the directory: `segments/` (the log), `predictions/` and `outcomes/` (Parquet), `profiles/` (JSON by
-sha256), `embeddings/` (Arrow by sha256), `catalog.sqlite`, `spill/` (DuckDB's, emptied at start), `lock` (one process
-at a time).
+Files below the directory: `segments/` (the log), `tables/` (the Delta tables `predictions` and `outcomes`, and features
+beside them; elsewhere if so configured), `profiles/` (JSON by sha256), `embeddings/` (Arrow by sha256),
+`catalog.sqlite`, `spill/` (DuckDB's, emptied at start), `cache/` (objects read), `lock` (one process at a time).
 
 Every method may be called from any thread. Writing goes through one thread; reads take a lock for milliseconds.
 """
@@ -33,7 +33,8 @@ from control_plane.adapters.parquet.rebuild import rebuild_histograms
 from control_plane.adapters.parquet.recovery import recover
 from control_plane.adapters.parquet.segments import SegmentLog
 from control_plane.adapters.parquet.sent import SentHour, SentHours
-from control_plane.adapters.parquet.writer import Writer
+from control_plane.adapters.parquet.tables import Tables, place_of
+from control_plane.adapters.parquet.writer import Request, Writer
 from control_plane.app.fact_store import (
     CoverageReport,
     FactEvidence,
@@ -79,6 +80,7 @@ class ParquetFactStore:
                 profiles=ProfileStore(root / "profiles"),
                 histograms=Histograms(catalog),
                 speed=SpeedView(config.speed_rows_max),
+                tables=Tables(place_of(config.tables_url or str(root / "tables"), cache=root / "cache")),
             )
             recover(self._facts)
         except BaseException:
@@ -93,15 +95,43 @@ class ParquetFactStore:
         self._maintenance = Maintenance(self._facts, self._writer, config)
         self._open = True
 
-    def submit_predictions(self, batch_id: str, model_id: str, version: int, ipc_bytes: bytes) -> "Future[Receipt]":
+    def submit_predictions(
+        self, batch_id: str, model_id: str, version: int, ipc_bytes: bytes, *, source: str = "", rate: float = 1.0
+    ) -> "Future[Receipt]":
         """See `FactStore`."""
         _check_header(batch_id, "version", version >= 1, "a version is 1 or more")
-        return self._writer.submit("predictions", batch_id, parse_model_id(model_id), ipc_bytes, version=version)
+        return self._writer.submit(
+            Request(
+                kind="predictions",
+                batch_id=batch_id,
+                model_id=parse_model_id(model_id),
+                version=version,
+                ipc=ipc_bytes,
+                source=source,
+                rate=rate,
+            )
+        )
 
-    def submit_outcomes(self, batch_id: str, model_id: str, label_type: str, ipc_bytes: bytes) -> "Future[Receipt]":
+    def submit_outcomes(
+        self, batch_id: str, model_id: str, label_type: str, ipc_bytes: bytes, *, source: str = "", rate: float = 1.0
+    ) -> "Future[Receipt]":
         """See `FactStore`."""
         _check_header(batch_id, "label_type", len(label_type) <= 100, "at most 100 characters")
-        return self._writer.submit("outcomes", batch_id, parse_model_id(model_id), ipc_bytes, label_type=label_type)
+        return self._writer.submit(
+            Request(
+                kind="outcomes",
+                batch_id=batch_id,
+                model_id=parse_model_id(model_id),
+                label_type=label_type,
+                ipc=ipc_bytes,
+                source=source,
+                rate=rate,
+            )
+        )
+
+    def pressure(self) -> float:
+        """See `FactStore`."""
+        return self._writer.pressure()
 
     def append_predictions(self, batch_id: str, model_id: str, version: int, ipc_bytes: bytes) -> Receipt:
         """See `FactStore`."""
