@@ -197,6 +197,16 @@ def partials_of(spec: LabelSpec, rows: Rows, groups: int) -> list[Partial]:
     return _sparse(np.concatenate(keys), np.concatenate(cells), sums, groups)
 
 
+def count_at(name: str) -> int:
+    """The cell of one of `COUNTS`, or of `imputed`."""
+    return _COUNT_AT[name]
+
+
+def score_cells(dense: Float64s) -> Float64s:
+    """Of all cells, those of scores by label; shape (2, SCORE_BINS)."""
+    return dense[_SCORE_AT:_ALL_AT].reshape(2, SCORE_BINS)
+
+
 def score_bin_edges() -> Float64s:
     """Interior edges of the score bins as probabilities, ascending; shape (SCORE_BINS - 1,)."""
     logit = (np.arange(1, SCORE_BINS) / SCORE_BINS * 2 - 1) * LOGIT_MAX
