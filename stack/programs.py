@@ -16,6 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 CODE_MODULE = "assets.definitions"
 CODE_HEALTH_SERVICE = "DagsterApi"
+REPLAYED = ("2013-03-01", "2014-01-01")
+"""First day, and the day after the last, that the flights' replay predicts for."""
 BOOTSTRAP_S_MAX = 900.0
 """The first time it trains the whole fleet once; on a slow machine that is minutes."""
 
@@ -57,6 +59,9 @@ def programs(settings: Settings, home: Home, database_url: str, dagster_url: str
         **everybody,
         "DAGSTER_HOME": str(home.dagster),
         DATABASE_VARIABLE: dagster_url or dagster_database_url(database_url),
+        # Joins are shown by day and hour of the year that is replayed, whatever year it is on the wall.
+        "RUNWAY_PARTITIONS_FROM": os.environ.get("RUNWAY_PARTITIONS_FROM") or REPLAYED[0],
+        "RUNWAY_PARTITIONS_UNTIL": os.environ.get("RUNWAY_PARTITIONS_UNTIL") or REPLAYED[1],
         # Training runs several at a time on few cores.
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
         # A run's command finds the project however Dagster chooses its working directory.
