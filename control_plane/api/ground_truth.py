@@ -10,6 +10,7 @@ from runway.v1 import common_pb2, ground_truth_pb2, ground_truth_pb2_grpc
 
 from control_plane.api.convert.common import instant_from
 from control_plane.api.convert.ground_truth import counted_hour, coverage, performance
+from control_plane.api.convert.ingest import batch_accepted, outcomes_ipc, predictions_ipc
 from control_plane.api.convert.registry import model_id_from
 from control_plane.api.errors import invalid, to_status
 from control_plane.api.interceptors import Context, validate
@@ -67,12 +68,14 @@ class GroundTruthServicer(ground_truth_pb2_grpc.GroundTruthServiceServicer):
             state = await self._plane.read(common_pb2.ReadOptions())
             record = state.model(model_id_from(request.model_id))
             version = state.version(record.model_id, request.version)
-            receipt = await self._ground_truth.append_predictions(request.batch_id, record, version, request.arrow_ipc)
+            receipt = await self._ground_truth.append_predictions(
+                request.batch_id, record, version, predictions_ipc(request), source=request.source
+            )
         except RunwayError as error:
             return ground_truth_pb2.IngestPredictionsResponse(batch_id=request.batch_id, refused=to_status(error))
         return ground_truth_pb2.IngestPredictionsResponse(
             batch_id=request.batch_id,
-            accepted=ground_truth_pb2.BatchAccepted(rows=receipt.rows, duplicate=receipt.duplicate),
+            accepted=batch_accepted(receipt),
         )
 
     async def _outcomes(
@@ -83,13 +86,13 @@ class GroundTruthServicer(ground_truth_pb2_grpc.GroundTruthServiceServicer):
             state = await self._plane.read(common_pb2.ReadOptions())
             record = state.model(model_id_from(request.model_id))
             receipt = await self._ground_truth.append_outcomes(
-                request.batch_id, record, request.label_type, request.arrow_ipc
+                request.batch_id, record, request.label_type, outcomes_ipc(request), source=request.source
             )
         except RunwayError as error:
             return ground_truth_pb2.IngestOutcomesResponse(batch_id=request.batch_id, refused=to_status(error))
         return ground_truth_pb2.IngestOutcomesResponse(
             batch_id=request.batch_id,
-            accepted=ground_truth_pb2.BatchAccepted(rows=receipt.rows, duplicate=receipt.duplicate),
+            accepted=batch_accepted(receipt),
         )
 
     async def _histograms(
@@ -107,7 +110,7 @@ class GroundTruthServicer(ground_truth_pb2_grpc.GroundTruthServiceServicer):
             return ground_truth_pb2.IngestHistogramsResponse(batch_id=request.batch_id, refused=to_status(error))
         return ground_truth_pb2.IngestHistogramsResponse(
             batch_id=request.batch_id,
-            accepted=ground_truth_pb2.BatchAccepted(rows=receipt.rows, duplicate=receipt.duplicate),
+            accepted=batch_accepted(receipt),
         )
 
     async def GetCoverage(  # noqa: N802

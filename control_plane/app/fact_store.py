@@ -6,7 +6,7 @@ Facts are bulk and recomputable; they never enter the event log. `adapters/parqu
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal, Protocol
 
 import msgspec
@@ -437,6 +437,11 @@ class FactStore(Protocol):
 
     def set_label(self, model_id: str, spec: LabelSpec) -> None:
         """Declare a model's label and its proxy; the same again changes nothing."""
+        ...
+
+    def describe_model(self, model_id: str, *, tier: int, speed_window: timedelta) -> None:
+        """Say how important a model is, 1 to 4: lower tiers give up memory first. And how long the speed view waits for
+        its outcomes. Known until the store is closed."""
         ...
 
     def put_profile(self, json_bytes: bytes) -> str:

@@ -8,7 +8,7 @@ measured by what the version before it saw until then.
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
@@ -16,8 +16,9 @@ from typing import TypeVar
 import structlog
 
 from control_plane.app.fact_store import FactStore, JoinReport, Receipt, SentHistogram
-from control_plane.core.errors import NotFound
+from control_plane.core.errors import NotFound, Reason, Unavailable
 from control_plane.core.ground_truth.labels import LabelSpec
+from control_plane.core.ground_truth.sampling import rate_in_force, room_for
 from control_plane.core.ids import ModelId
 from control_plane.core.registry.types import PRODUCTION, ModelVersion
 from control_plane.core.state import ModelRecord
@@ -27,7 +28,9 @@ log = structlog.get_logger("runway.ground_truth")
 T = TypeVar("T")
 
 BATCHES_WAITING_MAX = 64
-"""Batches in memory that are not on disk yet: 64 of 1 MB each is what a burst may cost."""
+"""Batches that the store is given at once: more are not made durable sooner."""
+WAITING_BYTES_MAX = 512 * 2**20
+"""Bytes in memory that are not on disk yet. As they fill up, less is kept of low tiers, then these are turned away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +56,19 @@ class CountedHour:
     replace: bool
 
 
-_Known = tuple[LabelSpec, str, tuple[int, datetime, datetime] | None]
-"""What the store was told: label, profile, and by what to make a reference if there is no profile."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampledModel:
+    """A model of which less than everything is kept."""
+
+    model_id: ModelId
+    tier: int
+    policy_rate: float
+    rate: float
+    """In force when its last batch came; below `policy_rate` under pressure."""
+
+
+_Known = tuple[LabelSpec, str, tuple[int, datetime, datetime] | None, int, timedelta]
+"""What the store was told: label, profile, by what to make a reference if there is no profile, tier, speed window."""
 
 
 class GroundTruth:
@@ -65,37 +79,86 @@ class GroundTruth:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="facts")
         self._room = asyncio.Semaphore(BATCHES_WAITING_MAX)
         self._joining = asyncio.Lock()
+        self._waiting_bytes = 0
+        self._sampled: dict[ModelId, SampledModel] = {}
         self._told: dict[tuple[ModelId, int], _Known] = {}
         self._predictions = 0
         self._outcomes = 0
         self._histograms = 0
 
     async def append_predictions(
-        self, batch_id: str, record: ModelRecord, version: ModelVersion, arrow_ipc: bytes
+        self, batch_id: str, record: ModelRecord, version: ModelVersion, arrow_ipc: bytes, *, source: str = ""
     ) -> Receipt:
         """Store a batch of predictions; durable when this returns.
 
         Raises:
             Invalid(INVALID_BATCH): refused whole, with row and column of each violation.
-            Unavailable: the disk did not take it; send it again under the same id.
+            Unavailable: the disk did not take it, or too much waits already; send it again under the same id.
         """
         await self.tell(record, version)
-        async with self._room:
-            receipt = await asyncio.wrap_future(
-                self._store.submit_predictions(batch_id, record.model_id, version.number, arrow_ipc)
-            )
+        receipt = await self._append(
+            record,
+            len(arrow_ipc),
+            lambda rate: self._store.submit_predictions(
+                batch_id, record.model_id, version.number, arrow_ipc, source=source, rate=rate
+            ),
+        )
         self._predictions += 0 if receipt.duplicate else receipt.rows
         return receipt
 
-    async def append_outcomes(self, batch_id: str, record: ModelRecord, label_type: str, arrow_ipc: bytes) -> Receipt:
+    async def append_outcomes(
+        self, batch_id: str, record: ModelRecord, label_type: str, arrow_ipc: bytes, *, source: str = ""
+    ) -> Receipt:
         """Store a batch of outcomes; durable when this returns. Errors as `append_predictions`."""
         await self.tell(record, None)
-        async with self._room:
-            receipt = await asyncio.wrap_future(
-                self._store.submit_outcomes(batch_id, record.model_id, label_type, arrow_ipc)
-            )
+        receipt = await self._append(
+            record,
+            len(arrow_ipc),
+            lambda rate: self._store.submit_outcomes(
+                batch_id, record.model_id, label_type, arrow_ipc, source=source, rate=rate
+            ),
+        )
         self._outcomes += 0 if receipt.duplicate else receipt.rows
         return receipt
+
+    async def _append(self, record: ModelRecord, size: int, submit: Callable[[float], "Future[Receipt]"]) -> Receipt:
+        """Wait for room, then for the disk. The rate is that of the moment at which the batch leaves the queue."""
+        tier, policy = record.facts.tier, record.ground_truth_policy
+        if not room_for(tier, self.pressure, degrade=policy.degrade_under_pressure):
+            raise Unavailable(
+                Reason.STORE_UNAVAILABLE,
+                f"too much waits to be written already ({self._waiting_bytes / 2**20:,.0f} MiB), and models of higher "
+                "tiers go first: slow down and send the batch again under the same id",
+                model_id=record.model_id,
+            )
+        self._waiting_bytes += size
+        try:
+            async with self._room:
+                rate = rate_in_force(policy.sample_rate, tier, self.pressure, degrade=policy.degrade_under_pressure)
+                self._note_rate(record.model_id, tier, policy.sample_rate, rate)
+                return await asyncio.wrap_future(submit(rate))
+        finally:
+            self._waiting_bytes -= size
+
+    @property
+    def pressure(self) -> float:
+        """The share of the room for waiting batches that is taken, 0 (idle) to 1 (full)."""
+        return min(1.0, self._waiting_bytes / WAITING_BYTES_MAX)
+
+    def sampled(self) -> tuple["SampledModel", ...]:
+        """Models of which less than everything was kept when their last batch came, by id."""
+        return tuple(one for _, one in sorted(self._sampled.items()))
+
+    def _note_rate(self, model_id: ModelId, tier: int, policy_rate: float, rate: float) -> None:
+        known = self._sampled.get(model_id)
+        if rate < policy_rate and (known is None or known.rate >= known.policy_rate):
+            log.warning("ingest.degraded", model=model_id, tier=tier, rate=rate, pressure=round(self.pressure, 3))
+        elif known is not None and known.rate < known.policy_rate <= rate:
+            log.info("ingest.recovered", model=model_id, tier=tier, rate=rate)
+        if rate < 1:
+            self._sampled[model_id] = SampledModel(model_id=model_id, tier=tier, policy_rate=policy_rate, rate=rate)
+        else:
+            self._sampled.pop(model_id, None)
 
     async def append_histograms(
         self, batch_id: str, record: ModelRecord, version: ModelVersion, counted: CountedHour, now: datetime
@@ -126,15 +189,16 @@ class GroundTruth:
         number = version.number if version is not None else 0
         profile = version.facts.profile_sha256 if version is not None else ""
         baseline = _baseline(record, version) if version is not None and not profile else None
-        known = (record.label_spec, profile, baseline)
+        known = (record.label_spec, profile, baseline, record.facts.tier, record.ground_truth_policy.speed_window)
         if self._told.get((record.model_id, number)) == known:
             return
         await self.run(lambda: self._tell(record.model_id, number, known))
         self._told[(record.model_id, number)] = known
 
     def _tell(self, model_id: ModelId, number: int, known: "_Known") -> None:
-        label, profile, baseline = known
+        label, profile, baseline, tier, speed_window = known
         self._store.set_label(model_id, label)
+        self._store.describe_model(model_id, tier=tier, speed_window=speed_window)
         if profile:
             self._store.set_reference(model_id, number, profile)
         elif baseline is not None:

@@ -126,7 +126,7 @@ async def test_a_refused_batch_does_not_end_the_stream_and_answers_keep_their_or
         refusal_of(answer.refused).reason if answer.HasField("refused") else answer.accepted.rows for answer in answers
     ]
     assert found == [5, "INVALID_BATCH", 5, "MODEL_NOT_FOUND", "VERSION_NOT_FOUND", "INVALID_ARGUMENT", 5]
-    assert set(refusal_of(answers[5].refused).violations) == {"model_id", "version", "arrow_ipc"}
+    assert set(refusal_of(answers[5].refused).violations) == {"model_id", "version"}
 
 
 async def test_nan_and_infinite_features_are_refused_with_row_and_column(serving: Api) -> None:
@@ -185,7 +185,7 @@ async def test_outcomes_are_checked_as_predictions_are(serving: Api) -> None:
     assert set((await refused_batch(serving, outcomes(nan))).violations) == {"value"}
     assert (await refused_batch(serving, outcomes(model_id="nope"))).reason == "MODEL_NOT_FOUND"
     bare = await refused_batch(serving, ground_truth_pb2.IngestOutcomesRequest())
-    assert set(bare.violations) == {"batch_id", "model_id", "arrow_ipc"}
+    assert set(bare.violations) == {"batch_id", "model_id"}
 
 
 async def test_outcomes_of_another_label_are_kept_but_say_nothing_about_this_one(serving: Api) -> None:
@@ -267,3 +267,41 @@ async def test_performance_stands_beside_the_holdout_of_its_version(api: Api) ->
     )
     auc = next(metric for metric in reply.total.metrics if metric.name == "auc")
     assert auc.baseline == 0.9
+
+
+async def test_a_batch_comes_as_arrow_or_as_messages_and_not_as_both(serving: Api) -> None:
+    one = ground_truth_pb2.Prediction(prediction_id=bytes(16), score=0.5, predicted_at=instant(START))
+    both = predictions(batch_id="both")
+    both.predictions.append(one)
+    for request in (both, predictions(b"", batch_id="neither")):
+        assert set((await refused_batch(serving, request)).violations) == {"arrow_ipc"}
+
+
+async def test_plain_messages_are_checked_and_stored_as_arrow_is(serving: Api) -> None:
+    made_rows = made()
+    rows = [
+        ground_truth_pb2.Prediction(
+            prediction_id=row.id,
+            predicted_at=instant(START + timedelta(microseconds=row.predicted_us - us(START))),
+            score=row.score,
+            slices={"country": "US"},
+            entity_id=f"customer-{at % 3}",
+            acted_on=at % 2 == 0,
+        )
+        for at, row in enumerate(made_rows)
+    ]
+    request = ground_truth_pb2.IngestPredictionsRequest(batch_id="b", model_id="delay", version=1, predictions=rows)
+    [answer] = await sent(serving, [request])
+    assert (answer.accepted.rows, answer.accepted.duplicate, answer.accepted.sample_rate) == (ROWS, False, 1.0)
+    known = [
+        ground_truth_pb2.Outcome(prediction_id=row.id, observed_at=instant(START + timedelta(minutes=30)), value=1.0)
+        for row in made_rows
+    ]
+    told = ground_truth_pb2.IngestOutcomesRequest(batch_id="o", model_id="delay", outcomes=known)
+    [answer] = await sent(serving, [told])
+    assert answer.accepted.rows == ROWS
+    total = (await coverage(serving)).total
+    assert total.predicted == ROWS
+    wrong = ground_truth_pb2.Prediction(prediction_id=bytes(16), score=2.0, predicted_at=instant(START))
+    bad = ground_truth_pb2.IngestPredictionsRequest(batch_id="c", model_id="delay", version=1, predictions=[wrong])
+    assert set((await refused_batch(serving, bad)).violations) == {"score"}

@@ -45,7 +45,8 @@ class CatalogUnreadable(Unavailable):
         super().__init__(
             Reason.STORE_UNAVAILABLE,
             f"the catalogue {path.name} in {path.parent} cannot be used: {cause}. Restore it from a backup, start the "
-            "version of Runway that wrote it, or start over without its facts (`make reset`)",
+            "version of Runway that wrote it, or move the directory away to start without its facts (`make reset` "
+            "forgets everything else too)",
         )
 
 

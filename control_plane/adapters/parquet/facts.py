@@ -8,6 +8,7 @@ import hashlib
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
 import msgspec
@@ -57,6 +58,10 @@ class Facts:
     """Model id -> its slices, as `country=US`; at most `SLICES_MAX`."""
     unsealed_volumes: dict[int, dict[str, dict[int, int]]] = field(default_factory=dict)
     """Segment -> model id -> hour -> predictions; the catalogue has those of sealed segments."""
+    arrived: threading.Event = field(default_factory=threading.Event)
+    """Set when there are rows that nobody has joined yet."""
+    speed_windows: dict[str, timedelta] = field(default_factory=dict)
+    """Model id -> how long the speed view waits for its outcomes; others as the store is configured."""
     rates: dict[str, dict[int, float]] = field(default_factory=dict)
     """Model id -> hour -> lowest share of ids that its rows were kept of, where that is below 1."""
     arrivals: dict[str, int] = field(default_factory=dict)
@@ -187,6 +192,7 @@ class Facts:
         self.batches_appended += 1
         self.note_arrival(head.model_id, head.rows)
         self.note_rates(head.model_id, head.rates)
+        self.arrived.set()
         if isinstance(batch, PredictionBatch):
             self._apply_predictions(segment, head, batch)
         elif batch is not None:

@@ -53,7 +53,8 @@ class StoreConfig:
     """How often hours expire and are joined. With a driven clock a day is a good choice: the speed view answers
     meanwhile."""
     speed_window: timedelta = timedelta(days=2)
-    """How long the speed view waits for outcomes, if the attribution window is not over before."""
+    """How long the speed view waits for outcomes of a model of which nothing else was said, if the attribution window
+    is not over before."""
     keep: timedelta = timedelta(days=100)
     """How long rows are kept: the longest attribution window and some. Partials stay."""
     hours_keep: timedelta = timedelta(days=100)
@@ -169,7 +170,8 @@ class Maintenance:
 
     def _horizon(self, model_id: str, now_us: int) -> int:
         window = max(spec.window for spec in self._facts.labels_of(model_id))
-        return max(0, hour_of(now_us - self._us(min(window, self._config.speed_window))))
+        waits = self._facts.speed_windows.get(model_id, self._config.speed_window)
+        return max(0, hour_of(now_us - self._us(min(window, waits))))
 
     def _keep_partials(self, model_id: str, horizon: int, now_us: int) -> int:
         """Store the speed partials of hours before the horizon; they answer until the batch join replaces them."""

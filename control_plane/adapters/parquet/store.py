@@ -23,6 +23,7 @@ from pathlib import Path
 from control_plane.adapters.parquet.catalog import Catalog
 from control_plane.adapters.parquet.embeddings import EmbeddingStore
 from control_plane.adapters.parquet.facts import Facts
+from control_plane.adapters.parquet.folding import Folder
 from control_plane.adapters.parquet.histograms import Histograms
 from control_plane.adapters.parquet.maintenance import Maintenance, StoreConfig
 from control_plane.adapters.parquet.partition import join_partition
@@ -93,6 +94,7 @@ class ParquetFactStore:
         )
         self._reader = Reader(self._facts)
         self._maintenance = Maintenance(self._facts, self._writer, config)
+        self._folder = Folder(self._facts)
         self._open = True
 
     def submit_predictions(
@@ -181,6 +183,12 @@ class ParquetFactStore:
             raise _invalid("label", f"a label has a name and a window of up to {WINDOW_MAX.days} days")
         with self._facts.lock:
             self._facts.put_label(parse_model_id(model_id), spec)
+
+    def describe_model(self, model_id: str, *, tier: int, speed_window: timedelta) -> None:
+        """See `FactStore`."""
+        with self._facts.lock:
+            self._facts.speed.set_tier(parse_model_id(model_id), tier)
+            self._facts.speed_windows[model_id] = speed_window
 
     def put_profile(self, json_bytes: bytes) -> str:
         """See `FactStore`."""
@@ -327,6 +335,7 @@ class ParquetFactStore:
             return
         self._open = False
         self._writer.close()
+        self._folder.close()
         self._maintenance.close()
         with self._facts.lock:
             self._facts.log.close_segment()
