@@ -198,7 +198,7 @@ def sentence(joined: Joined) -> str:
     if not joined.predicted:
         return "Nothing was predicted."
     share = "" if joined.coverage is None else f", {joined.coverage:.1%} of what is mature"
-    live = f"; {joined.hours_live} hours are still live" if joined.hours_live else ""
+    live = f"; {joined.hours_live} hours of models are still live" if joined.hours_live else ""
     return f"{joined.joined:,} of {joined.predicted:,} predictions have their outcome{share}{live}."
 
 
@@ -209,8 +209,8 @@ def metadata_of(joined: Joined) -> dict[str, Any]:
         "joined": dg.MetadataValue.int(joined.joined),
         "late": dg.MetadataValue.int(joined.late),
         "orphans": dg.MetadataValue.int(joined.orphans),
-        "hours joined": dg.MetadataValue.int(joined.hours_joined),
-        "hours live": dg.MetadataValue.int(joined.hours_live),
+        "hours of models joined": dg.MetadataValue.int(joined.hours_joined),
+        "hours of models live": dg.MetadataValue.int(joined.hours_live),
         "CPU seconds": dg.MetadataValue.float(round(joined.cpu_s, 3)),
         "engine": joined.engine,
     }

@@ -1,4 +1,9 @@
-"""What turned out: the outcome of each model's prediction, and the moment from which on it is known."""
+"""What turned out: the outcome of each model's prediction, and the moment from which on it is known.
+
+Nobody makes up what never was: a cancelled flight neither leaves nor lands, so a prediction of it stays without an
+outcome for ever, and coverage shows it. That is no negative (a cancelled flight was not on time) and no fault of the
+data.
+"""
 
 from datetime import timedelta
 
@@ -11,6 +16,9 @@ from assets.flights.reading import note
 
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
+
+DEPARTED_LATE = "departed_late"
+"""Label type of `departures`, beside the models' own."""
 
 WINDOW = timedelta(hours=36)
 """An outcome counts this long after the scheduled departure: the longest flight with the longest delay fits in."""
@@ -48,6 +56,20 @@ def outcomes(model: FlightModel, rows: Rows) -> tuple[Floats, Instants]:
             return of("elapsed"), arrived
         case "none":
             return never, np.full(len(rows), np.datetime64("NaT"), dtype="datetime64[us]")
+
+
+def departures(model: FlightModel, rows: Rows) -> tuple[Floats, Instants] | None:
+    """Whether each flight left as late as the model asks whether it lands; None for a model that asks otherwise.
+
+    A stand-in for the landing that is known hours before it, and for diverted flights all there will ever be.
+    """
+    minutes = {"arr_delay_15": 15.0, "arr_delay_45": 45.0}.get(model.label)
+    if minutes is None:
+        return None
+    table = flights()
+    note("dataset:operations", model.model_id)
+    departed: Instants = np.maximum(column(table, "departed", rows), column(table, "scheduled", rows))
+    return _late(column(table, "dep_delay", rows), minutes), departed
 
 
 def _late(delay: Floats, minutes: float) -> Floats:

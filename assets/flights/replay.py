@@ -34,10 +34,10 @@ from runway_client import (
 )
 
 from assets.flights.artifacts import Artifact, ArtifactError
-from assets.flights.data import FlightsError, column, flights, instant
+from assets.flights.data import FlightsError, Instants, column, flights, instant
 from assets.flights.fleet import FIRST_DAY, FLEET, FlightModel
 from assets.flights.home import home, write_atomically
-from assets.flights.labels import WINDOW, Rows, outcomes
+from assets.flights.labels import DEPARTED_LATE, WINDOW, Floats, Rows, departures, outcomes
 from assets.flights.scoring import Outputs, inputs_of
 from assets.flights.training import Serving, TrainingError, in_production, rows_between
 
@@ -54,6 +54,8 @@ AWAY_S_MAX = 3600.0
 """How long the replay puts up with a control plane that does not answer."""
 PAUSE_S_MIN, PAUSE_S_MAX = 0.5, 5.0
 """Pause before it is asked again, doubled each time: soon for a restart, seldom for an outage."""
+SCORING, OPERATIONS = "flights scoring", "flights operations"
+"""Who sends predictions, and who outcomes."""
 KEYS_PER_FLIGHT = 64
 """Prediction ids: one flight has one for each model."""
 
@@ -118,7 +120,8 @@ class Replay:
             return
         outputs = Outputs(rows, self._artifacts)
         scheduled = column(flights(), "scheduled", rows)
-        origin = column(flights(), "origin", rows)
+        parts = {name: column(flights(), name, rows) for name in ("origin", "carrier")}
+        tail = column(flights(), "tailnum", rows)
         for model in FLEET:
             if model.model_id not in self._artifacts:
                 continue
@@ -135,9 +138,12 @@ class Replay:
                     scheduled[mask],
                     outputs.score(model.model_id)[mask],
                     {name: values[mask] for name, values in inputs.items()},
-                    # Models of one airport have nothing to be sliced by.
-                    slices=None if model.origin else {"origin": origin[mask]},
+                    # Models of one airport have no airports to be sliced by.
+                    {name: values[mask] for name, values in parts.items() if name != "origin" or not model.origin},
+                    # By the plane, so that it can be shown how all that was said of one is erased.
+                    entity_id=[name or None for name in tail[mask]],
                 ),
+                source=SCORING,
             )
 
     def _outcomes(self, step: datetime, rows: Rows) -> Iterator[OutcomeBatch]:
@@ -147,14 +153,20 @@ class Replay:
             if model.model_id not in self._artifacts:
                 continue
             of_model = rows[origin == model.origin] if model.origin else rows
-            value, known_at = outcomes(model, of_model)
-            now = (known_at >= instant(step)) & (known_at < instant(step + STEP)) & ~np.isnan(value)
-            if now.any():
-                yield OutcomeBatch(
-                    batch_id=f"flights/{model.model_id}/{step:%Y-%m-%dT%H}",
-                    model_id=model.model_id,
-                    arrow_ipc=outcome_batch(_ids(model, of_model[now]), known_at[now], value[now]),
-                )
+            told = [("", outcomes(model, of_model))]
+            sooner = departures(model, of_model)
+            if sooner is not None:
+                told.append((DEPARTED_LATE, sooner))
+            for label_type, (value, known_at) in told:
+                now = _known_in(step, value, known_at)
+                if now.any():
+                    yield OutcomeBatch(
+                        batch_id="/".join(filter(None, ("flights", model.model_id, f"{step:%Y-%m-%dT%H}", label_type))),
+                        model_id=model.model_id,
+                        arrow_ipc=outcome_batch(_ids(model, of_model[now]), known_at[now], value[now]),
+                        label_type=label_type,
+                        source=OPERATIONS,
+                    )
 
     def _wait_for_trainings(self) -> None:
         """Hold time while retrains run, or may run and wait to be picked up."""
@@ -177,6 +189,11 @@ LIVE = (
     messages.RETRAIN_STATE_VALIDATING,
 )
 UNDER_WAY = LIVE[1:]
+
+
+def _known_in(step: datetime, value: Floats, known_at: Instants) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
+    """Which outcomes became known in a step; none of a flight that was cancelled ever does."""
+    return (known_at >= instant(step)) & (known_at < instant(step + STEP)) & ~np.isnan(value)
 
 
 def _ids(model: FlightModel, rows: Rows) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":

@@ -59,6 +59,9 @@ def prediction_batch(
     score: Any,
     features: Mapping[str, Any] | None = None,
     slices: Mapping[str, Any] | None = None,
+    *,
+    entity_id: Any | None = None,
+    acted_on: Any | None = None,
 ) -> bytes:
     """One Arrow IPC stream of predictions.
 
@@ -69,6 +72,10 @@ def prediction_batch(
         features: name -> column of shape (n,): numbers (NaN or None means missing), or strings for a category.
         slices: name -> column of shape (n,) of strings, as `country`: parts of the data to look at by themselves; None
             is in no part.
+        entity_id: whose each prediction is, as text or as a hash of your making; None is nobody's. Kept only to find it
+            again when it must be erased.
+        acted_on: whether somebody acted upon the score, so that the outcome may be of the action's making; None is
+            unknown.
     Raises:
         ValueError: columns differ in length, or an id is not 16 bytes.
     """
@@ -81,10 +88,16 @@ def prediction_batch(
         columns[_FEATURE_PREFIX + name] = _feature(values)
     for name, values in (slices or {}).items():
         columns[_SLICE_PREFIX + name] = pa.array(values, type=pa.string())
+    if entity_id is not None:
+        columns["entity_id"] = pa.array(entity_id, type=pa.string())
+    if acted_on is not None:
+        columns["acted_on"] = pa.array(acted_on, type=pa.bool_())
     return _stream(columns)
 
 
-def outcome_batch(ids: IdColumn, observed_at: Any, value: Any, revision: Any | None = None) -> bytes:
+def outcome_batch(
+    ids: IdColumn, observed_at: Any, value: Any, revision: Any | None = None, *, imputed: Any | None = None
+) -> bytes:
     """One Arrow IPC stream of outcomes.
 
     Args:
@@ -92,6 +105,7 @@ def outcome_batch(ids: IdColumn, observed_at: Any, value: Any, revision: Any | N
         observed_at: when each label became known.
         value: the label; 0 or 1 for a binary task; shape (n,).
         revision: integers; a higher one replaces an earlier outcome of the same prediction. None is 0.
+        imputed: whether each value was guessed rather than observed; any observed one replaces it. None is observed.
     Raises:
         ValueError: columns differ in length, or an id is not 16 bytes.
     """
@@ -102,6 +116,8 @@ def outcome_batch(ids: IdColumn, observed_at: Any, value: Any, revision: Any | N
     }
     if revision is not None:
         columns["revision"] = pa.array(np.asarray(revision), type=pa.int32())
+    if imputed is not None:
+        columns["imputed"] = pa.array(imputed, type=pa.bool_())
     return _stream(columns)
 
 

@@ -28,7 +28,11 @@ class GroundTruth:
         )
         return pipeline.run(
             ground_truth_pb2.IngestPredictionsRequest(
-                batch_id=batch.batch_id, model_id=batch.model_id, version=batch.version, arrow_ipc=batch.arrow_ipc
+                batch_id=batch.batch_id,
+                model_id=batch.model_id,
+                version=batch.version,
+                arrow_ipc=batch.arrow_ipc,
+                source=batch.source,
             )
             for batch in batches
         )
@@ -40,7 +44,11 @@ class GroundTruth:
         )
         return pipeline.run(
             ground_truth_pb2.IngestOutcomesRequest(
-                batch_id=batch.batch_id, model_id=batch.model_id, label_type=batch.label_type, arrow_ipc=batch.arrow_ipc
+                batch_id=batch.batch_id,
+                model_id=batch.model_id,
+                label_type=batch.label_type,
+                arrow_ipc=batch.arrow_ipc,
+                source=batch.source,
             )
             for batch in batches
         )

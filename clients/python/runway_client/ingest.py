@@ -37,6 +37,8 @@ class PredictionBatch:
     model_id: str
     version: int
     arrow_ipc: bytes
+    source: str = ""
+    """Who sends: a serving system, a topic. Coverage tells when one falls silent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +49,7 @@ class OutcomeBatch:
     model_id: str
     arrow_ipc: bytes
     label_type: str = ""
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,7 @@ from control_plane.adapters.parquet.segments import BatchHead, SegmentLog
 from control_plane.adapters.parquet.tables import Tables
 from control_plane.core.ground_truth.batch import SLICES_MAX, OutcomeBatch, PredictionBatch, slice_in
 from control_plane.core.ground_truth.ids import MICROSECONDS_PER_HOUR, Int64s
-from control_plane.core.ground_truth.labels import LabelSpec
+from control_plane.core.ground_truth.labels import LabelSpec, all_labels
 from control_plane.core.ground_truth.speed import SpeedView
 
 Batch = PredictionBatch | OutcomeBatch
@@ -62,6 +62,10 @@ class Facts:
     """Set when there are rows that nobody has joined yet."""
     speed_windows: dict[str, timedelta] = field(default_factory=dict)
     """Model id -> how long the speed view waits for its outcomes; others as the store is configured."""
+    now_us: int = 0
+    """The clock at the last tick; 0 before the first."""
+    speed_window: timedelta = timedelta(days=2)
+    """For models of which nothing was said."""
     rates: dict[str, dict[int, float]] = field(default_factory=dict)
     """Model id -> hour -> lowest share of ids that its rows were kept of, where that is below 1."""
     arrivals: dict[str, int] = field(default_factory=dict)
@@ -94,7 +98,7 @@ class Facts:
             known[label_type] = LabelSpec(label_type=label_type)
 
     def put_label(self, model_id: str, spec: LabelSpec) -> None:
-        """Declare a model's label, and its proxy as a label of its own."""
+        """Declare a model's label, and its proxy and its other label types as labels of their own."""
         if self.first_labels.get(model_id) != spec.label_type:
             self.catalog.db.execute("INSERT OR REPLACE INTO first_labels VALUES (?, ?)", (model_id, spec.label_type))
             self.first_labels[model_id] = spec.label_type
@@ -102,6 +106,9 @@ class Facts:
         proxy = proxy_label(spec)
         if proxy is not None:
             self._declare(model_id, proxy)
+        for other, _ in all_labels(spec):
+            if other.label_type not in (spec.label_type, spec.proxy):
+                self._declare(model_id, other)
 
     def _declare(self, model_id: str, spec: LabelSpec) -> None:
         """What was computed with another window or task is computed anew."""
@@ -236,11 +243,23 @@ class Facts:
     def _apply_outcomes(self, segment: int, head: BatchHead, batch: OutcomeBatch) -> None:
         self.note_label(head.model_id, head.label_type)
         late = self.speed.add_outcomes(
-            head.model_id, head.label_type, batch.ids, batch.observed_us, batch.value, batch.revision
+            head.model_id,
+            head.label_type,
+            batch.ids,
+            batch.observed_us,
+            batch.value,
+            batch.revision,
+            leave_before=self.live_from(head.model_id) if self.now_us else 0,
         )
         for hour, rows in late.items():
             by_segment = self.late.setdefault((head.model_id, head.label_type, hour), {})
             by_segment[segment] = by_segment.get(segment, 0) + rows
+
+    def live_from(self, model_id: str) -> int:
+        """The first hour whose outcomes the speed view waits for, by the clock."""
+        window = max(spec.window for spec in self.labels_of(model_id))
+        waits = min(window, self.speed_windows.get(model_id, self.speed_window))
+        return max(0, hour_of(self.now_us - waits // timedelta(microseconds=1)))
 
     def late_rows(self, model_id: str, label_type: str, hour: int) -> int:
         """Late rows of an hour that the batch join has not seen yet."""

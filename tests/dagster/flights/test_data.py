@@ -10,7 +10,7 @@ import pytest
 
 from assets.flights import data, features
 from assets.flights.fleet import BY_ID, FLEET
-from assets.flights.labels import outcomes
+from assets.flights.labels import departures, outcomes
 
 
 def test_every_flight_of_the_year_is_there_in_order(year: pa.Table) -> None:
@@ -52,6 +52,26 @@ def test_an_outcome_is_known_when_it_happened_and_never_for_a_flight_that_did_no
         if model.label.startswith("dep"):
             assert np.isnan(value[np.isnat(departed)]).all()
     assert np.isnan(outcomes(BY_ID["route_embedding"], rows)[0]).all()
+
+
+def test_a_late_departure_stands_in_for_a_late_landing_and_outlives_a_diversion(year: pa.Table) -> None:
+    rows = np.arange(0, year.num_rows, 3)
+    model = BY_ID["arrival_delay_jfk"]
+    landed, landed_at = outcomes(model, rows)
+    found = departures(model, rows)
+    assert found is not None
+    left, left_at = found
+    both = ~np.isnan(landed)
+    assert not np.isnan(left[both]).any()
+    assert (left_at[both] < landed_at[both]).all()
+    diverted = np.isnan(landed) & ~np.isnan(left)
+    cancelled = np.isnan(left)
+    assert diverted.sum() > 100
+    assert cancelled.sum() > 1000
+    assert np.isnan(landed[cancelled]).all()
+    assert np.isnat(left_at[cancelled]).all()
+    assert (left[both] == landed[both]).mean() > 0.8
+    assert departures(BY_ID["air_time"], rows) is None
 
 
 def test_features_know_nothing_of_the_future(year: pa.Table, year_features: pa.Table) -> None:
