@@ -126,6 +126,7 @@ class Maintenance:
 
     def _tick(self, now: datetime, *, force: bool) -> TickReport:
         now_us = int(now.timestamp()) * 1_000_000
+        self._facts.now_us = now_us
         expired = 0
         if force or (not self._in_pass and now_us - self._passed_us >= self._us(self._config.join_every)):
             self._in_pass = True
@@ -156,7 +157,7 @@ class Maintenance:
         expired = 0
         with self._writer.exclusive, self._facts.lock:
             self._facts.log.close_segment()
-            horizons = {model_id: self._horizon(model_id, now_us) for model_id in self._facts.speed.models()}
+            horizons = {model_id: self._facts.live_from(model_id) for model_id in self._facts.speed.models()}
             with self._facts.catalog.transaction():
                 for model_id, horizon in horizons.items():
                     expired += self._keep_partials(model_id, horizon, now_us)
@@ -167,11 +168,6 @@ class Maintenance:
             for model_id, horizon in horizons.items():
                 self._facts.speed.expire(model_id, horizon)
         return expired
-
-    def _horizon(self, model_id: str, now_us: int) -> int:
-        window = max(spec.window for spec in self._facts.labels_of(model_id))
-        waits = self._facts.speed_windows.get(model_id, self._config.speed_window)
-        return max(0, hour_of(now_us - self._us(min(window, waits))))
 
     def _keep_partials(self, model_id: str, horizon: int, now_us: int) -> int:
         """Store the speed partials of hours before the horizon; they answer until the batch join replaces them."""

@@ -81,6 +81,7 @@ class ParquetFactStore:
                 profiles=ProfileStore(root / "profiles"),
                 histograms=Histograms(catalog),
                 speed=SpeedView(config.speed_rows_max),
+                speed_window=config.speed_window,
                 tables=Tables(place_of(config.tables_url or str(root / "tables"), cache=root / "cache")),
             )
             recover(self._facts)

@@ -295,6 +295,10 @@ class IncrementalJoin:
         """Hours with predictions, ascending."""
         return sorted(self._predictions)
 
+    def hours_in_ids(self) -> set[int]:
+        """Hours that the ids of predictions carry."""
+        return set(self._read_by)
+
     def outcome_files(self) -> list[tuple[str, int, int]]:
         """(label type, hour in ids, latest observation in microseconds)."""
         return [(label, hour, file.observed_us_max) for (label, hour), file in self._outcomes.items()]

@@ -160,14 +160,24 @@ class SpeedView:
         observed_us: Int64s,
         value: Float64s,
         revision: Int32s,
+        *,
+        leave_before: int = 0,
     ) -> dict[int, int]:
         """File outcomes under the hours in their ids.
 
+        Args:
+            leave_before: the hour from which on outcomes are waited for, by the clock. Those of earlier hours are left
+                to the batch join unless predictions of their hour are here: a new model gets outcomes of weeks.
         Returns:
             Late rows by the hour they belong to, as far as known: these are not kept.
         """
         model = self._model(model_id)
         hours, late = late_outcomes(ids, observed_us, model.horizon)
+        if leave_before > model.horizon:
+            left = (hours != NO_HOUR) & (hours < leave_before)
+            if left.any():
+                expected = {hour for stratum in model.kept for hour in stratum.hours_in_ids()}
+                late |= left & ~np.isin(hours, np.fromiter(expected, np.int64, len(expected)))
         rows = Outcomes(key=ids.key, high=ids.high, observed_us=observed_us, value=value, revision=revision, late=late)
         late_by_hour: dict[int, int] = {}
         if late.any():
