@@ -226,7 +226,7 @@ def metadata_of(joined: Joined) -> dict[str, Any]:
                         "predicted": one.predicted,
                         "with outcome": one.joined,
                         "coverage": "not mature" if one.coverage is None else f"{one.coverage:.1%}",
-                        "wanted": f"{one.coverage_min:.0%}",
+                        "wanted": f"{one.coverage_min:.0%}" if one.coverage_min else "none",
                     }
                 )
                 for one in shown[:MODELS_SHOWN_MAX]

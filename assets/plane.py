@@ -47,7 +47,7 @@ class ModelJoined(msgspec.Struct, frozen=True, kw_only=True):
     coverage: float | None
     """Of mature predictions; None if none is mature."""
     coverage_min: float
-    """What its policy asks for."""
+    """What its policy asks for; 0 of a model that never gets outcomes."""
 
 
 class Joined(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,8 +66,12 @@ class Joined(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def coverage(self) -> float | None:
-        """Over all models of which something is mature, by their predictions."""
-        known = [(one.predicted, one.coverage) for one in self.models if one.coverage is not None and one.predicted]
+        """Over all models that should have outcomes and of which something is mature, by their predictions."""
+        known = [
+            (one.predicted, one.coverage)
+            for one in self.models
+            if one.coverage is not None and one.predicted and one.coverage_min > 0
+        ]
         total = sum(predicted for predicted, _ in known)
         return sum(predicted * coverage for predicted, coverage in known) / total if total else None
 
