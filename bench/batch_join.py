@@ -1,8 +1,8 @@
 """[batch_100m_cpu_s, batch_100m_rss_mib, gt_growth_ratio] The batch join of 100 M predictions with 60 M outcomes.
 
-`bench.join_rows` makes the rows, seals them as the server does (rows to days, hours and buckets, Parquet, the commits of
-the Delta tables and of the catalogue) and joins all hours to stored partials, in a process of its own whose CPU and
-memory are counted. By default a tenth of the rows is joined and the CPU is told for 100 M, after the growth measured;
+`bench.join_rows` makes the rows, seals them as the server does (rows to days, hours and buckets, Parquet, the
+commits of the Delta tables and of the catalogue) and joins all hours to stored partials, in a process of its own whose
+CPU and memory are counted. By default a tenth of the rows is joined and the CPU is told for 100 M;
 `RUNWAY_BENCH_JOIN_ROWS=100000000` joins all of them.
 
 Peers on the same files, each with the same answer (compared by model and hour): one global join in DuckDB, and a merge
@@ -18,6 +18,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bench.table import Row
 
@@ -105,7 +106,7 @@ def _measured(rows: int, cpu: dict[str, float], rss: dict[str, float], peers: li
     return ours
 
 
-def _printed(module: str, *arguments: str) -> dict[str, object]:
+def _printed(module: str, *arguments: str) -> dict[str, Any]:
     done = subprocess.run(
         [sys.executable, "-m", module, *arguments],
         cwd=Path(__file__).parent.parent,
@@ -115,7 +116,7 @@ def _printed(module: str, *arguments: str) -> dict[str, object]:
     )
     if done.returncode:
         raise RuntimeError(f"{module}: {done.stderr.strip().splitlines()[-1]}")
-    answer: dict[str, object] = json.loads(done.stdout)
+    answer: dict[str, Any] = json.loads(done.stdout)
     return answer
 
 

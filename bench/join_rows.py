@@ -24,8 +24,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from control_plane.adapters.parquet.maintenance import StoreConfig
 from control_plane.adapters.parquet.segments import BatchHead, Record
-from control_plane.adapters.parquet.store import ParquetFactStore, StoreConfig
+from control_plane.adapters.parquet.store import ParquetFactStore
 from control_plane.core.ground_truth.labels import LabelSpec
 from control_plane.core.ground_truth.partials import unpack
 

@@ -4,12 +4,19 @@ It knows nothing of the speed view and does the same work another way, in SQL: t
 and of each (outcome, revision), joined on all 128 bits, the highest revision inside the window. Its partials
 *replace* those of the speed view for the hours it was asked for. Work is given in hours; only hours that are due
 are joined, and an hour too large for memory is joined bucket by bucket, a few at once.
+
+How a share of the rows is joined, with what it costs in mind:
+1. The rows of each side are read once, with a 64-bit hash of each id beside it.
+2. Few ids come more than once. Which, sorting the hashes tells; only their rows are looked at one by one, and all but
+   the row that counts are deleted.
+3. One full outer join on hash and id gives joined predictions, those without outcome, and orphans.
+4. Joined rows are summed up by `joined_rows`, a few hundred thousand at once.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
 
 import duckdb
 import numpy as np
@@ -17,106 +24,100 @@ import numpy.typing as npt
 import pyarrow as pa
 from duckdb.func import PythonUDFType
 
+from control_plane.adapters.parquet.joined_rows import JoinedRows, Summed
 from control_plane.adapters.parquet.sealing import BUCKETS
 from control_plane.app.fact_store import Orphan
-from control_plane.core.ground_truth.batch import slice_in
-from control_plane.core.ground_truth.ids import ID_BYTES, Int64s, hash_shares, id_columns
+from control_plane.core.ground_truth.ids import ID_BYTES, hash_shares, id_columns
 from control_plane.core.ground_truth.labels import LabelSpec
-from control_plane.core.ground_truth.partials import Partial, Rows, merge, partials_of
+from control_plane.core.ground_truth.partials import Partial
 
-Side = Literal["prediction", "outcome"]
-
-ROWS_AT_ONCE_MAX = 8_000_000
-"""Rows joined at once, both sides together: about 1 GiB in the hash tables at worst, less in practice."""
-MEMORY_LIMIT = "1GiB"
+ROWS_AT_ONCE_MAX = 4_000_000
+"""Rows joined at once, both sides together: half a GiB in the hash tables at worst, less in practice."""
+MEMORY_LIMIT = "640MiB"
 """What DuckDB may use before it spills to the store's directory."""
 ORPHANS_LISTED_MAX = 1_000
 """Orphans listed per job; all are counted."""
-CHUNK_ROWS = 1_000_000
+CHUNK_ROWS = 262_144
 """Joined rows summed up at once."""
 
-_ROWS = """(
-    SELECT * FROM read_parquet($files) SEMI JOIN {side}_hours USING (model_id, hour)
-    WHERE hour BETWEEN $low AND $high AND bucket BETWEEN $first_bucket AND $last_bucket)"""
-_REPEATED = f"""
-CREATE OR REPLACE TEMP TABLE repeated AS
-SELECT hash(prediction_id) AS hashed FROM {_ROWS} GROUP BY hashed HAVING count(*) > 1
-"""  # noqa: S608 - constants only
-"""Few ids come more than once. Finding them by hash is eight times cheaper than grouping all rows by id."""
+_FILES = "read_parquet($files, hive_partitioning = false, union_by_name = {by_name}) f"
+_WHERE = """f.hour BETWEEN $first_hour AND $last_hour AND f.model_id BETWEEN $first_model AND $last_model
+    AND bucket BETWEEN $first_bucket AND $last_bucket"""
 _PREDICTIONS = f"""
 CREATE OR REPLACE TEMP TABLE predictions AS
-SELECT model_id, prediction_id, epoch_us(predicted_at) AS at_us, score, version, hour
-FROM {_ROWS} ANTI JOIN repeated ON hashed = hash(prediction_id)
-UNION ALL
-SELECT model_id, prediction_id, arg_min(epoch_us(predicted_at), arrival), arg_min(score, arrival),
-       arg_min(version, arrival), arg_min(hour, arrival)
-FROM {_ROWS} SEMI JOIN repeated ON hashed = hash(prediction_id)
-GROUP BY model_id, prediction_id
+SELECT k.model, k.due, prediction_id, hash(prediction_id) AS h, epoch_us(predicted_at) AS at_us, score, version, f.hour,
+       arrival, {{slices}} AS slices
+FROM {_FILES} JOIN prediction_hours k ON k.model_id = f.model_id AND k.hour = f.hour
+WHERE {_WHERE}
 """  # noqa: S608 - constants only
 _OUTCOMES = f"""
 CREATE OR REPLACE TEMP TABLE outcomes AS
-SELECT model_id, label_type, hour, prediction_id, revision, epoch_us(observed_at) AS at_us, value, late
-FROM {_ROWS} ANTI JOIN repeated ON hashed = hash(prediction_id)
-UNION ALL
-SELECT model_id, label_type, hour, prediction_id, revision, arg_min(epoch_us(observed_at), arrival),
-       arg_min(value, arrival), arg_min(late, arrival)
-FROM {_ROWS} SEMI JOIN repeated ON hashed = hash(prediction_id)
-GROUP BY model_id, label_type, hour, prediction_id, revision
+SELECT l.position, k.model, k.due, prediction_id, hash(hash(prediction_id), l.position) AS h,
+       epoch_us(observed_at) AS at_us, value, revision, late, f.hour, arrival
+FROM {_FILES} JOIN outcome_hours k ON k.model_id = f.model_id AND k.hour = f.hour
+JOIN labels l ON l.model = k.model AND l.label_type = f.label_type
+WHERE {_WHERE}
 """  # noqa: S608 - constants only
-_OUTSIDE_SAMPLE = """
-DELETE FROM {table} t USING hour_rates r
-WHERE t.model_id = r.model_id AND t.hour = r.hour AND hash_share(t.prediction_id) >= r.rate
-"""
 _NO_PREDICTIONS = """
 CREATE OR REPLACE TEMP TABLE predictions (
-    model_id VARCHAR, prediction_id BLOB, at_us BIGINT, score DOUBLE, version INTEGER, "hour" INTEGER)
+    model INTEGER, due BOOLEAN, prediction_id BLOB, h UBIGINT, at_us BIGINT, score DOUBLE, version INTEGER,
+    "hour" INTEGER, arrival BIGINT, slices VARCHAR)
 """
 _NO_OUTCOMES = """
 CREATE OR REPLACE TEMP TABLE outcomes (
-    model_id VARCHAR, label_type VARCHAR, "hour" INTEGER, prediction_id BLOB, revision INTEGER, at_us BIGINT,
-    "value" DOUBLE, late BOOLEAN)
+    "position" INTEGER, model INTEGER, due BOOLEAN, prediction_id BLOB, h UBIGINT, at_us BIGINT, "value" DOUBLE,
+    revision INTEGER, late BOOLEAN, "hour" INTEGER, arrival BIGINT)
 """
+_OUTSIDE_SAMPLE = """
+DELETE FROM {table} t USING hour_rates r
+WHERE t.model = r.model AND t.hour = r.hour AND hash_share(t.prediction_id) >= r.rate
+"""
+_REPEATED_PREDICTIONS = """
+DELETE FROM predictions WHERE rowid IN (SELECT row_at FROM (
+    SELECT p.rowid AS row_at, row_number() OVER (PARTITION BY model, prediction_id ORDER BY arrival) AS place
+    FROM predictions p SEMI JOIN repeated USING (h)) WHERE place > 1)
+"""
+"""The first arrival of a prediction counts."""
+_REPEATED_OUTCOMES = """
+DELETE FROM outcomes WHERE rowid IN (SELECT row_at FROM (
+    SELECT o.row_at, o.again, row_number() OVER (
+        PARTITION BY o.position, o.prediction_id
+        ORDER BY o.again, coalesce(o.at_us - p.at_us <= l.window_us, false) DESC, o.revision DESC) AS place
+    FROM (SELECT o.rowid AS row_at, o.*, row_number() OVER (
+              PARTITION BY o.position, prediction_id, revision ORDER BY arrival) > 1 AS again
+          FROM outcomes o SEMI JOIN repeated USING (h)) o
+    JOIN labels l ON l.position = o.position
+    LEFT JOIN predictions p ON p.model = o.model AND p.prediction_id = o.prediction_id) WHERE place > 1)
+"""
+"""Of each revision the first arrival; of these the highest inside the window, or any if none is."""
 _JOINED = """
-WITH winners AS (
-    SELECT o.model_id, o.label_type, o.prediction_id,
-           arg_max({{'value': o.value, 'delay': o.at_us - p.at_us, 'late': o.late, 'imputed': o.revision < 0}},
-                   o.revision)
-               FILTER (WHERE o.at_us - p.at_us <= l.window_us) AS best
-    FROM outcomes o
-    JOIN predictions p ON p.model_id = o.model_id AND p.prediction_id = o.prediction_id
-    JOIN labels l ON l.model_id = o.model_id AND l.label_type = o.label_type
-    GROUP BY o.model_id, o.label_type, o.prediction_id)
-SELECT l.position AS label, p.hour AS hour, p.version AS version, p.score AS score,
-       w.best.value AS value, coalesce(w.best.delay, 0) AS delay_us, coalesce(w.best.late, false) AS late,
-       coalesce(w.best.imputed, false) AS imputed,
-       w.prediction_id IS NOT NULL AND w.best IS NULL AS outside{columns}
-FROM predictions p
-JOIN labels l ON l.model_id = p.model_id
-JOIN due d ON d.model_id = p.model_id AND d.hour = p.hour{joins}
-LEFT JOIN winners w
-    ON w.model_id = p.model_id AND w.label_type = l.label_type AND w.prediction_id = p.prediction_id
+SELECT coalesce(p.position, -1) AS label, coalesce(p.hour, 0) AS hour, coalesce(p.version, 0) AS version,
+       coalesce(p.score, 0) AS score, o.value AS value, coalesce(o.at_us - p.at_us, 0) AS delay_us,
+       coalesce(o.late, false) AS late, coalesce(o.revision < 0, false) AS imputed,
+       CASE WHEN p.position IS NULL THEN o.row_at ELSE -1 END AS orphan{columns}
+FROM (SELECT p.*, l.position, hash(p.h, l.position) AS key{slice}
+      FROM predictions p JOIN labels l ON l.model = p.model AND l.rank = $rank{slices}) p
+{side} JOIN (
+    SELECT o.*, o.rowid AS row_at FROM outcomes o JOIN labels l ON l.position = o.position AND l.rank = $rank) o
+    ON p.key = o.h AND p.prediction_id = o.prediction_id
+WHERE coalesce(p.due, o.due)
 """
-_SLICED = """
-CREATE OR REPLACE TEMP TABLE sliced AS
-SELECT * FROM (SELECT model_id, prediction_id, unnest(string_split(slices, chr(31))) AS slice FROM (
-    SELECT model_id, prediction_id, arg_min(slices, arrival) AS slices
-    FROM read_parquet($files) SEMI JOIN due USING (model_id, hour)
-    WHERE hour BETWEEN $low AND $high AND bucket BETWEEN $first_bucket AND $last_bucket
-    GROUP BY model_id, prediction_id))
-WHERE slice <> ''
-"""
-_ALL = _JOINED.format(columns="", joins="")
+_ALL = _JOINED.format(columns="", slice="", slices="", side="FULL OUTER")
 _BY_SLICE = _JOINED.format(
-    columns=", s.slice AS slice",
-    joins="\nJOIN sliced s ON s.model_id = p.model_id AND s.prediction_id = p.prediction_id",
+    columns=", p.slice AS slice",
+    slice=", s.slice",
+    slices=""" JOIN (
+          SELECT q.rowid AS of, unnest(string_split(q.slices, chr(31))) AS slice
+          FROM predictions q WHERE q.due AND q.slices <> '') s ON s.of = p.rowid AND s.slice <> ''""",
+    side="LEFT",
 )
 _ORPHANS = """
 CREATE OR REPLACE TEMP TABLE orphans AS
-SELECT o.model_id, o.label_type, o.hour, o.prediction_id, max(o.revision) AS revision,
-       arg_max(o.at_us, o.revision) AS at_us, arg_max(o.value, o.revision) AS value
-FROM outcomes o SEMI JOIN due USING (model_id, hour)
-ANTI JOIN predictions p ON p.model_id = o.model_id AND p.prediction_id = o.prediction_id
-GROUP BY ALL
+SELECT l.model_id, l.label_type, o.hour, prediction_id, at_us, value, revision
+FROM outcomes o JOIN labels l ON l.position = o.position WHERE o.rowid IN (SELECT row_at FROM orphan_rows)
+"""
+_DROP = """
+DROP TABLE predictions; DROP TABLE outcomes; DROP TABLE IF EXISTS orphans
 """
 
 
@@ -146,6 +147,10 @@ class Job:
     """(model id, hour, rate) of hours of which only ids with a share below the rate count."""
 
 
+SlicePartials = dict[tuple[str, str, int], dict[tuple[str, int], Partial]]
+"""(model id, label type, hour) -> partials by (slice, version)."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobResult:
     """What a job found. Hours of `due` that are in none of these hold nothing."""
@@ -155,11 +160,7 @@ class JobResult:
     orphans: dict[tuple[str, str, int], int]
     """(model id, label type, hour in id) -> distinct ids."""
     listed: tuple[Orphan, ...]
-    slice_partials: "SlicePartials" = field(default_factory=dict)
-
-
-SlicePartials = dict[tuple[str, str, int], dict[tuple[str, int], Partial]]
-"""(model id, label type, hour) -> partials by (slice, version)."""
+    slice_partials: SlicePartials = field(default_factory=dict)
 
 
 class BatchJoin:
@@ -197,55 +198,77 @@ class BatchJoin:
             raise
 
     def _run(self, job: Job) -> JobResult:
-        for name, pairs in (
-            ("due", job.due),
-            ("prediction_hours", job.prediction_hours),
-            ("outcome_hours", job.outcome_hours),
-        ):
-            self._db.register(name, _pairs(pairs))
-        self._db.register("labels", _labels(job.labels))
-        self._db.register("hour_rates", _rates(job.rates))
-        partials: dict[tuple[str, str, int], dict[int, Partial]] = {}
-        slice_partials: SlicePartials = {}
+        models = {model_id: at for at, model_id in enumerate(sorted({model_id for model_id, _ in job.labels}))}
+        due = set(job.due)
+        self._db.register("prediction_hours", _hours(job.prediction_hours, models, due))
+        self._db.register("outcome_hours", _hours(job.outcome_hours, models, due))
+        self._db.register("labels", _labels(job.labels, models))
+        self._db.register("hour_rates", _rates(job.rates, models))
+        ranks = max(len(list(found)) for _, found in groupby(sorted(model_id for model_id, _ in job.labels)))
+        summed = Summed(job.labels, job.mature_before, job.slices)
         orphans: dict[tuple[str, str, int], int] = {}
         listed: list[Orphan] = []
         shares = min(BUCKETS, max(1, -(-job.rows // self._rows_at_once_max)))
         for share in range(shares):
-            self._load("prediction", job, shares, share)
-            self._load("outcome", job, shares, share)
-            reader: pa.RecordBatchReader = self._db.sql(_ALL).to_arrow_reader(CHUNK_ROWS)
-            for chunk in reader:
-                _sum_up(job, chunk, partials)
-            if job.sliced_files:
-                self._db.execute(_SLICED, _range(job.sliced_files, job.due, shares, share))
-                reader = self._db.sql(_BY_SLICE).to_arrow_reader(CHUNK_ROWS)
+            self._load_predictions(job, shares, share)
+            self._load_outcomes(job, shares, share)
+            lost: list[npt.NDArray[np.int64]] = []
+            for rank in range(ranks):
+                reader: pa.RecordBatchReader = self._db.sql(_ALL, params={"rank": rank}).to_arrow_reader(CHUNK_ROWS)
                 for chunk in reader:
-                    _sum_up_slices(job, chunk, slice_partials)
-            self._collect_orphans(orphans, listed)
-        self._db.execute(
-            "DROP TABLE predictions; DROP TABLE outcomes; DROP TABLE orphans; DROP TABLE IF EXISTS repeated; "
-            "DROP TABLE IF EXISTS sliced"
+                    lost.append(summed.add(JoinedRows.read(chunk)))
+                if job.sliced_files:
+                    reader = self._db.sql(_BY_SLICE, params={"rank": rank}).to_arrow_reader(CHUNK_ROWS)
+                    for chunk in reader:
+                        summed.add_slices(JoinedRows.read(chunk), chunk.column("slice"))
+            self._collect_orphans(np.concatenate([np.zeros(0, np.int64), *lost]), orphans, listed)
+            self._db.execute(_DROP)
+        return JobResult(
+            partials=summed.partials, orphans=orphans, listed=tuple(listed), slice_partials=summed.slice_partials
         )
-        return JobResult(partials=partials, orphans=orphans, listed=tuple(listed), slice_partials=slice_partials)
 
-    def _load(self, side: Side, job: Job, shares: int, share: int) -> None:
-        """One side's distinct rows of a share of the buckets, as a table."""
-        files, hours = (
-            (job.prediction_files, job.prediction_hours)
-            if side == "prediction"
-            else (job.outcome_files, job.outcome_hours)
-        )
-        if not files or not hours:
-            self._db.execute(_NO_PREDICTIONS if side == "prediction" else _NO_OUTCOMES)
+    def _load_predictions(self, job: Job, shares: int, share: int) -> None:
+        """The distinct predictions of a share of the buckets, as a table."""
+        if not job.prediction_files or not job.prediction_hours:
+            self._db.execute(_NO_PREDICTIONS)
             return
-        rows = _range(files, hours, shares, share)
-        for statement in (_REPEATED, _PREDICTIONS if side == "prediction" else _OUTCOMES):
-            self._db.execute(statement.format(side=side), rows)
+        slices = "slices" if job.sliced_files else "''"
+        statement = _PREDICTIONS.format(slices=slices, by_name=str(bool(job.sliced_files)).lower())
+        self._db.execute(statement, _range(job.prediction_files, job.prediction_hours, shares, share))
         if job.rates:
-            self._db.execute(_OUTSIDE_SAMPLE.format(table=f"{side}s"))
+            self._db.execute(_OUTSIDE_SAMPLE.format(table="predictions"))
+        self._drop_repeated("predictions", _REPEATED_PREDICTIONS)
 
-    def _collect_orphans(self, orphans: dict[tuple[str, str, int], int], listed: list[Orphan]) -> None:
+    def _load_outcomes(self, job: Job, shares: int, share: int) -> None:
+        """The outcomes that count, of a share of the buckets, as a table; one for each label and id."""
+        if not job.outcome_files or not job.outcome_hours:
+            self._db.execute(_NO_OUTCOMES)
+            return
+        statement = _OUTCOMES.format(by_name="false")
+        self._db.execute(statement, _range(job.outcome_files, job.outcome_hours, shares, share))
+        if job.rates:
+            self._db.execute(_OUTSIDE_SAMPLE.format(table="outcomes"))
+        self._drop_repeated("outcomes", _REPEATED_OUTCOMES)
+
+    def _drop_repeated(self, table: str, statement: str) -> None:
+        """Rows of ids that come more than once, but for the one that counts. Sorting the hashes is ten times cheaper
+        than grouping the rows by id."""
+        hashes = np.sort(self._db.sql(f"SELECT h FROM {table}").fetchnumpy()["h"])  # noqa: S608 - a constant
+        repeated = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
+        if len(repeated):
+            self._db.register("repeated", pa.table({"h": repeated}))
+            self._db.execute(statement)
+            self._db.unregister("repeated")
+
+    def _collect_orphans(
+        self, rows: npt.NDArray[np.int64], orphans: dict[tuple[str, str, int], int], listed: list[Orphan]
+    ) -> None:
+        """Count outcomes without prediction, and list some."""
+        if not len(rows):
+            return
+        self._db.register("orphan_rows", pa.table({"row_at": rows}))
         self._db.execute(_ORPHANS)
+        self._db.unregister("orphan_rows")
         for model_id, label_type, hour, count in self._db.execute(
             "SELECT model_id, label_type, hour, count(*) FROM orphans GROUP BY ALL"
         ).fetchall():
@@ -270,33 +293,58 @@ class BatchJoin:
 
 def _range(
     files: Sequence[str], hours: Sequence[tuple[str, int]], shares: int, share: int
-) -> dict[str, list[str] | int]:
-    """What to read: files, hours from lowest to highest, and a share of the buckets."""
+) -> dict[str, list[str] | int | str]:
+    """What to read: files, models and hours from lowest to highest, and a share of the buckets. Row groups outside are
+    skipped by their statistics."""
     numbers = [hour for _, hour in hours]
+    names = [model_id for model_id, _ in hours]
     return {
         "files": list(files),
-        "low": min(numbers),
-        "high": max(numbers),
+        "first_hour": min(numbers),
+        "last_hour": max(numbers),
+        "first_model": min(names),
+        "last_model": max(names),
         "first_bucket": share * BUCKETS // shares,
         "last_bucket": (share + 1) * BUCKETS // shares - 1,
     }
 
 
-def _pairs(pairs: Sequence[tuple[str, int]]) -> pa.Table:
+def _hours(pairs: Sequence[tuple[str, int]], models: dict[str, int], due: set[tuple[str, int]]) -> pa.Table:
     return pa.table(
         {
             "model_id": pa.array([model_id for model_id, _ in pairs], pa.string()),
             "hour": pa.array([hour for _, hour in pairs], pa.int32()),
+            "model": pa.array([models[model_id] for model_id, _ in pairs], pa.int32()),
+            "due": pa.array([pair in due for pair in pairs], pa.bool_()),
         }
     )
 
 
-def _rates(rates: Sequence[tuple[str, int, float]]) -> pa.Table:
+def _rates(rates: Sequence[tuple[str, int, float]], models: dict[str, int]) -> pa.Table:
     return pa.table(
         {
-            "model_id": pa.array([model_id for model_id, _, _ in rates], pa.string()),
+            "model": pa.array([models[model_id] for model_id, _, _ in rates], pa.int32()),
             "hour": pa.array([hour for _, hour, _ in rates], pa.int32()),
             "rate": pa.array([rate for _, _, rate in rates], pa.float64()),
+        }
+    )
+
+
+def _labels(labels: Sequence[tuple[str, LabelSpec]], models: dict[str, int]) -> pa.Table:
+    """`rank` numbers the labels of a model: those of one rank are joined together, so that an id is joined once."""
+    ranks: dict[str, int] = {}
+    rank = []
+    for model_id, _ in labels:
+        ranks[model_id] = ranks.get(model_id, -1) + 1
+        rank.append(ranks[model_id])
+    return pa.table(
+        {
+            "position": pa.array(range(len(labels)), pa.int32()),
+            "model": pa.array([models[model_id] for model_id, _ in labels], pa.int32()),
+            "model_id": pa.array([model_id for model_id, _ in labels], pa.string()),
+            "rank": pa.array(rank, pa.int32()),
+            "label_type": pa.array([spec.label_type for _, spec in labels], pa.string()),
+            "window_us": pa.array([spec.window_us for _, spec in labels], pa.int64()),
         }
     )
 
@@ -307,70 +355,3 @@ def _hash_share(ids: pa.ChunkedArray) -> pa.Array:
     column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     raw = np.frombuffer(column.buffers()[1], np.uint8)[column.offset * ID_BYTES :][: len(column) * ID_BYTES]
     return pa.array(hash_shares(id_columns(raw.reshape(-1, ID_BYTES))))
-
-
-def _labels(labels: Sequence[tuple[str, LabelSpec]]) -> pa.Table:
-    return pa.table(
-        {
-            "position": pa.array(range(len(labels)), pa.int32()),
-            "model_id": pa.array([model_id for model_id, _ in labels], pa.string()),
-            "label_type": pa.array([spec.label_type for _, spec in labels], pa.string()),
-            "window_us": pa.array([spec.window_us for _, spec in labels], pa.int64()),
-        }
-    )
-
-
-def _sum_up(job: Job, chunk: pa.RecordBatch, into: dict[tuple[str, str, int], dict[int, Partial]]) -> None:
-    """Add the partials of a chunk of joined rows."""
-    label: Int64s = _column(chunk, "label").astype(np.int64)
-    for position in np.unique(label):
-        model_id, spec = job.labels[position]
-        rows = chunk.filter(pa.array(label == position))
-        hour, version = _column(rows, "hour").astype(np.int64), _column(rows, "version").astype(np.int64)
-        packed, group = np.unique(hour << 32 | version, return_inverse=True)
-        summed = partials_of(spec, _rows(job, model_id, spec, rows, hour, group.astype(np.int64)), len(packed))
-        for key, partial in zip(packed.tolist(), summed, strict=True):
-            version_of = key & 0xFFFFFFFF
-            versions = into.setdefault((model_id, spec.label_type, key >> 32), {})
-            versions[version_of] = merge([versions[version_of], partial]) if version_of in versions else partial
-
-
-def _sum_up_slices(job: Job, chunk: pa.RecordBatch, into: SlicePartials) -> None:
-    """Likewise by slice; a prediction is in one row for each of its slices."""
-    label: Int64s = _column(chunk, "label").astype(np.int64)
-    for position in np.unique(label):
-        model_id, spec = job.labels[position]
-        rows = chunk.filter(pa.array(label == position))
-        hour, version = _column(rows, "hour").astype(np.int64), _column(rows, "version").astype(np.int64)
-        encoded = rows.column("slice").dictionary_encode()
-        known = job.slices.get(model_id, frozenset())
-        names = [slice_in(known, name) for name in encoded.dictionary.to_pylist()]
-        distinct = sorted(set(names))
-        place = np.array([distinct.index(name) for name in names], np.int64)
-        which = place[encoded.indices.to_numpy(zero_copy_only=False)]
-        keys, group = np.unique(np.stack([hour, version, which]), axis=1, return_inverse=True)
-        found = _rows(job, model_id, spec, rows, hour, group.reshape(-1).astype(np.int64))
-        for (hour_of, version_of, at), partial in zip(
-            keys.T.tolist(), partials_of(spec, found, keys.shape[1]), strict=True
-        ):
-            slices = into.setdefault((model_id, spec.label_type, hour_of), {})
-            key = (distinct[at], version_of)
-            slices[key] = merge([slices[key], partial]) if key in slices else partial
-
-
-def _rows(job: Job, model_id: str, spec: LabelSpec, rows: pa.RecordBatch, hour: Int64s, group: Int64s) -> Rows:
-    return Rows(
-        group=group,
-        score=_column(rows, "score"),
-        value=rows.column("value").to_numpy(zero_copy_only=False),  # null becomes NaN: no outcome
-        delay_us=_column(rows, "delay_us").astype(np.int64),
-        late=_column(rows, "late"),
-        outside=_column(rows, "outside"),
-        mature=hour < job.mature_before[f"{model_id}/{spec.label_type}"],
-        imputed=_column(rows, "imputed"),
-    )
-
-
-def _column(rows: pa.RecordBatch, name: str) -> npt.NDArray[Any]:
-    column: npt.NDArray[Any] = rows.column(name).to_numpy(zero_copy_only=False)
-    return column
