@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from control_plane.adapters.parquet.beliefs import keep_replaced
+from control_plane.adapters.parquet.binning import HOURS_PER_DAY
 from control_plane.adapters.parquet.schema import SCHEMA
 from control_plane.app.fact_store import Orphan
 from control_plane.core.errors import Reason, Unavailable
@@ -220,6 +222,11 @@ class Catalog:
             for row in rows
         )
 
+    def orphans_total(self, model_id: str) -> int:
+        """Orphans of a model, listed or not."""
+        row = self.db.execute("SELECT coalesce(sum(orphans), 0) FROM orphan_hours WHERE model_id = ?", (model_id,))
+        return int(row.fetchone()[0])
+
     def files_before(self, hour: int) -> list[tuple[str, str]]:
         """(kind, path) of files whose hours all lie before one."""
         found = self.db.execute("SELECT kind, path FROM files WHERE hour_max < ? ORDER BY id", (hour,)).fetchall()
@@ -261,10 +268,24 @@ class Catalog:
         return int(row[0])
 
     def put_partials(
-        self, model_id: str, label_type: str, hour: int, layer: Layer, packed_by_version: dict[int, bytes]
+        self,
+        model_id: str,
+        label_type: str,
+        hour: int,
+        layer: Layer,
+        packed_by_version: dict[int, bytes],
+        *,
+        computed_us: int = 0,
     ) -> None:
-        """Replace one layer's partials of an hour; the batch layer's replace the speed layer's too."""
+        """Replace one layer's partials of an hour; the batch layer's replace the speed layer's too.
+
+        What answered until now is kept as a belief, and the merge of the day is made anew.
+        """
         self._changed(model_id, [hour])
+        keep_replaced(self.db, model_id, label_type, hour, layer, packed_by_version, computed_us)
+        day = (model_id, label_type, hour // HOURS_PER_DAY)
+        self.db.execute("DELETE FROM day_partials WHERE model_id = ? AND label_type = ? AND day = ?", day)
+        self.db.execute("INSERT OR IGNORE INTO stale_days VALUES (?, ?, ?)", day)
         self.db.execute(
             "DELETE FROM partials WHERE model_id = ? AND label_type = ? AND hour = ? AND (layer = ? OR ? = 'batch')",
             (model_id, label_type, hour, layer, layer),

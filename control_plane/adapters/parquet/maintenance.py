@@ -23,7 +23,8 @@ from control_plane.adapters.parquet.catalog import ORPHANS_MAX
 from control_plane.adapters.parquet.facts import Facts, hour_of
 from control_plane.adapters.parquet.sealing import seal
 from control_plane.adapters.parquet.segments import SEGMENT_BYTES_MAX, read_segment
-from control_plane.adapters.parquet.serving import mature_before_hour
+from control_plane.adapters.parquet.serving import EPOCH, mature_before_hour
+from control_plane.adapters.parquet.settling import Settling
 from control_plane.adapters.parquet.tables import KINDS
 from control_plane.adapters.parquet.writer import Writer
 from control_plane.app.fact_store import Orphan, TickReport
@@ -89,6 +90,7 @@ class Maintenance:
         self._one_tick = threading.Lock()
         self._join = BatchJoin(facts.root / "spill", threads=config.join_threads)
         self._passed_us = facts.catalog.meta("passed_us")
+        self._settling = Settling(facts)
         self._in_pass = False
         self._join_thread = ThreadPoolExecutor(1, "fact-join")
         self._running: _RunningJoin | None = None
@@ -137,6 +139,7 @@ class Maintenance:
         if self._in_pass and not more:
             joined, more = self._run_join(now)
             if not more:
+                self._settling.settle(now_us)
                 deleted = self._delete_old(now_us)
                 with self._facts.lock, self._facts.catalog.transaction():
                     self._facts.catalog.set_meta("passed_us", now_us)
@@ -178,7 +181,7 @@ class Maintenance:
                 partials = self._facts.speed.partials(model_id, spec, hour, mature_before) or {}
                 weight = 1 / self._facts.speed.rate(model_id, hour)
                 packed = {version: pack(merge_weighted([(partial, weight)])) for version, partial in partials.items()}
-                self._facts.catalog.put_partials(model_id, spec.label_type, hour, "speed", packed)
+                self._facts.catalog.put_partials(model_id, spec.label_type, hour, "speed", packed, computed_us=now_us)
         return len(hours)
 
     def _closed_segments(self) -> list[int]:
@@ -269,7 +272,7 @@ class Maintenance:
         self._running = None
         with self._facts.lock:
             with self._facts.catalog.transaction():
-                self._store(running.job, result, running.seen_file)
+                self._store(running.job, result, running.seen_file, self._us(now - EPOCH))
             self._forget_late(running.job, running.sealed_segment)
         return len(running.job.due), True
 
@@ -344,7 +347,7 @@ class Maintenance:
             ),
         )
 
-    def _store(self, job: Job, result: JobResult, seen_file: int) -> None:
+    def _store(self, job: Job, result: JobResult, seen_file: int, now_us: int) -> None:
         """Replace partials and orphans of the joined hours; inside one transaction."""
         catalog = self._facts.catalog
         for model_id, hour in job.due:
@@ -358,7 +361,7 @@ class Maintenance:
                     version: pack(merge_weighted([(partial, weight)]))
                     for version, partial in result.partials.get(key, {}).items()
                 }
-                catalog.put_partials(model_id, spec.label_type, hour, "batch", packed)
+                catalog.put_partials(model_id, spec.label_type, hour, "batch", packed, computed_us=now_us)
                 catalog.put_orphans(*key, round(result.orphans.get(key, 0) * weight))
                 by_slice = {
                     at: pack(merge_weighted([(partial, weight)]))

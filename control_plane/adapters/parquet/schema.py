@@ -47,6 +47,22 @@ CREATE TABLE IF NOT EXISTS partials (
     model_id TEXT NOT NULL, label_type TEXT NOT NULL, hour INTEGER NOT NULL, version INTEGER NOT NULL,
     layer TEXT NOT NULL, packed BLOB NOT NULL,
     PRIMARY KEY (model_id, label_type, hour, version, layer)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS partial_times (
+    model_id TEXT NOT NULL, label_type TEXT NOT NULL, hour INTEGER NOT NULL, computed_us INTEGER NOT NULL,
+    PRIMARY KEY (model_id, label_type, hour)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS beliefs (
+    model_id TEXT NOT NULL, label_type TEXT NOT NULL, hour INTEGER NOT NULL, computed_us INTEGER NOT NULL,
+    version INTEGER NOT NULL, layer TEXT NOT NULL, bucket INTEGER NOT NULL, packed BLOB NOT NULL,
+    PRIMARY KEY (model_id, label_type, hour, computed_us, version)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS beliefs_by_time ON beliefs (computed_us);
+CREATE TABLE IF NOT EXISTS passes (at_us INTEGER PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS day_partials (
+    model_id TEXT NOT NULL, label_type TEXT NOT NULL, day INTEGER NOT NULL, version INTEGER NOT NULL,
+    layer TEXT NOT NULL, hours INTEGER NOT NULL, kept REAL NOT NULL, computed_us INTEGER NOT NULL, packed BLOB NOT NULL,
+    PRIMARY KEY (model_id, label_type, day, version)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS stale_days (
+    model_id TEXT NOT NULL, label_type TEXT NOT NULL, day INTEGER NOT NULL,
+    PRIMARY KEY (model_id, label_type, day)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS slice_partials (
     model_id TEXT NOT NULL, label_type TEXT NOT NULL, hour INTEGER NOT NULL, slice TEXT NOT NULL,
     version INTEGER NOT NULL, packed BLOB NOT NULL,

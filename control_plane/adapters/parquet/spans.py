@@ -37,6 +37,7 @@ class _Day:
     sums: Float64s
     pending: int
     empty: bool
+    design: float
 
     @property
     def size(self) -> int:
@@ -45,7 +46,9 @@ class _Day:
 
     def served(self) -> ServedHour:
         """As one entry."""
-        partial = Partial(cell=self.cell.astype(np.int32), count=self.count.astype(np.int64), sums=self.sums)
+        partial = Partial(
+            cell=self.cell.astype(np.int32), count=self.count.astype(np.int64), sums=self.sums, design=self.design
+        )
         return ServedHour(self.layer, partial, self.pending)
 
 
@@ -108,6 +111,7 @@ class ServedSpans:
             sums=partial.sums.copy(),
             pending=sum(served.pending for served in hours.values()),
             empty=not hours,
+            design=partial.design,
         )
         key = (model_id, version, spec.label_type, day)
         before = self._days.pop(key, None)
