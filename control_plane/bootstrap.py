@@ -12,6 +12,9 @@ import uvloop
 
 from control_plane import config as configuration
 from control_plane.adapters.clock import WallClock
+from control_plane.adapters.inbox import Inbox
+from control_plane.adapters.kafka.consumer import FactConsumer
+from control_plane.adapters.parquet.dead_letters import SqliteDeadLetters
 from control_plane.adapters.parquet.looks import SqliteLooks
 from control_plane.adapters.parquet.maintenance import StoreConfig
 from control_plane.adapters.parquet.store import ParquetFactStore
@@ -19,6 +22,7 @@ from control_plane.adapters.postgres.event_log import PostgresEventLog
 from control_plane.adapters.postgres.leadership import PostgresLeadership
 from control_plane.adapters.postgres.snapshots import PostgresSnapshotStore
 from control_plane.api.backtest import BacktestServicer
+from control_plane.api.convert.arrivals import decoded
 from control_plane.api.facts import FactsServicer
 from control_plane.api.fleet import FleetServicer
 from control_plane.api.graph import GraphServicer
@@ -37,6 +41,7 @@ from control_plane.api.staleness import StalenessServicer
 from control_plane.app.clock import DrivenClock
 from control_plane.app.evaluator import Evaluator
 from control_plane.app.ground_truth import GroundTruth
+from control_plane.app.intake import Intake
 from control_plane.app.machine import FleetMachine
 from control_plane.app.node import Node
 from control_plane.app.ports import Clock, CorruptLog, EventLog, Leadership, SnapshotStore
@@ -89,7 +94,17 @@ class ControlPlane:
             snapshot_every=config.snapshot_every,
             tick_s=tick_s,
         )
-        self.ground_truth = GroundTruth(ParquetFactStore(config.home / "facts", _store_config(driven)))
+        self.ground_truth = GroundTruth(
+            ParquetFactStore(config.home / "facts", _store_config(driven)), clock_runs=isinstance(self.clock, WallClock)
+        )
+        self.intake = Intake(
+            ground_truth=self.ground_truth,
+            letters=SqliteDeadLetters(config.home / "dead_letters"),
+            state=lambda: self.node.state,
+            now=self.node.now,
+            decode=decoded,
+        )
+        _add_sources(self.intake, config)
         self.looks = SqliteLooks(config.home / "looks.sqlite")
         self.evaluator = Evaluator(node=self.node, ground_truth=self.ground_truth, looks=self.looks, tick_s=tick_s)
         plane = Plane(self.node)
@@ -103,7 +118,13 @@ class ControlPlane:
                 rollout=RolloutServicer(plane),
                 policies=PolicyServicer(plane),
                 rules=RulesServicer(plane, self.evaluator.latest),
-                facts=FactsServicer(plane, self.ground_truth, config.engine),
+                facts=FactsServicer(
+                    plane,
+                    self.ground_truth,
+                    self.intake,
+                    engine=config.engine,
+                    speed_view="redis" if config.speed_url else "memory",
+                ),
                 fleet=FleetServicer(plane),
                 lineage=LineageServicer(plane, self.evaluator.latest),
                 backtest=BacktestServicer(plane, self.ground_truth),
@@ -133,15 +154,31 @@ class ControlPlane:
         await self.server.start()
         await self.lineage.start()
         await self.evaluator.start()
+        await self.intake.start()
 
     async def stop(self) -> None:
         """In the opposite order, each part to its end."""
+        await self.intake.stop()
         await self.lineage.stop()
         await self.server.stop()
         log.info("calls.served", **self.metrics.summary())
         await self.evaluator.stop()
         await self.node.stop()
         await self.ground_truth.close()
+
+
+def _add_sources(intake: Intake, config: Config) -> None:
+    """Where facts come from by themselves."""
+    if config.kafka_brokers and config.engine == "embedded":
+        intake.add(
+            FactConsumer(
+                config.kafka_brokers,
+                {config.kafka_predictions_topic: "predictions", config.kafka_outcomes_topic: "outcomes"},
+                intake.door,
+            )
+        )
+    if config.inbox:
+        intake.add(Inbox(config.inbox, intake.file_door))
 
 
 def _store_config(driven: bool) -> StoreConfig:

@@ -1,21 +1,38 @@
 """FactsService: what is stored of predictions and outcomes, for those who run it."""
 
+from collections.abc import Sequence
+
 from runway.v1 import common_pb2, facts_pb2, facts_pb2_grpc
 
+from control_plane.api.convert.arrivals import dead_letter, kafka_lag
+from control_plane.api.convert.facts import orphan_outcome, sampled_model
 from control_plane.api.convert.joins import join_range, join_response
 from control_plane.api.convert.registry import model_id_from
 from control_plane.api.interceptors import Context
 from control_plane.api.plane import Plane
-from control_plane.app.ground_truth import GroundTruth
+from control_plane.app.ground_truth import GroundTruth, SampledModel
+from control_plane.app.intake import Intake
+
+LISTED_DEFAULT = 100
 
 
 class FactsServicer(facts_pb2_grpc.FactsServiceServicer):
     """Parse, ask the store, render."""
 
-    def __init__(self, plane: Plane, ground_truth: GroundTruth, engine: str = "embedded") -> None:
+    def __init__(
+        self,
+        plane: Plane,
+        ground_truth: GroundTruth,
+        intake: Intake,
+        *,
+        engine: str = "embedded",
+        speed_view: str = "memory",
+    ) -> None:
         self._plane = plane
         self._ground_truth = ground_truth
+        self._intake = intake
         self._engine = engine
+        self._speed_view = speed_view
 
     async def JoinPartition(  # noqa: N802
         self, request: facts_pb2.JoinPartitionRequest, context: Context
@@ -33,19 +50,29 @@ class FactsServicer(facts_pb2_grpc.FactsServiceServicer):
         self, request: facts_pb2.ListOrphansRequest, context: Context
     ) -> facts_pb2.ListOrphansResponse:
         """Outcomes whose prediction was never seen."""
-        raise NotImplementedError
+        state = await self._plane.read(common_pb2.ReadOptions())
+        model_id = state.model(model_id_from(request.model_id)).model_id
+        limit = request.limit or LISTED_DEFAULT
+        listed = await self._ground_truth.read(lambda store: store.orphans(model_id, limit))
+        total = await self._ground_truth.read(lambda store: store.orphans_total(model_id))
+        return facts_pb2.ListOrphansResponse(orphans=[orphan_outcome(one) for one in listed], total=total)
 
     async def ListDeadLetters(  # noqa: N802
         self, request: facts_pb2.ListDeadLettersRequest, context: Context
     ) -> facts_pb2.ListDeadLettersResponse:
-        """Batches that could not be used."""
-        raise NotImplementedError
+        """Batches that could not be used, newest first. Models that nobody registered are listed too."""
+        letters, total = await self._intake.find(bare(request.model_id), request.limit or LISTED_DEFAULT)
+        return facts_pb2.ListDeadLettersResponse(letters=[dead_letter(one) for one in letters], total=total)
 
     async def ReplayDeadLetters(  # noqa: N802
         self, request: facts_pb2.ReplayDeadLettersRequest, context: Context
     ) -> facts_pb2.ReplayDeadLettersResponse:
-        """Take dead letters in again."""
-        raise NotImplementedError
+        """Take dead letters in again, or throw them away."""
+        if request.discard:
+            gone = await self._intake.discard(request.ids, bare(request.model_id))
+            return facts_pb2.ReplayDeadLettersResponse(discarded=gone)
+        done = await self._intake.replay(request.ids, bare(request.model_id))
+        return facts_pb2.ReplayDeadLettersResponse(replayed=done.replayed, left=[dead_letter(one) for one in done.left])
 
     async def EraseFacts(  # noqa: N802
         self, request: facts_pb2.EraseFactsRequest, context: Context
@@ -63,4 +90,40 @@ class FactsServicer(facts_pb2_grpc.FactsServiceServicer):
         self, request: facts_pb2.GetIngestStatusRequest, context: Context
     ) -> facts_pb2.GetIngestStatusResponse:
         """Where facts come from, and what is degraded."""
-        raise NotImplementedError
+        model_id = bare(request.model_id)
+        stats = await self._ground_truth.read(lambda store: store.stats())
+        _, letters = await self._intake.find(model_id, 1)
+        orphans = stats.orphans
+        if model_id:
+            orphans = await self._ground_truth.read(lambda store: store.orphans_total(model_id))
+        sampled = [one for one in self._ground_truth.sampled() if model_id in ("", one.model_id)]
+        degraded = [*self._intake.degraded(), *_degraded(sampled, self._ground_truth.pressure)]
+        return facts_pb2.GetIngestStatusResponse(
+            engine=self._engine,
+            speed_view=self._speed_view,
+            pressure=self._ground_truth.pressure,
+            sampled=[sampled_model(one, one.rate) for one in sampled],
+            dead_letters=letters,
+            orphans=orphans,
+            due_hours=stats.due_hours,
+            speed_rows=stats.speed_rows,
+            kafka=[kafka_lag(lag) for source in self._intake.sources for lag in source.lags()],
+            degraded=degraded,
+        )
+
+
+def bare(model_id: str) -> str:
+    """A model id as it was sent, registered or not; empty means all."""
+    return model_id.removeprefix("model:")
+
+
+def _degraded(sampled: Sequence[SampledModel], pressure: float) -> list[str]:
+    """Models that give up rows while the server is short of room."""
+    lowered = [one for one in sampled if one.rate < one.policy_rate]
+    if not lowered:
+        return []
+    tiers = sorted({one.tier for one in lowered}, reverse=True)
+    return [
+        f"{len(lowered)} models of tier {', '.join(map(str, tiers))} are sampled below their policy: the room for "
+        f"waiting batches was short ({pressure:.0%} is taken now); their estimates stay unbiased, with wider intervals"
+    ]

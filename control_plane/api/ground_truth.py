@@ -69,7 +69,12 @@ class GroundTruthServicer(ground_truth_pb2_grpc.GroundTruthServiceServicer):
             record = state.model(model_id_from(request.model_id))
             version = state.version(record.model_id, request.version)
             receipt = await self._ground_truth.append_predictions(
-                request.batch_id, record, version, predictions_ipc(request), source=request.source
+                request.batch_id,
+                record,
+                version,
+                predictions_ipc(request),
+                source=request.source,
+                now=self._plane.now(),
             )
         except RunwayError as error:
             return ground_truth_pb2.IngestPredictionsResponse(batch_id=request.batch_id, refused=to_status(error))
@@ -86,7 +91,12 @@ class GroundTruthServicer(ground_truth_pb2_grpc.GroundTruthServiceServicer):
             state = await self._plane.read(common_pb2.ReadOptions())
             record = state.model(model_id_from(request.model_id))
             receipt = await self._ground_truth.append_outcomes(
-                request.batch_id, record, request.label_type, outcomes_ipc(request), source=request.source
+                request.batch_id,
+                record,
+                request.label_type,
+                outcomes_ipc(request),
+                source=request.source,
+                now=self._plane.now(),
             )
         except RunwayError as error:
             return ground_truth_pb2.IngestOutcomesResponse(batch_id=request.batch_id, refused=to_status(error))

@@ -383,18 +383,35 @@ class FactStore(Protocol):
     `Unavailable` (STORE_UNAVAILABLE, SHUTTING_DOWN)."""
 
     def submit_predictions(
-        self, batch_id: str, model_id: str, version: int, ipc_bytes: bytes, *, source: str = "", rate: float = 1.0
+        self,
+        batch_id: str,
+        model_id: str,
+        version: int,
+        ipc_bytes: bytes,
+        *,
+        source: str = "",
+        rate: float = 1.0,
+        latest: datetime | None = None,
     ) -> "Future[Receipt]":
         """Queue a batch of predictions; the future resolves once it is durable and readable.
 
         Args:
             source: who sends it.
             rate: share of ids to keep, by their hash; the others are answered as sampled out.
+            latest: instants after this are refused; None believes all.
         """
         ...
 
     def submit_outcomes(
-        self, batch_id: str, model_id: str, label_type: str, ipc_bytes: bytes, *, source: str = "", rate: float = 1.0
+        self,
+        batch_id: str,
+        model_id: str,
+        label_type: str,
+        ipc_bytes: bytes,
+        *,
+        source: str = "",
+        rate: float = 1.0,
+        latest: datetime | None = None,
     ) -> "Future[Receipt]":
         """Queue a batch of outcomes. An empty label type means the model's first.
 
@@ -507,8 +524,17 @@ class FactStore(Protocol):
         *,
         label_type: str = "",
         grain: Grain = "day",
+        slice_name: str = "",
+        known_at: datetime | None = None,
+        provisional: bool = False,
     ) -> PerformanceReport:
-        """Metrics over the mature predictions made in [start, end)."""
+        """Metrics over the mature predictions made in [start, end).
+
+        Args:
+            slice_name: as `country=US`; empty is all.
+            known_at: answer with what had been computed by then, of what was mature then; not of slices.
+            provisional: also predictions that are not mature, corrected by how fast outcomes arrive.
+        """
         ...
 
     def recorded_hours(self, model_id: str, start: datetime, end: datetime) -> RecordedHours:
@@ -539,6 +565,14 @@ class FactStore(Protocol):
             model_id: of one model; empty is of all.
             authoritative: join every hour again. Otherwise only hours whose rows have changed since their last join.
         """
+        ...
+
+    def orphans(self, model_id: str, limit: int = 100) -> tuple[Orphan, ...]:
+        """Outcomes of a model whose prediction was never seen, as of the last joins; newest first."""
+        ...
+
+    def orphans_total(self, model_id: str) -> int:
+        """How many orphans a model has, listed or not."""
         ...
 
     def stats(self) -> StoreStats:

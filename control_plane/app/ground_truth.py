@@ -17,6 +17,7 @@ import structlog
 
 from control_plane.app.fact_store import FactStore, JoinReport, Receipt, SentHistogram
 from control_plane.core.errors import NotFound, Reason, Unavailable
+from control_plane.core.ground_truth.batch import SKEW_MAX
 from control_plane.core.ground_truth.labels import LabelSpec
 from control_plane.core.ground_truth.sampling import rate_in_force, room_for
 from control_plane.core.ids import ModelId
@@ -74,8 +75,9 @@ _Known = tuple[LabelSpec, str, tuple[int, datetime, datetime] | None, int, timed
 class GroundTruth:
     """The fact store, and a thread for everything in it that takes more than a moment."""
 
-    def __init__(self, store: FactStore) -> None:
+    def __init__(self, store: FactStore, *, clock_runs: bool = False) -> None:
         self._store = store
+        self._clock_runs = clock_runs
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="facts")
         self._room = asyncio.Semaphore(BATCHES_WAITING_MAX)
         self._joining = asyncio.Lock()
@@ -87,9 +89,16 @@ class GroundTruth:
         self._histograms = 0
 
     async def append_predictions(
-        self, batch_id: str, record: ModelRecord, version: ModelVersion, arrow_ipc: bytes, *, source: str = ""
+        self,
+        batch_id: str,
+        record: ModelRecord,
+        version: ModelVersion,
+        arrow_ipc: bytes,
+        *,
+        source: str = "",
+        now: datetime | None = None,
     ) -> Receipt:
-        """Store a batch of predictions; durable when this returns.
+        """Store a batch of predictions; durable when this returns. `now`: what is a day later than this is refused.
 
         Raises:
             Invalid(INVALID_BATCH): refused whole, with row and column of each violation.
@@ -100,14 +109,21 @@ class GroundTruth:
             record,
             len(arrow_ipc),
             lambda rate: self._store.submit_predictions(
-                batch_id, record.model_id, version.number, arrow_ipc, source=source, rate=rate
+                batch_id, record.model_id, version.number, arrow_ipc, source=source, rate=rate, latest=self._latest(now)
             ),
         )
         self._predictions += 0 if receipt.duplicate else receipt.rows
         return receipt
 
     async def append_outcomes(
-        self, batch_id: str, record: ModelRecord, label_type: str, arrow_ipc: bytes, *, source: str = ""
+        self,
+        batch_id: str,
+        record: ModelRecord,
+        label_type: str,
+        arrow_ipc: bytes,
+        *,
+        source: str = "",
+        now: datetime | None = None,
     ) -> Receipt:
         """Store a batch of outcomes; durable when this returns. Errors as `append_predictions`."""
         await self.tell(record, None)
@@ -115,11 +131,15 @@ class GroundTruth:
             record,
             len(arrow_ipc),
             lambda rate: self._store.submit_outcomes(
-                batch_id, record.model_id, label_type, arrow_ipc, source=source, rate=rate
+                batch_id, record.model_id, label_type, arrow_ipc, source=source, rate=rate, latest=self._latest(now)
             ),
         )
         self._outcomes += 0 if receipt.duplicate else receipt.rows
         return receipt
+
+    def _latest(self, now: datetime | None) -> datetime | None:
+        """The latest instant that is believed; with a driven clock all are, since it stands where it is put."""
+        return now + SKEW_MAX if now is not None and self._clock_runs else None
 
     async def _append(self, record: ModelRecord, size: int, submit: Callable[[float], "Future[Receipt]"]) -> Receipt:
         """Wait for room, then for the disk. The rate is that of the moment at which the batch leaves the queue."""

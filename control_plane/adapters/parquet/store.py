@@ -50,6 +50,7 @@ from control_plane.app.fact_store import (
     TickReport,
 )
 from control_plane.core.errors import Invalid, NotFound, Reason, Unavailable, Violation
+from control_plane.core.ground_truth.batch import INSTANT_US_MAX
 from control_plane.core.ground_truth.labels import WINDOW_MAX, LabelSpec
 from control_plane.core.ground_truth.speed import SpeedView
 from control_plane.core.ids import parse_model_id
@@ -99,7 +100,15 @@ class ParquetFactStore:
         self._open = True
 
     def submit_predictions(
-        self, batch_id: str, model_id: str, version: int, ipc_bytes: bytes, *, source: str = "", rate: float = 1.0
+        self,
+        batch_id: str,
+        model_id: str,
+        version: int,
+        ipc_bytes: bytes,
+        *,
+        source: str = "",
+        rate: float = 1.0,
+        latest: datetime | None = None,
     ) -> "Future[Receipt]":
         """See `FactStore`."""
         _check_header(batch_id, "version", version >= 1, "a version is 1 or more")
@@ -112,11 +121,20 @@ class ParquetFactStore:
                 ipc=ipc_bytes,
                 source=source,
                 rate=rate,
+                latest_us=INSTANT_US_MAX if latest is None else us_of(latest),
             )
         )
 
     def submit_outcomes(
-        self, batch_id: str, model_id: str, label_type: str, ipc_bytes: bytes, *, source: str = "", rate: float = 1.0
+        self,
+        batch_id: str,
+        model_id: str,
+        label_type: str,
+        ipc_bytes: bytes,
+        *,
+        source: str = "",
+        rate: float = 1.0,
+        latest: datetime | None = None,
     ) -> "Future[Receipt]":
         """See `FactStore`."""
         _check_header(batch_id, "label_type", len(label_type) <= 100, "at most 100 characters")
@@ -129,6 +147,7 @@ class ParquetFactStore:
                 ipc=ipc_bytes,
                 source=source,
                 rate=rate,
+                latest_us=INSTANT_US_MAX if latest is None else us_of(latest),
             )
         )
 
@@ -248,14 +267,33 @@ class ParquetFactStore:
         *,
         label_type: str = "",
         grain: Grain = "day",
+        slice_name: str = "",
+        known_at: datetime | None = None,
+        provisional: bool = False,
     ) -> PerformanceReport:
         """See `FactStore`."""
-        return self._reader.performance(model_id, version, start, end, now, label_type=label_type, grain=grain)
+        return self._reader.performance(
+            parse_model_id(model_id),
+            version,
+            start,
+            end,
+            now,
+            label_type=label_type,
+            grain=grain,
+            slice_name=slice_name,
+            known_at=known_at,
+            provisional=provisional,
+        )
 
     def orphans(self, model_id: str, limit: int = 100) -> tuple[Orphan, ...]:
-        """Outcomes of a model whose prediction was never seen, as of the last joins; newest first."""
+        """See `FactStore`."""
         with self._facts.lock:
             return self._facts.catalog.orphans(model_id, limit)
+
+    def orphans_total(self, model_id: str) -> int:
+        """See `FactStore`."""
+        with self._facts.lock:
+            return self._facts.catalog.orphans_total(model_id)
 
     def rebaseline(self, model_id: str, from_version: int, to_version: int, start: datetime, end: datetime) -> str:
         """See `FactStore`."""
@@ -355,6 +393,11 @@ def _lock(root: Path) -> int:
             Reason.STORE_UNAVAILABLE, f"another process uses the fact store in {root}: stop it first"
         ) from error
     return file
+
+
+def us_of(instant: datetime) -> int:
+    """Microseconds since 1970."""
+    return (instant - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
 def _check_header(batch_id: str, field: str, fits: bool, rule: str) -> None:

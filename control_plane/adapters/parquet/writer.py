@@ -21,6 +21,7 @@ from control_plane.adapters.parquet.sent import SentHour, SentHours
 from control_plane.app.fact_store import Receipt
 from control_plane.core.errors import Reason, RunwayError, Unavailable
 from control_plane.core.ground_truth.batch import (
+    INSTANT_US_MAX,
     OutcomeBatch,
     PredictionBatch,
     as_ipc,
@@ -52,6 +53,8 @@ class Request:
     """Of outcomes."""
     source: str = ""
     rate: float = 1.0
+    latest_us: int = INSTANT_US_MAX
+    """The latest instant that is believed."""
     answer: "Future[Receipt]" = field(default_factory=Future)
 
 
@@ -242,11 +245,11 @@ class Writer:
                 return
         batch: Batch
         if request.kind == "predictions":
-            batch = read_predictions(request.ipc, spec)
+            batch = read_predictions(request.ipc, spec, request.latest_us)
             if profile is not None:
                 profile.check(batch.features)
         else:
-            batch = read_outcomes(request.ipc, spec)
+            batch = read_outcomes(request.ipc, spec, request.latest_us)
         one = self._sampled(request, head, batch)
         with facts.lock:
             if isinstance(one.batch, PredictionBatch) and one.batch.slices:

@@ -6,6 +6,7 @@ columns are plain numpy arrays without nulls (but for feature columns, where nul
 
 import dataclasses
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +33,8 @@ SLICES_MAX = 64
 """Slices of one model: each is a set of histograms of its own. Values beyond it are counted together, as `other`."""
 SLICE_CHARS_MAX = 100
 """Characters of a slice's name, and of its value: a label to read, not data."""
+SKEW_MAX = timedelta(days=1)
+"""A sender's clock may be ahead so far. Beyond it an instant is a mistake, not a clock: a date of next year, a unit."""
 ENTITY_COLUMN = "entity_id"
 ENTITY_CHARS_MAX = 200
 ACTED_ON_COLUMN = "acted_on"
@@ -107,12 +110,13 @@ class _Checks:
             raise Invalid(Reason.INVALID_BATCH, *self.found)
 
 
-def read_predictions(ipc: bytes, spec: LabelSpec | None = None) -> PredictionBatch:
+def read_predictions(ipc: bytes, spec: LabelSpec | None = None, latest_us: int = INSTANT_US_MAX) -> PredictionBatch:
     """Parse and validate a batch of predictions.
 
     Args:
         ipc: one Arrow IPC stream.
         spec: the model's label, if it was declared; a binary model's scores must then be probabilities.
+        latest_us: the latest instant that is believed, in microseconds since 1970.
     Raises:
         Invalid: `INVALID_BATCH` with all violations found, at most `VIOLATIONS_MAX`.
     """
@@ -122,7 +126,7 @@ def read_predictions(ipc: bytes, spec: LabelSpec | None = None) -> PredictionBat
     _check_columns(checks, table, ("prediction_id", "predicted_at", "score"), optional=optional, features=True)
     checks.raise_if_any()
     ids = _ids(checks, table)
-    predicted_us = _instants(checks, table, "predicted_at")
+    predicted_us = _instants(checks, table, "predicted_at", latest_us)
     score = _numbers(checks, table, "score")
     if spec is not None and spec.task == "binary":
         outside = np.isfinite(score) & ((score < 0) | (score > 1))
@@ -148,7 +152,7 @@ def read_predictions(ipc: bytes, spec: LabelSpec | None = None) -> PredictionBat
     return PredictionBatch(ids, predicted_us, score, features, table, slices, entity)
 
 
-def read_outcomes(ipc: bytes, spec: LabelSpec | None = None) -> OutcomeBatch:
+def read_outcomes(ipc: bytes, spec: LabelSpec | None = None, latest_us: int = INSTANT_US_MAX) -> OutcomeBatch:
     """Parse and validate a batch of outcomes; see `read_predictions`. A binary label's values must be 0 or 1."""
     table = _table(ipc)
     checks = _Checks()
@@ -156,7 +160,7 @@ def read_outcomes(ipc: bytes, spec: LabelSpec | None = None) -> OutcomeBatch:
     _check_columns(checks, table, ("prediction_id", "observed_at", "value"), optional=optional, features=False)
     checks.raise_if_any()
     ids = _ids(checks, table)
-    observed_us = _instants(checks, table, "observed_at")
+    observed_us = _instants(checks, table, "observed_at", latest_us)
     value = _numbers(checks, table, "value")
     if spec is not None and spec.task == "binary":
         checks.rows("value", np.isfinite(value) & (value != 0) & (value != 1), "binary", "a binary outcome is 0 or 1")
@@ -301,12 +305,17 @@ def _ids(checks: _Checks, table: pa.Table) -> IdColumns:
     return id_columns(raw[start : start + len(column) * ID_BYTES].reshape(-1, ID_BYTES))
 
 
-def _instants(checks: _Checks, table: pa.Table, name: str) -> Int64s:
+def _instants(checks: _Checks, table: pa.Table, name: str, latest_us: int) -> Int64s:
     column = _column(table, name)
     if not _check_nulls(checks, column, name):
         return np.zeros(len(column), np.int64)
     instants: Int64s = column.view(pa.int64()).to_numpy()
-    checks.rows(name, (instants < 0) | (instants > INSTANT_US_MAX), "instant", "not between 1970 and 2200")
+    outside = (instants < 0) | (instants > INSTANT_US_MAX)
+    checks.rows(name, outside, "instant", "not between 1970 and 2200")
+    if latest_us < INSTANT_US_MAX:
+        latest = datetime.fromtimestamp(latest_us // 1_000_000, UTC)
+        says = f"in the future: later than {latest:%Y-%m-%d %H:%M:%S} UTC, a day from now; see to the clock or the unit"
+        checks.rows(name, (instants > latest_us) & ~outside, "future", says)
     return instants
 
 
