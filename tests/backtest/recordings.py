@@ -72,6 +72,7 @@ def partial_of(accuracy: float) -> Partial:
         late=np.zeros(PER_HOUR, np.bool_),
         outside=np.zeros(PER_HOUR, np.bool_),
         mature=np.ones(PER_HOUR, np.bool_),
+        imputed=np.zeros(PER_HOUR, np.bool_),
     )
     return partials_of(LABEL, rows, 1)[0]
 

@@ -5,7 +5,7 @@ asks what was known on Tuesday is answered with what had been computed by then. 
 leaves the old ones here, and at each pass the hours that the speed view still holds are noted as they stand.
 
 Beliefs of the last two days are kept as they came; older ones are thinned to the last of each half octave of an hour's
-age (1 h, 1.4 h, 2 h ... a week is 15 of them), and dropped after `KEPT_US`. Blobs are compressed: a busy hour takes 1 KB.
+age (1 h, 1.4 h, 2 h ... a week is 15 of them), and dropped after `KEPT_US`. Blobs are compressed.
 """
 
 import sqlite3
@@ -137,8 +137,8 @@ def believed(
         current.setdefault(int(hour), {}).setdefault(layer, {})[int(version)] = bytes(blob)
     times = computed_times(db, model_id, label_type, first, last)
     for hour, layers in current.items():
-        layer = "batch" if "batch" in layers else "speed"
-        found[hour] = Belief(layer=layer, computed_us=times.get(hour, 0), packed=layers[layer])
+        of: ServedBy = "batch" if "batch" in layers else "speed"
+        found[hour] = Belief(layer=of, computed_us=times.get(hour, 0), packed=layers[of])
     return found
 
 

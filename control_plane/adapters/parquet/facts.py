@@ -103,27 +103,29 @@ class Facts:
             self.catalog.db.execute("INSERT OR REPLACE INTO first_labels VALUES (?, ?)", (model_id, spec.label_type))
             self.first_labels[model_id] = spec.label_type
         self._declare(model_id, spec)
-        proxy = proxy_label(spec)
-        if proxy is not None:
-            self._declare(model_id, proxy)
+        for other, _ in all_labels(spec)[1:]:
+            self._declare(model_id, other)
         for other, _ in all_labels(spec):
             if other.label_type not in (spec.label_type, spec.proxy):
                 self._declare(model_id, other)
 
     def _declare(self, model_id: str, spec: LabelSpec) -> None:
-        """What was computed with another window or task is computed anew."""
-        if (model_id, spec.label_type) in self.declared and self.labels[model_id][spec.label_type] == spec:
+        """What was computed with another window, task or meaning of absence is computed anew."""
+        before = self.labels.get(model_id, {}).get(spec.label_type)
+        known = (model_id, spec.label_type) in self.declared
+        if known and before == spec:
             return
         with self.catalog.transaction():
             self.catalog.db.execute(
                 "INSERT OR REPLACE INTO labels VALUES (?, ?, ?)",
                 (model_id, spec.label_type, msgspec.json.encode(spec)),
             )
-            newest = self.catalog.db.execute("SELECT coalesce(max(id), 0) FROM files").fetchone()[0]
-            hours = self.catalog.db.execute(
-                "SELECT DISTINCT hour FROM file_hours WHERE model_id = ?", (model_id,)
-            ).fetchall()
-            self.catalog.mark_due(model_id, {int(row[0]) for row in hours}, int(newest))
+            if not known or before is None or _counts_by(before) != _counts_by(spec):
+                newest = self.catalog.db.execute("SELECT coalesce(max(id), 0) FROM files").fetchone()[0]
+                hours = self.catalog.db.execute(
+                    "SELECT DISTINCT hour FROM file_hours WHERE model_id = ?", (model_id,)
+                ).fetchall()
+                self.catalog.mark_due(model_id, {int(row[0]) for row in hours}, int(newest))
         self._keep_label(model_id, spec.label_type, msgspec.json.encode(spec))
         self.speed.forget_cached(model_id)
 
@@ -266,11 +268,14 @@ class Facts:
         return sum(self.late.get((model_id, label_type, hour), {}).values())
 
 
+def _counts_by(spec: LabelSpec) -> tuple[str, timedelta, bool]:
+    """What of a label changes the numbers of an hour."""
+    return spec.task, spec.window, spec.absence_means_negative
+
+
 def proxy_label(spec: LabelSpec) -> LabelSpec | None:
     """The label that a label's proxy is joined by: the same task, its own window; None if there is no proxy."""
-    if not spec.proxy or spec.proxy == spec.label_type:
-        return None
-    return msgspec.structs.replace(spec, label_type=spec.proxy, window=spec.proxy_window, proxy="")
+    return next((other for other, _ in all_labels(spec)[1:] if other.label_type == spec.proxy), None)
 
 
 def rows_by_hour(hours: Int64s) -> list[tuple[int, int]]:

@@ -5,12 +5,12 @@ from itertools import pairwise
 
 from control_plane.adapters.parquet.evidence import EvidenceReader
 from control_plane.adapters.parquet.facts import Facts
+from control_plane.adapters.parquet.performance import PerformanceReader
 from control_plane.adapters.parquet.recorded import recorded_hours
 from control_plane.adapters.parquet.serving import (
     coverage_row,
     mature_before_hour,
     orphans_by_hour,
-    performance_row,
     served_hours,
     whole_hours,
 )
@@ -25,6 +25,7 @@ class Reader:
     def __init__(self, facts: Facts) -> None:
         self._facts = facts
         self._evidence = EvidenceReader(facts)
+        self._performance = PerformanceReader(facts)
 
     def coverage(
         self,
@@ -62,19 +63,23 @@ class Reader:
         *,
         label_type: str = "",
         grain: Grain = "day",
+        slice_name: str = "",
+        known_at: datetime | None = None,
+        provisional: bool = False,
     ) -> PerformanceReport:
-        """Performance over mature predictions made in [start, end); see `FactStore.performance`."""
-        with self._facts.lock:
-            spec = self._facts.label(model_id, label_type)
-            first, last = whole_hours(start, end)
-            mature_before = mature_before_hour(spec, now)
-            hours = served_hours(self._facts, model_id, version, spec, first, min(last, mature_before), mature_before)
-        rows = [
-            performance_row(spec, a, b, hours)
-            for a, b in _spans(first, last, _HOURS_PER_GRAIN[grain])
-            if any(a <= hour < b for hour in hours)
-        ]
-        return PerformanceReport(label=spec, total=performance_row(spec, first, last, hours), rows=tuple(rows))
+        """How good a model is on the truth that is here; see `FactStore.performance`."""
+        return self._performance.performance(
+            model_id,
+            version,
+            start,
+            end,
+            now,
+            label_type=label_type,
+            grain=grain,
+            slice_name=slice_name,
+            known_at=known_at,
+            provisional=provisional,
+        )
 
     def evidence(
         self, model_id: str, version: int, window_start: datetime, window_end: datetime, now: datetime

@@ -12,7 +12,7 @@ from control_plane.adapters.parquet.facts import Facts
 from control_plane.adapters.parquet.profile import FeatureBins, Profile
 from control_plane.app.fact_store import FeatureCells, RecordedCounts, RecordedHours, RecordedPartials
 from control_plane.core.ground_truth.labels import LabelSpec
-from control_plane.core.ground_truth.partials import Partial, unpack
+from control_plane.core.ground_truth.partials import Partial, merge_weighted, unpack
 
 INT32_MAX = 2**31 - 1
 SURE_BYTES = 2
@@ -93,8 +93,9 @@ def _partials(
             by_hour[int(hour)] = (layer, unpack(packed))
     for hour in facts.speed.hours(model_id):
         if first <= hour < last:
+            weight = 1 / facts.speed.rate(model_id, hour)
             for version, partial in (facts.speed.partials(model_id, spec, hour, mature_before) or {}).items():
-                found.setdefault(version, {})[hour] = ("live", partial)
+                found.setdefault(version, {})[hour] = ("live", merge_weighted([(partial, weight)]))
     return [
         RecordedPartials(
             version=version,
