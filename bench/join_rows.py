@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -117,13 +118,16 @@ def _answer(store: ParquetFactStore) -> dict[str, list[int]]:
 
 
 def _records(batches: int) -> Iterator[Record]:
-    """Predictions and outcomes in the order in which they arrive."""
+    """Predictions and outcomes in the order in which they arrive. An outcome batch holds what is new of its model: of
+    some predictions made just now, six hours ago, a day ago, six days ago."""
     batch_us = ROWS_PER_BATCH * 86_400_000_000 // ROWS_PER_DAY
-    arrivals = [(batch * batch_us, batch, -1) for batch in range(batches)]
-    for at, (_, _, delay_s) in enumerate(DELAYS_S):
-        arrivals += [(batch * batch_us + delay_s * 1_000_000, batch, at) for batch in range(batches)]
-    for _, batch, delay in sorted(arrivals):
-        yield _predictions(batch, batch_us) if delay < 0 else _outcomes(batch, batch_us, delay)
+    every = [-(-delay_s * 1_000_000 // (batch_us * MODELS)) * MODELS for _, _, delay_s in DELAYS_S]
+    for now in range(batches + every[-1] + MODELS):
+        if now < batches:
+            yield _predictions(now, batch_us)
+        parts = [(now - lag, at) for at, lag in enumerate(every) if 0 <= now - lag < batches]
+        if parts:
+            yield _outcomes(now, parts, batch_us)
 
 
 def _mixed(number: npt.NDArray[np.uint64], salt: int) -> npt.NDArray[np.uint64]:
@@ -186,24 +190,14 @@ def _predictions(batch: int, batch_us: int) -> Record:
     return _record(head, columns)
 
 
-def _outcomes(batch: int, batch_us: int, delay: int) -> Record:
-    low, high, delay_s = DELAYS_S[delay]
-    number, instants = _numbers(batch), _instants(batch, batch_us)
-    share = _share(number, 4)
-    chosen = (share >= low) & (share < high)
-    number, instants = number[chosen], instants[chosen]
-    value = (_share(number, 5) < 0.1).astype(np.float64)
-    observed = instants + (delay_s * (0.5 + 0.5 * _share(number, 6)) * 1e6).astype(np.int64)
-    revision = np.zeros(len(number), np.int32)
-    corrected = len(number) // CORRECTED_SHARE
-    if corrected:
-        number, instants = np.append(number, number[:corrected]), np.append(instants, instants[:corrected])
-        value, observed = np.append(value, 1 - value[:corrected]), np.append(observed, observed[:corrected])
-        revision = np.append(revision, np.ones(corrected, np.int32))
+def _outcomes(now: int, parts: list[tuple[int, int]], batch_us: int) -> Record:
+    """Outcomes that arrive together, of (batch of predictions, kind of delay)."""
+    found = [_outcome_columns(batch, batch_us, delay) for batch, delay in parts]
+    number, instants, observed, value, revision = (np.concatenate(columns) for columns in zip(*found, strict=True))
     head = BatchHead(
         kind="outcomes",
-        batch_id=f"o{batch}-{delay}",
-        model_id=_model(batch % MODELS),
+        batch_id=f"o{now}",
+        model_id=_model(now % MODELS),
         label_type=LABEL.label_type,
         rows=len(number),
         horizon=0,
@@ -215,6 +209,24 @@ def _outcomes(batch: int, batch_us: int, delay: int) -> Record:
         "revision": pa.array(revision),
     }
     return _record(head, columns)
+
+
+def _outcome_columns(batch: int, batch_us: int, delay: int) -> tuple[npt.NDArray[Any], ...]:
+    low, high, delay_s = DELAYS_S[delay]
+    number, instants = _numbers(batch), _instants(batch, batch_us)
+    share = _share(number, 4)
+    chosen = (share >= low) & (share < high)
+    number, instants = number[chosen], instants[chosen]
+    value = (_share(number, 5) < 0.1).astype(np.float64)
+    observed = instants + (delay_s * (0.5 + 0.5 * _share(number, 6)) * 1e6).astype(np.int64)
+    some = slice(0, len(number) // CORRECTED_SHARE)
+    return (
+        np.append(number, number[some]),
+        np.append(instants, instants[some]),
+        np.append(observed, observed[some]),
+        np.append(value, 1 - value[some]),
+        np.append(np.zeros(len(number), np.int32), np.ones(len(number[some]), np.int32)),
+    )
 
 
 def main() -> int:

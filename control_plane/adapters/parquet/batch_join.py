@@ -41,12 +41,12 @@ CHUNK_ROWS = 262_144
 """Joined rows summed up at once."""
 
 _FILES = "read_parquet($files, hive_partitioning = false, union_by_name = {by_name}) f"
-_WHERE = """f.hour BETWEEN $first_hour AND $last_hour AND f.model_id BETWEEN $first_model AND $last_model
-    AND bucket BETWEEN $first_bucket AND $last_bucket"""
+_WHERE = """f.hour BETWEEN $first_hour AND $last_hour AND f.model_id BETWEEN $first_model AND $last_model{share}"""
+_SHARE = " AND bucket BETWEEN $first_bucket AND $last_bucket"
 _PREDICTIONS = f"""
 CREATE OR REPLACE TEMP TABLE predictions AS
 SELECT k.model, k.due, prediction_id, hash(prediction_id) AS h, epoch_us(predicted_at) AS at_us, score, version, f.hour,
-       arrival, {{slices}} AS slices
+       arrival{{slices}}
 FROM {_FILES} JOIN prediction_hours k ON k.model_id = f.model_id AND k.hour = f.hour
 WHERE {_WHERE}
 """  # noqa: S608 - constants only
@@ -232,8 +232,11 @@ class BatchJoin:
         if not job.prediction_files or not job.prediction_hours:
             self._db.execute(_NO_PREDICTIONS)
             return
-        slices = "slices" if job.sliced_files else "''"
-        statement = _PREDICTIONS.format(slices=slices, by_name=str(bool(job.sliced_files)).lower())
+        statement = _PREDICTIONS.format(
+            slices=", slices" if job.sliced_files else "",
+            by_name=str(bool(job.sliced_files)).lower(),
+            share=_SHARE if shares > 1 else "",
+        )
         self._db.execute(statement, _range(job.prediction_files, job.prediction_hours, shares, share))
         if job.rates:
             self._db.execute(_OUTSIDE_SAMPLE.format(table="predictions"))
@@ -244,7 +247,7 @@ class BatchJoin:
         if not job.outcome_files or not job.outcome_hours:
             self._db.execute(_NO_OUTCOMES)
             return
-        statement = _OUTCOMES.format(by_name="false")
+        statement = _OUTCOMES.format(by_name="false", share=_SHARE if shares > 1 else "")
         self._db.execute(statement, _range(job.outcome_files, job.outcome_hours, shares, share))
         if job.rates:
             self._db.execute(_OUTSIDE_SAMPLE.format(table="outcomes"))
@@ -298,15 +301,17 @@ def _range(
     skipped by their statistics."""
     numbers = [hour for _, hour in hours]
     names = [model_id for model_id, _ in hours]
-    return {
+    found: dict[str, list[str] | int | str] = {
         "files": list(files),
         "first_hour": min(numbers),
         "last_hour": max(numbers),
         "first_model": min(names),
         "last_model": max(names),
-        "first_bucket": share * BUCKETS // shares,
-        "last_bucket": (share + 1) * BUCKETS // shares - 1,
     }
+    if shares > 1:
+        found["first_bucket"] = share * BUCKETS // shares
+        found["last_bucket"] = (share + 1) * BUCKETS // shares - 1
+    return found
 
 
 def _hours(pairs: Sequence[tuple[str, int]], models: dict[str, int], due: set[tuple[str, int]]) -> pa.Table:

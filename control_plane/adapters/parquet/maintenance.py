@@ -37,8 +37,9 @@ SEGMENTS_PER_TICK_MAX = 64
 """Segments converted together at most: many small ones make one file."""
 SEALED_BYTES_MAX = 2 * SEGMENT_BYTES_MAX
 """Bytes converted together: about a second of work."""
-JOB_ROWS_MAX = 4_000_000
-"""Rows joined in one tick, but for an hour that is larger by itself."""
+JOB_ROWS_MAX = 2_000_000
+"""Rows joined in one tick, but for an hour that is larger by itself. Twice as many cost a tenth more each: their hash
+tables leave the cache."""
 JOB_HOURS_MAX = 2_048
 """Hours joined in one tick: a day of a fleet of 85 models."""
 JOIN_WAIT_S = 2.0
