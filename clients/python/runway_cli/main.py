@@ -181,6 +181,15 @@ DISCOVER = _group(
     dagster=Lazy("discover:discover_dagster", "A Dagster deployment's assets and materializations."),
 )
 
+FACTS = _group(
+    "Where predictions and outcomes come from, and what of them could not be used.",
+    status=Lazy("facts:show_status", "Sources, what is sampled, what waits, and what is degraded."),
+    orphans=Lazy("facts:list_orphans", "Outcomes of a model whose prediction was never seen."),
+    dead_letters=Lazy("facts:list_dead_letters", "Batches out of Kafka or a folder that could not be used, and why."),
+    replay=Lazy("facts:replay_dead_letters", "Take dead letters in again, once the cause is mended."),
+    discard=Lazy("facts:discard_dead_letters", "Throw dead letters away."),
+)
+
 COMMANDS: dict[str, Lazy | click.Command] = {
     "status": Lazy("operations:show_status", "Is the control plane well, and what is it doing."),
     "apply": Lazy("fleet:apply_files", "Make the fleet what the YAML files in a directory say."),
@@ -209,6 +218,7 @@ COMMANDS: dict[str, Lazy | click.Command] = {
     "coverage": Lazy("coverage:show_coverage", "How much of the truth about a model has arrived."),
     "performance": Lazy("performance:show_performance", "How good a model is on the truth that has arrived."),
     "join": Lazy("joins:join_facts", "Join predictions with outcomes now instead of within the hour."),
+    "facts": FACTS,
     "watch": Lazy("watching:watch_events", "What happens, as it happens; Ctrl-C ends it."),
     "events": Lazy("watching:list_events", "What happened: the audit log."),
     "hold": Lazy("operations:hold_retraining", "Lease no new retrains until released."),

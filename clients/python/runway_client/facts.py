@@ -1,5 +1,6 @@
 """What is stored of predictions and outcomes, for those who run it: FactsService."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from runway.v1 import facts_pb2
@@ -8,12 +9,14 @@ from runway.v1.facts_pb2_grpc import FactsServiceStub
 from runway_client.connection import Connection
 from runway_client.times import to_timestamp
 
+REPLAY_DEADLINE_S = 600.0
+"""A gigabyte of dead letters is read, checked and stored."""
 JOIN_DEADLINE_S = 3600.0
 """A join of a quarter of a large fleet takes minutes, and waits for the one before it."""
 
 
 class Facts:
-    """Joins on demand."""
+    """Joins on demand, what could not be used, and where facts come from."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -40,3 +43,34 @@ class Facts:
         return self._connection.read(
             self.stub.JoinPartition, request, method="FactsService/JoinPartition", deadline_s=deadline_s
         )
+
+    def ingest_status(self, model_id: str = "") -> facts_pb2.GetIngestStatusResponse:
+        """Where facts come from, what is kept of them, and what is degraded now; of one model, or of all."""
+        request = facts_pb2.GetIngestStatusRequest(model_id=model_id)
+        return self._connection.read(self.stub.GetIngestStatus, request, method="FactsService/GetIngestStatus")
+
+    def list_orphans(self, model_id: str, *, limit: int = 100) -> facts_pb2.ListOrphansResponse:
+        """Outcomes of a model whose prediction was never seen, as of the last joins, newest first, and how many."""
+        request = facts_pb2.ListOrphansRequest(model_id=model_id, limit=limit)
+        return self._connection.read(self.stub.ListOrphans, request, method="FactsService/ListOrphans")
+
+    def list_dead_letters(self, model_id: str = "", *, limit: int = 100) -> facts_pb2.ListDeadLettersResponse:
+        """Batches out of Kafka or a folder that could not be used, newest first, and how many; of one model, or all."""
+        request = facts_pb2.ListDeadLettersRequest(model_id=model_id, limit=limit)
+        return self._connection.read(self.stub.ListDeadLetters, request, method="FactsService/ListDeadLetters")
+
+    def replay_dead_letters(
+        self, ids: Sequence[int] = (), *, model_id: str = "", deadline_s: float = REPLAY_DEADLINE_S
+    ) -> facts_pb2.ReplayDeadLettersResponse:
+        """Take dead letters in again: these, or all of a model, or all. Those that are still no use stay, with the
+        reason of this try; replaying one twice changes nothing."""
+        request = facts_pb2.ReplayDeadLettersRequest(ids=ids, model_id=model_id)
+        return self._connection.read(
+            self.stub.ReplayDeadLetters, request, method="FactsService/ReplayDeadLetters", deadline_s=deadline_s
+        )
+
+    def discard_dead_letters(self, ids: Sequence[int] = (), *, model_id: str = "") -> int:
+        """Throw dead letters away: these, or all of a model, or all; how many."""
+        request = facts_pb2.ReplayDeadLettersRequest(ids=ids, model_id=model_id, discard=True)
+        answer = self._connection.read(self.stub.ReplayDeadLetters, request, method="FactsService/ReplayDeadLetters")
+        return answer.discarded
