@@ -8,7 +8,7 @@ file is moved. Not now (`Unavailable`: the disk is full, too much waits) is neit
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import msgspec
@@ -233,17 +233,27 @@ class Intake:
 
 def _file_checked(arrival: Arrival, opened: OpenFile, record: ModelRecord) -> tuple[Arrival, int]:
     """Read a file to its end; how many batches it makes."""
-    parts = 0
+    parts = rows = 0
     own = arrival.label_type in ("", record.label_spec.label_type)
     for ipc in parquet_batches(opened(), arrival.kind):
-        if arrival.kind == "predictions":
-            read_predictions(ipc, record.label_spec)
-        else:
-            read_outcomes(ipc, record.label_spec if own else None)
+        try:
+            if arrival.kind == "predictions":
+                rows += read_predictions(ipc, record.label_spec).rows
+            else:
+                rows += read_outcomes(ipc, record.label_spec if own else None).rows
+        except Invalid as error:
+            raise _of_file(error, rows) from error
         parts += 1
     if not parts:
         raise _refused("file", "rows_min", "the file has no rows")
     return arrival, parts
+
+
+def _of_file(error: Invalid, before: int) -> Invalid:
+    """Rows are named by their place in a part; say where that begins."""
+    where = f", counted from row {before:,} of the file" if before else ""
+    told = (replace(one, message=one.message + where) for one in error.violations)
+    return Invalid(error.reason, *told)
 
 
 def _with_payload(arrival: Arrival, opened: OpenFile) -> Arrival:
