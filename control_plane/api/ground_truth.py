@@ -9,8 +9,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from runway.v1 import common_pb2, ground_truth_pb2, ground_truth_pb2_grpc
 
 from control_plane.api.convert.common import instant_from
-from control_plane.api.convert.ground_truth import counted_hour, coverage, performance
+from control_plane.api.convert.ground_truth import counted_hour, coverage
 from control_plane.api.convert.ingest import batch_accepted, outcomes_ipc, predictions_ipc
+from control_plane.api.convert.performance import GRAINS, performance_response
 from control_plane.api.convert.registry import model_id_from
 from control_plane.api.errors import invalid, to_status
 from control_plane.api.interceptors import Context, validate
@@ -18,6 +19,7 @@ from control_plane.api.plane import Plane
 from control_plane.app.fact_store import CoverageRow
 from control_plane.app.ground_truth import GroundTruth
 from control_plane.core.errors import RunwayError
+from control_plane.core.registry.types import ModelVersion
 from control_plane.core.state import ModelRecord
 from control_plane.core.timewindow import spelled
 
@@ -151,20 +153,37 @@ class GroundTruthServicer(ground_truth_pb2_grpc.GroundTruthServiceServicer):
         self, request: ground_truth_pb2.GetPerformanceRequest, context: Context
     ) -> ground_truth_pb2.GetPerformanceResponse:
         """How good the model is on the truth that has arrived."""
-        _check_now(request.read)
+        asked = request.read.WhichOneof("as_of")
+        if asked is not None:
+            raise invalid(f"read.{asked}", "not_kept", "ask with known_at for what was believed at a time")
         state = await self._plane.read(request.read)
         record = state.model(model_id_from(request.model_id))
-        version = state.version(record.model_id, request.version) if request.version else record.production
-        start, end = _range(request, self._plane.now())
+        if request.version:
+            state.version(record.model_id, request.version)
+        known_at = _instant(request.known_at, "known_at") if request.HasField("known_at") else None
+        start, end = _range(request, known_at or self._plane.now())
         await self._ground_truth.tell(record, None)
         report = await self._ground_truth.read(
-            lambda store: store.performance(record.model_id, request.version or None, start, end, self._plane.now())
+            lambda store: store.performance(
+                record.model_id,
+                request.version or None,
+                start,
+                end,
+                self._plane.now(),
+                label_type=request.label_type,
+                grain=GRAINS[request.grain],
+                slice_name=request.slice,
+                known_at=known_at,
+                provisional=request.provisional,
+            )
         )
-        return ground_truth_pb2.GetPerformanceResponse(
-            total=performance(report.total, version),
-            rows=[performance(row, version) for row in report.rows],
-            revision=state.revision,
-        )
+
+        def version_of(number: int) -> ModelVersion | None:
+            if not number:
+                return record.production
+            return record.versions[number - 1] if number <= len(record.versions) else None
+
+        return performance_response(report, record.label_spec, version_of, state.revision)
 
 
 def _check_now(options: common_pb2.ReadOptions) -> None:

@@ -103,15 +103,33 @@ class GroundTruth:
         version: int = 0,
         start: datetime | None = None,
         end: datetime | None = None,
+        label_type: str = "",
+        slice_name: str = "",
+        grain: ground_truth_pb2.Grain.ValueType = ground_truth_pb2.GRAIN_DAY,
+        known_at: datetime | None = None,
+        provisional: bool = False,
         min_revision: int = 0,
     ) -> ground_truth_pb2.GetPerformanceResponse:
-        """How good the model is on the truth that has arrived."""
+        """How good the model is on the truth that has arrived; version 0 is all, default the last 7 days.
+
+        Args:
+            label_type: empty is the model's own.
+            slice_name: as `country=US`; empty is all.
+            grain: what a row is of: a day, an hour, a version or a slice.
+            known_at: answer with what had been computed by then.
+            provisional: also predictions whose label window has not ended, corrected by how fast outcomes arrive.
+        """
         request = ground_truth_pb2.GetPerformanceRequest(
             model_id=model_id,
             version=version,
             start_time=None if start is None else to_timestamp(start),
             end_time=None if end is None else to_timestamp(end),
             read=common_pb2.ReadOptions(min_revision=min_revision),
+            label_type=label_type,
+            slice=slice_name,
+            grain=grain,
+            known_at=None if known_at is None else to_timestamp(known_at),
+            provisional=provisional,
         )
         return self._connection.read(self.stub.GetPerformance, request, method="GroundTruthService/GetPerformance")
 

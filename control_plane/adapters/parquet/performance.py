@@ -38,6 +38,9 @@ from control_plane.core.timewindow import spelled
 LEARN_DAYS = 28
 """Mature days that an arrival curve is learned from: recent enough to follow the world."""
 
+SLICES_NAMED_MAX = 20
+"""Slices named to whoever asks for one that is not there."""
+
 _Key = tuple[int, int, int, str]
 """(first hour, last hour, version, slice) of a row."""
 
@@ -106,7 +109,8 @@ class PerformanceReader:
     ) -> PerformanceReport:
         """See `FactStore.performance`."""
         with self._facts.lock:
-            spec = self._facts.label(model_id, label_type)
+            spec = self._label(model_id, label_type)
+            self._check_slice(model_id, slice_name)
             first, last = whole_hours(start, end)
             asked = _Question(
                 model_id=model_id,
@@ -127,6 +131,21 @@ class PerformanceReader:
             pass_us = last_pass(self._facts.catalog.db, asked.as_of_us)
             degraded = self._speed_samples(asked, found)
         return _report(asked, found, whole, curves, pass_us, degraded)
+
+    def _label(self, model_id: str, label_type: str) -> LabelSpec:
+        known = {spec.label_type: spec for spec in self._facts.labels_of(model_id)}
+        if label_type and label_type not in known:
+            message = f"{model_id} has no label type {label_type!r}: it has {', '.join(known)}"
+            raise _invalid("label_type", "unknown", message)
+        return known[label_type] if label_type else next(iter(known.values()))
+
+    def _check_slice(self, model_id: str, slice_name: str) -> None:
+        known = sorted(self._facts.slices.get(model_id, ()))
+        if not slice_name or slice_name in known or slice_name.endswith("=other"):
+            return
+        few = ", ".join(known[:SLICES_NAMED_MAX]) + (" ..." if len(known) > SLICES_NAMED_MAX else "")
+        has = f"it has {few}" if known else "its predictions carry no slices"
+        raise _invalid("slice", "unknown", f"{model_id} has no slice {slice_name!r}: {has}")
 
     def _parts(self, asked: _Question) -> Parts:
         last = asked.last if asked.provisional else min(asked.last, asked.mature_before)

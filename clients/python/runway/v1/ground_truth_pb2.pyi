@@ -110,6 +110,32 @@ COVERAGE_CAUSE_NEVER_LABELLED: CoverageCause.ValueType  # 7
 """Outcomes come at random for fewer predictions than wanted."""
 Global___CoverageCause: _TypeAlias = CoverageCause  # noqa: Y015
 
+class _LabelKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LabelKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LabelKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LABEL_KIND_UNSPECIFIED: _LabelKind.ValueType  # 0
+    LABEL_KIND_EXACT: _LabelKind.ValueType  # 1
+    """The truth itself."""
+    LABEL_KIND_PROXY: _LabelKind.ValueType  # 2
+    """A stand-in for it that arrives sooner."""
+    LABEL_KIND_IMPUTED: _LabelKind.ValueType  # 3
+    """A guess at it."""
+
+class LabelKind(_LabelKind, metaclass=_LabelKindEnumTypeWrapper):
+    """What the outcomes of a label type are."""
+
+LABEL_KIND_UNSPECIFIED: LabelKind.ValueType  # 0
+LABEL_KIND_EXACT: LabelKind.ValueType  # 1
+"""The truth itself."""
+LABEL_KIND_PROXY: LabelKind.ValueType  # 2
+"""A stand-in for it that arrives sooner."""
+LABEL_KIND_IMPUTED: LabelKind.ValueType  # 3
+"""A guess at it."""
+Global___LabelKind: _TypeAlias = LabelKind  # noqa: Y015
+
 @_typing.final
 class Prediction(_message.Message):
     """One prediction, where Arrow is too much to ask for."""
@@ -1037,8 +1063,10 @@ class GetPerformanceResponse(_message.Message):
     DELAYS_FIELD_NUMBER: _builtins.int
     LABEL_TYPE_FIELD_NUMBER: _builtins.int
     DEGRADED_FIELD_NUMBER: _builtins.int
+    LABEL_KIND_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     label_type: _builtins.str
+    label_kind: Global___LabelKind.ValueType
     @_builtins.property
     def total(self) -> Global___PerformanceRow: ...
     @_builtins.property
@@ -1056,10 +1084,11 @@ class GetPerformanceResponse(_message.Message):
         delays: Global___DelayHistogram | None = ...,
         label_type: _builtins.str = ...,
         degraded: _abc.Iterable[_builtins.str] | None = ...,
+        label_kind: Global___LabelKind.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["delays", b"delays", "total", b"total"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["degraded", b"degraded", "delays", b"delays", "label_type", b"label_type", "revision", b"revision", "rows", b"rows", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["degraded", b"degraded", "delays", b"delays", "label_kind", b"label_kind", "label_type", b"label_type", "revision", b"revision", "rows", b"rows", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
