@@ -38,6 +38,8 @@ class FileEntry:
     sliced: bool
     """Has rows with slices."""
     size: int
+    last_hour: int = -1
+    """The newest hour of its days: the file is kept until that is old, whatever the ids of its rows say."""
 
 
 class CatalogUnreadable(Unavailable):
@@ -110,7 +112,7 @@ class Catalog:
                 entry.kind,
                 entry.path,
                 sum(entry.rows.values()),
-                max(hour for _, hour in entry.rows),
+                max(entry.last_hour, *(hour for _, hour in entry.rows)),
                 entry.sliced,
                 entry.size,
             ),
@@ -228,12 +230,12 @@ class Catalog:
         return int(row.fetchone()[0])
 
     def files_before(self, hour: int) -> list[tuple[str, str]]:
-        """(kind, path) of files whose hours all lie before one."""
+        """(kind, path) of files whose days all end before an hour."""
         found = self.db.execute("SELECT kind, path FROM files WHERE hour_max < ? ORDER BY id", (hour,)).fetchall()
         return [(str(kind), str(path)) for kind, path in found]
 
-    def forget_files(self, paths: Iterable[str]) -> None:
-        """Forget files; their rows are gone, or in others."""
+    def forget_files(self, paths: Iterable[str], *, delete_after_us: int) -> None:
+        """Forget files; their rows are gone, or in others. They may be deleted after an instant."""
         for path in paths:
             row = self.db.execute("SELECT id FROM files WHERE path = ?", (path,)).fetchone()
             if row is None:
@@ -245,6 +247,16 @@ class Catalog:
                 self._changed(model_id, of_model)
             self.db.execute("DELETE FROM file_hours WHERE file_id = ?", row)
             self.db.execute("DELETE FROM files WHERE id = ?", row)
+            self.db.execute("INSERT OR REPLACE INTO forgotten VALUES (?, ?)", (path, delete_after_us))
+
+    def forgotten(self, now_us: int) -> list[str]:
+        """Files that were forgotten and may be deleted now."""
+        found = self.db.execute("SELECT path FROM forgotten WHERE after_us <= ? ORDER BY path", (now_us,))
+        return [str(row[0]) for row in found]
+
+    def deleted(self, paths: Iterable[str]) -> None:
+        """These are gone."""
+        self.db.executemany("DELETE FROM forgotten WHERE path = ?", [(path,) for path in paths])
 
     def files_of(self, model_id: str, kind: str, hours: Iterable[int]) -> list[tuple[str, bool]]:
         """(path, has slices) of files with rows of these hours, oldest first."""

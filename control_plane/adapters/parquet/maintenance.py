@@ -11,21 +11,21 @@ one.
 import sqlite3
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import duckdb
 import pyarrow as pa
+from deltalake.exceptions import DeltaError
 
 from control_plane.adapters.parquet.batch_join import BatchJoin, Job, JobResult
-from control_plane.adapters.parquet.binning import HOURS_PER_DAY
 from control_plane.adapters.parquet.catalog import ORPHANS_MAX
+from control_plane.adapters.parquet.compaction import Compaction
+from control_plane.adapters.parquet.conversion import Conversion
 from control_plane.adapters.parquet.facts import Facts, hour_of
-from control_plane.adapters.parquet.sealing import seal
-from control_plane.adapters.parquet.segments import SEGMENT_BYTES_MAX, read_segment
+from control_plane.adapters.parquet.retention import delete_forgotten, drop_old
 from control_plane.adapters.parquet.serving import EPOCH, mature_before_hour
 from control_plane.adapters.parquet.settling import Settling
-from control_plane.adapters.parquet.tables import KINDS
 from control_plane.adapters.parquet.writer import Writer
 from control_plane.app.fact_store import Orphan, TickReport
 from control_plane.core.errors import Reason, Unavailable
@@ -33,10 +33,6 @@ from control_plane.core.ground_truth.ids import MICROSECONDS_PER_HOUR, NO_HOUR
 from control_plane.core.ground_truth.partials import merge_weighted, pack
 from control_plane.core.ground_truth.speed import ROWS_MAX
 
-SEGMENTS_PER_TICK_MAX = 64
-"""Segments converted together at most: many small ones make one file."""
-SEALED_BYTES_MAX = 2 * SEGMENT_BYTES_MAX
-"""Bytes converted together: about a second of work."""
 JOB_ROWS_MAX = 2_000_000
 """Rows joined in one tick, but for an hour that is larger by itself. Twice as many cost a tenth more each: their hash
 tables leave the cache."""
@@ -88,6 +84,8 @@ class Maintenance:
         self._facts = facts
         self._writer = writer
         self._config = config
+        self._conversion = Conversion(facts, writer)
+        self._compaction = Compaction(facts)
         self._one_tick = threading.Lock()
         self._join = BatchJoin(facts.root / "spill", threads=config.join_threads)
         self._passed_us = facts.catalog.meta("passed_us")
@@ -113,7 +111,7 @@ class Maintenance:
         with self._one_tick:
             try:
                 return self._tick(now, force=force)
-            except (OSError, sqlite3.Error, duckdb.Error, pa.ArrowException) as error:
+            except (OSError, sqlite3.Error, duckdb.Error, pa.ArrowException, DeltaError) as error:
                 raise Unavailable(
                     Reason.STORE_UNAVAILABLE, f"facts could not be converted or joined: {error}"
                 ) from error
@@ -134,14 +132,15 @@ class Maintenance:
         if force or (not self._in_pass and now_us - self._passed_us >= self._us(self._config.join_every)):
             self._in_pass = True
             expired = self._expire(now_us)
-        sealed = self._seal()
+        sealed = self._conversion.convert()
         joined = deleted = 0
-        more = bool(self._closed_segments())
+        more = bool(self._conversion.waiting())
         if self._in_pass and not more:
             joined, more = self._run_join(now)
+            more = more or self._compaction.step(now_us)
             if not more:
                 self._settling.settle(now_us)
-                deleted = self._delete_old(now_us)
+                deleted = self._drop_old(now_us)
                 with self._facts.lock, self._facts.catalog.transaction():
                     self._facts.catalog.set_meta("passed_us", now_us)
                 self._passed_us, self._in_pass = now_us, False
@@ -185,73 +184,6 @@ class Maintenance:
                 self._facts.catalog.put_partials(model_id, spec.label_type, hour, "speed", packed, computed_us=now_us)
         return len(hours)
 
-    def _closed_segments(self) -> list[int]:
-        """Segments to convert. Looked for between two groups: within one, a segment may just be opened or closed, and
-        hold batches that memory does not know yet."""
-        with self._writer.exclusive:
-            return self._facts.log.closed_numbers()
-
-    def _seal(self) -> int:
-        """Turn a few closed segments into Parquet.
-
-        Files, then tables, then the catalogue, then the segments go. A crash between any two of these does the rest
-        again with the same segments, which `sealing_from` and `sealing_to` remember.
-        """
-        facts = self._facts
-        numbers = self._group(self._closed_segments())
-        if not numbers:
-            return 0
-        with facts.lock, facts.catalog.transaction():
-            facts.catalog.set_meta("sealing_from", numbers[0])
-            facts.catalog.set_meta("sealing_to", numbers[-1])
-        records = [(number, list(read_segment(facts.log.path(number)))) for number in numbers]
-        sealed = seal(facts.tables.place, records)
-        for kind, files in sealed.files.items():
-            facts.tables.commit(kind, files, segment=numbers[-1])
-        with facts.lock:
-            with facts.catalog.transaction():
-                for entry in sealed.entries:
-                    facts.catalog.add_file(entry)
-                for number in numbers:
-                    self._enter_segment(number)
-                facts.catalog.set_meta("sealed_segment", numbers[-1])
-            for number in numbers:
-                facts.histograms.sealed(number)
-                facts.unsealed_volumes.pop(number, None)
-                facts.unsealed_batches.pop(number, None)
-                facts.log.delete(number)
-        return len(numbers)
-
-    def _group(self, closed: list[int]) -> list[int]:
-        """The segments to convert together: those of a conversion that was begun, else as many as fit."""
-        first, last = self._facts.catalog.meta("sealing_from"), self._facts.catalog.meta("sealing_to")
-        begun = [number for number in closed if first <= number <= last]
-        if begun:
-            return begun
-        group: list[int] = []
-        size = 0
-        for number in closed[:SEGMENTS_PER_TICK_MAX]:
-            size += self._facts.log.path(number).stat().st_size
-            if group and size > SEALED_BYTES_MAX:
-                break
-            group.append(number)
-        return group
-
-    def _enter_segment(self, number: int) -> None:
-        """What the catalogue keeps of a segment beside its files; inside a transaction."""
-        facts = self._facts
-        facts.catalog.db.executemany(
-            "INSERT OR IGNORE INTO batches VALUES (?, ?)", list(facts.unsealed_batches.get(number, {}).items())
-        )
-        for model_id, hours in facts.unsealed_volumes.get(number, {}).items():
-            for hour, rows in hours.items():
-                facts.catalog.add_volume(model_id, hour, rows)
-            facts.catalog.db.executemany(
-                "INSERT OR REPLACE INTO hour_rates VALUES (?, ?, ?)",
-                [(model_id, hour, rate) for hour, rate in facts.rates.get(model_id, {}).items()],
-            )
-        facts.histograms.seal(number)
-
     def _run_join(self, now: datetime) -> tuple[int, bool]:
         """Start a join of some due hours, or look after the one under way.
 
@@ -285,7 +217,21 @@ class Maintenance:
             job = self._job(due, now)
             seen_file = int(self._facts.catalog.db.execute("SELECT coalesce(max(id), 0) FROM files").fetchone()[0])
             sealed_segment = self._facts.catalog.meta("sealed_segment")
-        return _RunningJoin(job, seen_file, sealed_segment, self._join_thread.submit(self._join.run, job))
+        return _RunningJoin(job, seen_file, sealed_segment, self._join_thread.submit(self._join_files, job))
+
+    def _join_files(self, job: Job) -> JobResult:
+        """In the thread of joins: objects of a bucket are fetched first, which may take a while."""
+        local = {
+            path: str(self._facts.tables.place.local(path)) for path in (*job.prediction_files, *job.outcome_files)
+        }
+        return self._join.run(
+            replace(
+                job,
+                prediction_files=tuple(local[path] for path in job.prediction_files),
+                outcome_files=tuple(local[path] for path in job.outcome_files),
+                sliced_files=tuple(local[path] for path in job.sliced_files),
+            )
+        )
 
     def _due_hours(self, now_hour: int) -> list[tuple[str, int]]:
         """Due hours that the speed view does not serve, oldest first, within the limits of one job."""
@@ -325,7 +271,7 @@ class Maintenance:
             for model_id in models:
                 found.update(catalog.files_of(model_id, kind, [hour for one, hour in pairs if one == model_id]))
             for path, has_slices in sorted(found.items()):
-                files[kind].append(str(self._facts.tables.place.local(path)))
+                files[kind].append(path)
                 sliced += files[kind][-1:] if has_slices else []
         labels = [(model_id, spec) for model_id in models for spec in self._facts.labels_of(model_id)]
         rows = sum(catalog.rows_of(model_id, "predictions", hour) for model_id, hour in predictions)
@@ -404,29 +350,17 @@ class Maintenance:
             else:
                 del self._facts.late[key]
 
-    def _delete_old(self, now_us: int) -> int:
-        """Delete files all of whose hours are older than what is kept, and orphans past their listing."""
-        before = hour_of(now_us - self._us(self._config.keep))
-        hours_before = hour_of(now_us - self._us(self._config.hours_keep))
-        days_before = hour_of(now_us - self._us(self._config.counts_keep)) // HOURS_PER_DAY
-        with self._facts.lock:
-            old = self._facts.catalog.files_before(before)
-        for kind in KINDS:
-            gone = {path.partition("/")[2] for of, path in old if of == kind}
-            if gone:
-                tables = self._facts.tables
-                tables.commit(kind, (), removed=[file for file in tables.files(kind) if file.path in gone])
-        with self._facts.lock, self._facts.catalog.transaction():
-            self._facts.catalog.forget_files(path for _, path in old)
-            if days_before != self._facts.catalog.meta("counts_dropped_day"):
-                self._facts.histograms.drop_before(hours_before, days_before)
-                self._facts.catalog.db.execute(
-                    "DELETE FROM sent_batches WHERE hour < ?", (days_before * HOURS_PER_DAY,)
-                )
-                self._facts.catalog.set_meta("counts_dropped_day", max(0, days_before))
-            self._facts.catalog.db.execute(
-                "DELETE FROM orphans WHERE observed_us < ?", (now_us - self._us(self._config.orphans_keep),)
-            )
-        for _, path in old:
-            self._facts.tables.place.delete(path)
-        return len(old)
+    def _drop_old(self, now_us: int) -> int:
+        """What is past its time goes; how many files."""
+        config = self._config
+        dropped = drop_old(
+            self._facts,
+            now_us,
+            keep=config.keep,
+            hours_keep=config.hours_keep,
+            counts_keep=config.counts_keep,
+            orphans_keep=config.orphans_keep,
+        )
+        delete_forgotten(self._facts, now_us)
+        self._compaction.tidy()
+        return dropped

@@ -208,6 +208,7 @@ def _write_days(place: Place, kind: TableKind, name: str, parts: list[_Part]) ->
         if not some:
             continue
         table, entry_rows, pairs = _ordered(some)
+        last_day = max(int((part.days if at is None else part.days[at]).max()) for part, at in some)
         path = f"{kind}/day={_date(day).isoformat()}/{name}.parquet"
         size = place.write(path, table, parquet_options(table))
         file = TableFile(path=path.partition("/")[2], day=_date(day), rows=table.num_rows, size=size)
@@ -220,6 +221,7 @@ def _write_days(place: Place, kind: TableKind, name: str, parts: list[_Part]) ->
                 hours_in_ids=frozenset(pairs) if kind == "predictions" else frozenset(),
                 sliced=kind == "predictions" and table.column(SLICES_COLUMN).null_count < table.num_rows,
                 size=size,
+                last_hour=last_day * HOURS_PER_DAY + HOURS_PER_DAY - 1,
             ),
         )
 

@@ -13,7 +13,7 @@ import shutil
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 from typing import Literal, Protocol
 from urllib.parse import urlsplit
@@ -293,15 +293,19 @@ class Tables:
             key=lambda file: file.path,
         )
 
-    def tidy(self, kind: TableKind, keep: timedelta) -> None:
-        """Write a checkpoint and drop log entries and unreferenced files that are older than `keep`."""
+    def version(self, kind: TableKind) -> int:
+        """Number of the newest commit of a table; -1 if there is none."""
         table = self.table(kind)
-        if table is None:
-            return
-        table.create_checkpoint()
-        table.cleanup_metadata()
-        table.vacuum(max(1, int(keep.total_seconds() // 3600)), dry_run=False, enforce_retention_duration=False)
-        self._open.pop(kind, None)
+        return table.version() if table is not None else -1
+
+    def checkpoint(self, kind: TableKind) -> None:
+        """Write the state of a table as one file, and drop entries of its log that are past their retention (30 days,
+        unless the table says otherwise)."""
+        table = self.table(kind)
+        if table is not None:
+            table.create_checkpoint()
+            table.cleanup_metadata()
+            self._open.pop(kind, None)
 
 
 def _schema(kind: TableKind) -> Schema:
