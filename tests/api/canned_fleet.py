@@ -421,13 +421,31 @@ def _performance(request: Any, _context: Any) -> ground_truth_pb2.GetPerformance
     _model(request.model_id)
     metrics = [
         ground_truth_pb2.PerformanceMetric(
-            name="rmse", value=8.1234, standard_error=0.061, sample_size=985, baseline=7.8
+            name="rmse", value=8.1234, standard_error=0.061, sample_size=985, baseline=7.8, low=8.0047, high=8.2439
         )
     ]
     row = ground_truth_pb2.PerformanceRow(
-        start_time=before(hours=11), end_time=to_timestamp(NOW), metrics=metrics, layer=ground_truth_pb2.LAYER_BATCH
+        start_time=before(hours=11),
+        end_time=to_timestamp(NOW),
+        metrics=metrics,
+        layer=ground_truth_pb2.LAYER_BATCH,
+        predicted=1_200,
+        labelled=985,
+        arrived=0.82 if request.provisional else 1.0,
+        provisional=request.provisional,
+        sample_rate=1.0,
+        computed_at=before(hours=1),
     )
-    return ground_truth_pb2.GetPerformanceResponse(total=row, rows=[row])
+    return ground_truth_pb2.GetPerformanceResponse(
+        total=row,
+        rows=[row],
+        delays=ground_truth_pb2.DelayHistogram(
+            edges_s=[0, 60, 3600], counts=[0, 900, 85, 0], arrived=[0, 0.9, 1], median_s=12, p95_s=2_000
+        ),
+        label_type="default",
+        label_kind=ground_truth_pb2.LABEL_KIND_EXACT,
+        degraded=["12 predictions of 1 hours wait for the batch join and are not counted"] if request.slice else [],
+    )
 
 
 def _joined(request: Any, _context: Any) -> facts_pb2.JoinPartitionResponse:

@@ -316,16 +316,44 @@ DAY         PREDICTED  MATURE  JOINED  COVERAGE  LATE  ORPHANS  FROM
 2013-03-04      1,200   1,000     985    98.5 %     3        1  speed
 """)
     assert runway("performance air_time --days 3").out == text("""
-air_time on predictions from 2013-03-04 00:00 to 2013-03-04 11:00:
+air_time has RMSE 8.123 (8.005 to 8.244) on 985 outcomes of 2013-03-04 00:00 to 2013-03-04 11:00; 7.8 on its holdout.
+That is worse than on the holdout, beyond chance.
 
-METRIC  VALUE  STD ERROR  HOLDOUT  ROWS
-rmse    8.123      0.061      7.8   985
+METRIC  VALUE  95 % INTERVAL   HOLDOUT  OUTCOMES
+rmse    8.123  8.005 to 8.244      7.8       985
 
-DAY          RMSE  ROWS  FROM
-2013-03-04  8.123   985  batch
+DAY          RMSE  95 % INTERVAL   OUTCOMES  FROM
+2013-03-04  8.123  8.005 to 8.244       985  batch
 """)
     asked = fake.requests("GroundTruthService/GetPerformance")[-1]
     assert asked.start_time.ToJsonString() == "2013-03-01T11:00:00Z"
+
+
+def test_performance_says_what_is_not_final(runway: Runner, fake: ControlPlaneFake) -> None:
+    told = runway("performance air_time --provisional --delays --slice country=US --by hour --as-known-at 2013-03-03")
+    assert told.out == text("""
+air_time (country=US), as known at 2013-03-03 00:00, has RMSE 8.123 (8.005 to 8.244) on 985 outcomes of \
+2013-03-04 00:00 to 2013-03-04 11:00; 7.8 on its holdout.
+That is worse than on the holdout, beyond chance.
+PROVISIONAL: 82.0 % of the outcomes that will come are here. The numbers are corrected by how fast outcomes usually \
+arrive, and will be revised.
+12 predictions of 1 hours wait for the batch join and are not counted.
+
+METRIC  VALUE  95 % INTERVAL   HOLDOUT  OUTCOMES
+rmse    8.123  8.005 to 8.244      7.8       985
+
+HOUR               RMSE  95 % INTERVAL   OUTCOMES    HERE  FROM                COMPUTED
+2013-03-04 00:00  8.123  8.005 to 8.244       985  82.0 %  batch, provisional  2013-03-04 10:00
+
+Half of the outcomes are there 12 s after the prediction, 95 % after 33 min.
+
+DELAY         OUTCOMES  SO FAR  USUALLY
+up to 60 s         900  91.4 %   90.0 %
+up to 60 min        85   100 %    100 %
+""")
+    asked = fake.requests("GroundTruthService/GetPerformance")[-1]
+    assert (asked.slice, asked.provisional, asked.grain) == ("country=US", True, messages.GRAIN_HOUR)
+    assert asked.known_at.ToJsonString() == asked.end_time.ToJsonString() == "2013-03-03T00:00:00Z"
 
 
 def test_events_and_holds(runway: Runner) -> None:
