@@ -1,6 +1,7 @@
 """Opening a store: bring memory to where it was, from what is on disk.
 
-1. Small things from the catalogue: labels, profiles' digests, horizons.
+1. Small things from the catalogue: labels, profiles' digests, horizons. What the tables hold and the catalogue does not
+   know is entered.
 2. Rows of hours that have not expired, from Parquet, oldest file first: the speed view.
 3. Segments that are not Parquet yet, through the same `apply` as when they arrived. Segments that are (a crash
    between the catalogue's commit and the deletion) are deleted.
@@ -12,9 +13,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from control_plane.adapters.parquet.facts import Batch, Facts
+from control_plane.adapters.parquet.reconciling import read_ids, reconcile
 from control_plane.adapters.parquet.segments import Record, read_segment, recover_segment
 from control_plane.core.ground_truth.batch import read_outcomes, read_predictions
-from control_plane.core.ground_truth.ids import IdColumns, Int64s, id_columns
+from control_plane.core.ground_truth.ids import Int64s
 
 _PREDICTIONS = ["prediction_id", "predicted_at", "score", "version", "hour"]
 _OUTCOMES = ["prediction_id", "observed_at", "value", "revision", "label_type", "late", "hour"]
@@ -27,6 +29,7 @@ def recover(facts: Facts) -> None:
         SegmentDamaged: acknowledged data does not read back.
     """
     facts.load()
+    reconcile(facts)
     _reload_files(facts)
     sealed = facts.catalog.meta("sealed_segment")
     facts.log.start_after(sealed)
@@ -92,7 +95,7 @@ def _reload_predictions(facts: Facts, model_id: str, table: pa.Table) -> None:
         facts.speed.add_predictions(
             model_id,
             int(version),
-            _ids(rows),
+            read_ids(rows),
             _instants(rows, "predicted_at"),
             rows.column("score").to_numpy(),
             tell_new=False,
@@ -105,17 +108,11 @@ def _reload_outcomes(facts: Facts, model_id: str, table: pa.Table) -> None:
         facts.speed.add_outcomes(
             model_id,
             label_type,
-            _ids(rows),
+            read_ids(rows),
             _instants(rows, "observed_at"),
             rows.column("value").to_numpy(),
             rows.column("revision").to_numpy(),
         )
-
-
-def _ids(rows: pa.Table) -> IdColumns:
-    column = rows.column("prediction_id").combine_chunks()
-    raw = np.frombuffer(column.buffers()[1], np.uint8)[column.offset * 16 :][: len(column) * 16]
-    return id_columns(raw.reshape(-1, 16))
 
 
 def _instants(rows: pa.Table, name: str) -> Int64s:

@@ -48,7 +48,6 @@ RUN_ROWS_MIN, RUNS_SPARE = 256, 1024
 DAYS_MAX = 64
 """Days that one conversion makes files for. A batch of nonsense instants must not make thousands: rows of the days with
 the fewest rows go to the file of `OTHER_DAY`; readers go by hour."""
-OTHER_DAY = date(1970, 1, 1)
 HOURS_PER_DAY = 24
 SLICES_COLUMN = "slices"
 """Of predictions that came with slices: `country=US` and the like, all of a row in one text."""

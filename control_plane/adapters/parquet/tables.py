@@ -31,6 +31,8 @@ from control_plane.core.errors import Reason, Unavailable
 
 TableKind = Literal["predictions", "outcomes"]
 KINDS: tuple[TableKind, ...] = ("predictions", "outcomes")
+OTHER_DAY = date(1970, 1, 1)
+"""Where rows go whose days are too many for files of their own."""
 APP_ID = "runway"
 """Of the application transactions."""
 COMMIT_TRIES = 5
@@ -98,6 +100,10 @@ class Place(Protocol):
         """Delete a file; one that is not there is fine."""
         ...
 
+    def paths(self, folder: str) -> list[str]:
+        """Parquet files below a folder, in order."""
+        ...
+
 
 class LocalPlace:
     """A folder."""
@@ -126,6 +132,11 @@ class LocalPlace:
     def delete(self, path: str) -> None:
         """See `Place`."""
         (self.root / path).unlink(missing_ok=True)
+
+    def paths(self, folder: str) -> list[str]:
+        """See `Place`."""
+        found = (self.root / folder).rglob("*.parquet")
+        return sorted(path.relative_to(self.root).as_posix() for path in found)
 
 
 class ObjectPlace:
@@ -170,6 +181,12 @@ class ObjectPlace:
         with contextlib.suppress(FileNotFoundError):
             self._files.delete_file(f"{self._prefix}/{path}")
         (self._cache / path).unlink(missing_ok=True)
+
+    def paths(self, folder: str) -> list[str]:
+        """See `Place`."""
+        below = pafs.FileSelector(f"{self._prefix}/{folder}", allow_not_found=True, recursive=True)
+        found = [info.path for info in self._files.get_file_info(below) if info.path.endswith(".parquet")]
+        return sorted(path.removeprefix(f"{self._prefix}/") for path in found)
 
 
 def place_of(url: str, *, cache: Path) -> Place:
