@@ -19,7 +19,7 @@ from typing import Any
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from control_plane.adapters.kafka.records import arrival_of
+from control_plane.adapters.kafka.records import LOG_LEVEL, arrival_of
 from control_plane.app.arrivals import Arrival, Door, Lag, Taken
 from control_plane.core.errors import Unavailable
 
@@ -51,6 +51,7 @@ class FactConsumer:
         self._consumer = Consumer(
             {
                 "bootstrap.servers": brokers,
+                "log_level": LOG_LEVEL,
                 "group.id": group,
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
@@ -61,8 +62,7 @@ class FactConsumer:
                 "allow.auto.create.topics": False,
                 "reconnect.backoff.max.ms": 2_000,
                 "error_cb": self._failed,
-            },
-            logger=None,
+            }
         )
         self._stopping = threading.Event()
         self._gone_since: datetime | None = None

@@ -9,7 +9,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from control_plane.adapters.kafka.records import headers_of, key_of
+from control_plane.adapters.kafka.records import LOG_LEVEL, headers_of, key_of
 from control_plane.app.arrivals import Arrival
 from control_plane.core.errors import Reason, Unavailable
 
@@ -29,6 +29,7 @@ class FactProducer:
         self._producer = Producer(
             {
                 "bootstrap.servers": brokers,
+                "log_level": LOG_LEVEL,
                 "enable.idempotence": True,
                 "acks": "all",
                 "compression.type": "zstd",
@@ -36,8 +37,7 @@ class FactProducer:
                 "delivery.timeout.ms": DELIVERY_MS_MAX,
                 "message.max.bytes": RECORD_BYTES_MAX,
                 "queue.buffering.max.kbytes": 262_144,
-            },
-            logger=None,
+            }
         )
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="kafka-producer", daemon=True)

@@ -13,6 +13,9 @@ from control_plane.app.arrivals import ARROW, PROTOBUF, Arrival
 KEYS_PER_MODEL = 64
 """A model's batches are spread over so many keys, and so over partitions: a large model must not make one hot."""
 
+LOG_LEVEL = 2
+"""The library's own log, by syslog's numbers: critical. What matters it tells in callbacks, and we log that."""
+
 Headers = list[tuple[str, str | bytes | None]]
 
 
