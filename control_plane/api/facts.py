@@ -1,19 +1,25 @@
 """FactsService: what is stored of predictions and outcomes, for those who run it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 
 from runway.v1 import common_pb2, facts_pb2, facts_pb2_grpc
 
 from control_plane.api.convert.arrivals import dead_letter, kafka_lag
-from control_plane.api.convert.facts import orphan_outcome, sampled_model
+from control_plane.api.convert.facts import ingest_source, orphan_outcome, sampled_model
 from control_plane.api.convert.joins import join_range, join_response
 from control_plane.api.convert.registry import model_id_from
 from control_plane.api.interceptors import Context
 from control_plane.api.plane import Plane
+from control_plane.app.fact_store import SourceActivity
 from control_plane.app.ground_truth import GroundTruth, SampledModel
 from control_plane.app.intake import Intake
+from control_plane.core.ids import ModelId
+from control_plane.core.state import State
 
 LISTED_DEFAULT = 100
+SILENT_AFTER = timedelta(days=1)
+"""A sender without a sign for so long is marked; what is usual for each is what coverage looks at."""
 
 
 class FactsServicer(facts_pb2_grpc.FactsServiceServicer):
@@ -96,13 +102,18 @@ class FactsServicer(facts_pb2_grpc.FactsServiceServicer):
         orphans = stats.orphans
         if model_id:
             orphans = await self._ground_truth.read(lambda store: store.orphans_total(model_id))
-        sampled = [one for one in self._ground_truth.sampled() if model_id in ("", one.model_id)]
+        sources = await self._ground_truth.read(lambda store: store.sources(model_id))
+        speed_rates = await self._ground_truth.read(lambda store: store.speed_rates())
+        state = await self._plane.read(common_pb2.ReadOptions())
+        sampled = _sampled(state, self._ground_truth.sampled(), speed_rates, model_id)
         degraded = [*self._intake.degraded(), *_degraded(sampled, self._ground_truth.pressure)]
+        now = self._plane.now()
         return facts_pb2.GetIngestStatusResponse(
             engine=self._engine,
             speed_view=self._speed_view,
             pressure=self._ground_truth.pressure,
-            sampled=[sampled_model(one, one.rate) for one in sampled],
+            sources=[ingest_source(one, now - _last_sign(one) > SILENT_AFTER) for one in sources],
+            sampled=[sampled_model(one, min(one.rate, speed_rates.get(one.model_id, 1.0))) for one in sampled],
             dead_letters=letters,
             orphans=orphans,
             due_hours=stats.due_hours,
@@ -115,6 +126,27 @@ class FactsServicer(facts_pb2_grpc.FactsServiceServicer):
 def bare(model_id: str) -> str:
     """A model id as it was sent, registered or not; empty means all."""
     return model_id.removeprefix("model:")
+
+
+def _last_sign(source: SourceActivity) -> datetime:
+    return max(at for at in (source.last_predictions_at, source.last_outcomes_at) if at is not None)
+
+
+def _sampled(
+    state: State, ingested: Sequence[SampledModel], speed_rates: Mapping[str, float], model_id: str
+) -> list[SampledModel]:
+    """Models of which less than everything is ingested, or held by the speed view, by id."""
+    found = {one.model_id: one for one in ingested}
+    for one in speed_rates:
+        record = state.models.get(ModelId(one))
+        if record is not None and record.model_id not in found:
+            found[record.model_id] = SampledModel(
+                model_id=record.model_id,
+                tier=record.facts.tier,
+                policy_rate=record.ground_truth_policy.sample_rate,
+                rate=record.ground_truth_policy.sample_rate,
+            )
+    return [one for _, one in sorted(found.items()) if model_id in ("", one.model_id)]
 
 
 def _degraded(sampled: Sequence[SampledModel], pressure: float) -> list[str]:

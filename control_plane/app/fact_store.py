@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from control_plane.core.ground_truth.labels import LabelSpec
 from control_plane.core.ground_truth.metrics import MetricValue
+from control_plane.core.ground_truth.missing import MissingFacts
 from control_plane.core.ground_truth.partials import Partial
 
 Int64s = npt.NDArray[np.int64]
@@ -510,8 +511,39 @@ class FactStore(Protocol):
         *,
         label_type: str = "",
         grain: Grain = "day",
+        slice_name: str = "",
     ) -> CoverageReport:
-        """How much of the truth has arrived for predictions made in [start, end)."""
+        """How much of the truth has arrived for predictions made in [start, end).
+
+        Args:
+            slice_name: as `country=US`; empty is all.
+        """
+        ...
+
+    def fleet_coverage(
+        self, model_ids: Sequence[str], start: datetime, end: datetime, now: datetime
+    ) -> dict[str, CoverageRow]:
+        """Coverage of many models by their first label, of as many hours as [start, end), moved back to where labels are
+        complete. Only counts of predictions and outcomes are filled. Cheap: 500 models in well under a second."""
+        ...
+
+    def missing_facts(
+        self,
+        model_id: str,
+        version: int | None,
+        start: datetime,
+        end: datetime,
+        now: datetime,
+        *,
+        label_type: str = "",
+        with_ids: bool = True,
+    ) -> tuple[MissingFacts, Partial]:
+        """What `core.ground_truth.causes` needs to say why outcomes of [start, end) are missing, and the merged partial
+        of its mature predictions. Reads files, for a fraction of a second, if `with_ids`."""
+        ...
+
+    def source_activity(self, model_id: str = "") -> tuple[SourceActivity, ...]:
+        """What each sender sent of each model (or of one), by source and model; as long as that is kept."""
         ...
 
     def performance(
@@ -569,6 +601,14 @@ class FactStore(Protocol):
 
     def orphans(self, model_id: str, limit: int = 100) -> tuple[Orphan, ...]:
         """Outcomes of a model whose prediction was never seen, as of the last joins; newest first."""
+        ...
+
+    def sources(self, model_id: str = "") -> tuple[SourceActivity, ...]:
+        """What each sender sent of a model, or of all, as long as its hours are kept; by source and model."""
+        ...
+
+    def speed_rates(self) -> dict[str, float]:
+        """The lowest share of ids that the speed view keeps of any live hour, of models where that is below 1."""
         ...
 
     def orphans_total(self, model_id: str) -> int:

@@ -8,12 +8,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from runway.v1 import facts_pb2, ground_truth_pb2, policies_pb2
+from runway.v1 import common_pb2, facts_pb2, ground_truth_pb2, policies_pb2
 
 from control_plane.adapters.inbox import Inbox
 from control_plane.app.arrivals import PROTOBUF, Arrival, Taken
+from control_plane.app.ground_truth import GroundTruth
 from tests.api.test_ground_truth import ROWS, coverage, made, outcomes, predictions, sent
-from tests.api.worlds import START, Api, instant, refused, span
+from tests.api.worlds import START, Api, instant, refusal_of, refused, span
 from tests.ground_truth.arrows import ipc, outcome_columns, outcomes_for, prediction_columns, some_predictions, us
 
 DAY = timedelta(days=1)
@@ -277,3 +278,61 @@ class TestInbox:
         async with asyncio.timeout(20):
             while inbox.degraded():
                 await asyncio.sleep(0.01)
+
+
+async def test_status_names_senders_and_what_is_sampled(serving: Api) -> None:
+    await serving.serving(
+        "sampled",
+        tier=common_pb2.TIER_4,
+        policies=policies_pb2.Policies(ground_truth=policies_pb2.GroundTruthPolicy(sample_rate=0.25)),
+    )
+    serving.clock.at = START + timedelta(minutes=30)
+    rows = some_predictions(400, start_us=us(START))
+    request = predictions(ipc(prediction_columns(rows)), model_id="sampled")
+    request.source = "scorer-7"
+    [stored] = await sent(serving, [request])
+    assert stored.accepted.rows + stored.accepted.sampled_out == 400
+    assert (0.15 < stored.accepted.rows / 400 < 0.35, stored.accepted.sample_rate) == (True, 0.25)
+    status = await serving.facts.GetIngestStatus(facts_pb2.GetIngestStatusRequest())
+    assert (status.engine, status.speed_view, status.pressure, list(status.degraded)) == ("embedded", "memory", 0.0, [])
+    [one] = status.sampled
+    assert (one.model_id, one.tier, one.policy_rate, one.ingest_rate) == ("sampled", 4, 0.25, 0.25)
+    assert [(s.source, s.model_id, s.silent) for s in status.sources] == [("scorer-7", "sampled", False)]
+    assert list((await serving.facts.GetIngestStatus(facts_pb2.GetIngestStatusRequest(model_id="delay"))).sampled) == []
+    serving.clock.at = START + timedelta(days=3)
+    later = await serving.facts.GetIngestStatus(facts_pb2.GetIngestStatusRequest())
+    assert [s.silent for s in later.sources] == [True]
+
+
+async def test_a_batch_that_is_sampled_out_whole_is_accepted_and_remembered(serving: Api) -> None:
+    await serving.serving(
+        "rare", policies=policies_pb2.Policies(ground_truth=policies_pb2.GroundTruthPolicy(sample_rate=1e-9))
+    )
+    columns = ipc(prediction_columns(made()))
+    first, again = await sent(serving, [predictions(columns, model_id="rare"), predictions(columns, model_id="rare")])
+    assert (first.accepted.rows, first.accepted.sampled_out, first.accepted.duplicate) == (0, ROWS, False)
+    assert (again.accepted.rows, again.accepted.duplicate) == (0, True)
+
+
+async def test_low_tiers_give_way_first_and_are_told_when_there_is_no_room(
+    serving: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await serving.serving("low", tier=common_pb2.TIER_4)
+    await serving.serving("top", tier=common_pb2.TIER_1)
+    pressure = 0.7
+    monkeypatch.setattr(GroundTruth, "pressure", property(lambda _: pressure))
+    columns = ipc(prediction_columns(some_predictions(2_000, start_us=us(START))))
+    low, top = await sent(serving, [predictions(columns, model_id="low"), predictions(columns, model_id="top")])
+    assert low.accepted.sample_rate == 1 / 32
+    assert 20 < low.accepted.rows < 120
+    assert (top.accepted.rows, top.accepted.sample_rate) == (2_000, 1.0)
+    status = await serving.facts.GetIngestStatus(facts_pb2.GetIngestStatusRequest())
+    assert "1 models of tier 4 are sampled below their policy" in status.degraded[0]
+    pressure = 0.97
+    low, top = await sent(
+        serving,
+        [predictions(columns, model_id="low", batch_id="2"), predictions(columns, model_id="top", batch_id="2")],
+    )
+    refusal = refusal_of(low.refused)
+    assert (refusal.reason, top.accepted.rows) == ("STORE_UNAVAILABLE", 2_000)
+    assert "slow down" in refusal.message

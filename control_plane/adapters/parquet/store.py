@@ -34,10 +34,12 @@ from control_plane.adapters.parquet.rebuild import rebuild_histograms
 from control_plane.adapters.parquet.recovery import recover
 from control_plane.adapters.parquet.segments import SegmentLog
 from control_plane.adapters.parquet.sent import SentHour, SentHours
+from control_plane.adapters.parquet.sources import source_activity
 from control_plane.adapters.parquet.tables import Tables, place_of
 from control_plane.adapters.parquet.writer import Request, Writer
 from control_plane.app.fact_store import (
     CoverageReport,
+    CoverageRow,
     FactEvidence,
     Grain,
     JoinReport,
@@ -46,12 +48,15 @@ from control_plane.app.fact_store import (
     Receipt,
     RecordedHours,
     SentHistogram,
+    SourceActivity,
     StoreStats,
     TickReport,
 )
 from control_plane.core.errors import Invalid, NotFound, Reason, Unavailable, Violation
 from control_plane.core.ground_truth.batch import INSTANT_US_MAX
 from control_plane.core.ground_truth.labels import WINDOW_MAX, LabelSpec
+from control_plane.core.ground_truth.missing import MissingFacts
+from control_plane.core.ground_truth.partials import Partial
 from control_plane.core.ground_truth.speed import SpeedView
 from control_plane.core.ids import parse_model_id
 from control_plane.core.statistics.sample import COUNT_MAX
@@ -253,9 +258,39 @@ class ParquetFactStore:
         *,
         label_type: str = "",
         grain: Grain = "day",
+        slice_name: str = "",
     ) -> CoverageReport:
         """See `FactStore`."""
-        return self._reader.coverage(model_id, version, start, end, now, label_type=label_type, grain=grain)
+        return self._reader.coverage(
+            model_id, version, start, end, now, label_type=label_type, grain=grain, slice_name=slice_name
+        )
+
+    def fleet_coverage(
+        self, model_ids: Sequence[str], start: datetime, end: datetime, now: datetime
+    ) -> dict[str, CoverageRow]:
+        """See `FactStore`."""
+        return self._reader.fleet_coverage(model_ids, start, end, now)
+
+    def missing_facts(
+        self,
+        model_id: str,
+        version: int | None,
+        start: datetime,
+        end: datetime,
+        now: datetime,
+        *,
+        label_type: str = "",
+        with_ids: bool = True,
+    ) -> tuple[MissingFacts, Partial]:
+        """See `FactStore`."""
+        return self._reader.missing_facts(
+            parse_model_id(model_id), version, start, end, now, label_type=label_type, with_ids=with_ids
+        )
+
+    def source_activity(self, model_id: str = "") -> tuple[SourceActivity, ...]:
+        """See `FactStore`."""
+        with self._facts.lock:
+            return source_activity(self._facts, model_id)
 
     def performance(
         self,
@@ -289,6 +324,21 @@ class ParquetFactStore:
         """See `FactStore`."""
         with self._facts.lock:
             return self._facts.catalog.orphans(model_id, limit)
+
+    def sources(self, model_id: str = "") -> tuple[SourceActivity, ...]:
+        """See `FactStore`."""
+        with self._facts.lock:
+            return source_activity(self._facts, model_id)
+
+    def speed_rates(self) -> dict[str, float]:
+        """See `FactStore`."""
+        with self._facts.lock:
+            speed = self._facts.speed
+            lowest = {
+                model_id: min((speed.rate(model_id, hour) for hour in speed.hours(model_id)), default=1.0)
+                for model_id in speed.models()
+            }
+        return {model_id: rate for model_id, rate in lowest.items() if rate < 1}
 
     def orphans_total(self, model_id: str) -> int:
         """See `FactStore`."""
