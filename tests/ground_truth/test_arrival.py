@@ -19,7 +19,16 @@ from control_plane.core.ground_truth.arrival import (
 )
 from control_plane.core.ground_truth.labels import LabelSpec
 from control_plane.core.ground_truth.metrics import MetricValue, added, labelled_of, metrics_from, metrics_of
-from control_plane.core.ground_truth.partials import DELAY_CELLS, DELAY_EDGES_S, Partial, Rows, merge, partials_of
+from control_plane.core.ground_truth.partials import (
+    DELAY_CELLS,
+    DELAY_EDGES_S,
+    LOGIT_MAX,
+    SCORE_BINS,
+    Partial,
+    Rows,
+    merge,
+    partials_of,
+)
 from tests.reference.arrival_twin import Row, weighted_metrics
 
 Floats = npt.NDArray[np.float64]
@@ -143,7 +152,7 @@ def test_weights_by_partials_equal_weights_by_rows(seed: int, n: int, shares: tu
     rng = np.random.default_rng(seed)
     hour = rng.integers(0, 2, n)
     # Scores at the middle of their bins: the partial then knows them exactly.
-    score = 1 / (1 + np.exp(-((rng.integers(300, 700, n) + 0.5) / 1024 * 24 - 12)))
+    score = 1 / (1 + np.exp(-((rng.integers(300, 700, n) + 0.5) / SCORE_BINS * 2 - 1) * LOGIT_MAX))
     value = (rng.random(n) < 0.5).astype(np.float64)
     rows = Rows(
         group=hour,

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+import numpy as np
+
 from control_plane.adapters.parquet.beliefs import last_pass
 from control_plane.adapters.parquet.binning import HOURS_PER_DAY
 from control_plane.adapters.parquet.facts import Facts
@@ -25,7 +27,7 @@ from control_plane.core.ground_truth.arrival import (
     ARRIVED_MIN,
     ArrivalCurves,
     Arrived,
-    arrived_of,
+    arrived_by_hour,
     expected,
     learned,
 )
@@ -217,7 +219,8 @@ def _report(
     pass_us: int,
     degraded: list[str],
 ) -> PerformanceReport:
-    ages = _Ages(asked, curves, pass_us)
+    every = found.parts if whole is None else whole.parts
+    ages = _Ages(asked, curves, pass_us, [*found.parts, *every])
     rows: dict[_Key, list[Part]] = {}
     for part in found.parts:
         rows.setdefault(_key(asked, part), []).append(part)
@@ -247,7 +250,6 @@ def _report(
             f"{left_out:,} hours are too young to say anything: less than {ARRIVED_MIN:.0%} of their outcomes has "
             "arrived, and they are left out of the metrics"
         )
-    every = found.parts if whole is None else whole.parts
     mature = [part for part in every if part.hour < asked.mature_before]
     delays = merge(part.partial for part in mature or every)
     return PerformanceReport(
@@ -261,26 +263,22 @@ def _report(
 
 
 class _Ages:
-    """How much of each hour has arrived, worked out once for each."""
+    """How much of each young hour has arrived."""
 
-    def __init__(self, asked: _Question, curves: ArrivalCurves | None, pass_us: int) -> None:
-        self._spec = asked.spec
-        self._curves = curves
-        self._now_us = asked.as_of_us
-        self._pass_us = pass_us or asked.as_of_us
+    def __init__(self, asked: _Question, curves: ArrivalCurves | None, pass_us: int, parts: Sequence[Part]) -> None:
         self._known: dict[tuple[int, bool], Arrived] = {}
+        young = sorted({(part.hour, part.live) for part in parts if part.hour >= asked.mature_before})
+        if curves is None or not young:
+            return
+        # What is stored holds all that had arrived by the last pass; what is live, all until now.
+        stored_us = pass_us or asked.as_of_us
+        starts = np.array([hour for hour, _ in young]) * (MICROSECONDS_PER_HOUR / 1e6)
+        as_of = np.array([asked.as_of_us if live else stored_us for _, live in young]) / 1e6
+        self._known = dict(zip(young, arrived_by_hour(curves, asked.spec, starts, as_of), strict=True))
 
     def of(self, part: Part) -> Arrived | None:
         """None if nothing is known about arrival."""
-        if self._curves is None:
-            return None
-        key = (part.hour, part.live)
-        if key not in self._known:
-            as_of_us = self._now_us if part.live else self._pass_us
-            self._known[key] = arrived_of(
-                self._curves, self._spec, part.hour * MICROSECONDS_PER_HOUR / 1e6, as_of_us / 1e6
-            )
-        return self._known[key]
+        return self._known.get((part.hour, part.live))
 
 
 def _key(asked: _Question, part: Part) -> _Key:
@@ -336,7 +334,7 @@ def _sum(asked: _Question, ages: _Ages, parts: Sequence[Part]) -> _Sum:
 
 def _merged(asked: _Question, sums: Sequence[_Sum]) -> _Sum:
     if not sums:
-        return _sum(asked, _Ages(asked, None, 0), ())
+        return _sum(asked, _Ages(asked, None, 0, ()), ())
     return _Sum(
         partial=merge(one.partial for one in sums),
         labelled=added([one.labelled for one in sums]),

@@ -16,6 +16,7 @@ when it was observed: it holds as far as outcomes are sent soon after that.
 For a label that is not binary only hours are balanced, not values: whether small values arrive sooner is not known.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -130,16 +131,21 @@ def learned(days: Sequence[Partial], spec: LabelSpec) -> ArrivalCurves | None:
 
 def arrived_of(curves: ArrivalCurves, spec: LabelSpec, hour_start_s: float, as_of_s: float) -> Arrived:
     """How much of an hour has arrived, its predictions taken as evenly spread over as much of it as has passed."""
-    passed = min(max(as_of_s - hour_start_s, 0.0), SECONDS_PER_HOUR)
-    at = hour_start_s + (np.arange(STEPS_PER_HOUR) + 0.5) * passed / STEPS_PER_HOUR
-    ages = as_of_s - at
+    return arrived_by_hour(curves, spec, np.array([hour_start_s]), np.array([as_of_s]))[0]
+
+
+def arrived_by_hour(curves: ArrivalCurves, spec: LabelSpec, hour_start_s: Float64s, as_of_s: Float64s) -> list[Arrived]:
+    """The same of several hours at once, each as of a time of its own; shapes (H,)."""
+    passed = np.clip(as_of_s - hour_start_s, 0.0, SECONDS_PER_HOUR)
+    steps = (np.arange(STEPS_PER_HOUR) + 0.5) / STEPS_PER_HOUR
+    ages = (as_of_s - hour_start_s)[:, np.newaxis] - passed[:, np.newaxis] * steps
     of = (curves.all, curves.negative, curves.positive)
-    share = np.array([float(curve.share(ages).mean()) for curve in of])
-    error = np.array([float(curve.error(ages).mean()) for curve in of])
+    share = np.stack([curve.share(ages).mean(axis=1) for curve in of], axis=1)
+    error = np.stack([curve.error(ages).mean(axis=1) for curve in of], axis=1)
     if spec.absence_means_negative:  # what is not positive is negative by now
-        share[1], error[1] = 1.0, 0.0
-        share[0], error[0] = share[2], error[2]
-    return Arrived(share=share, error=error)
+        share[:, 1], error[:, 1] = 1.0, 0.0
+        share[:, 0], error[:, 0] = share[:, 2], error[:, 2]
+    return [Arrived(share=share[at], error=error[at]) for at in range(len(share))]
 
 
 def expected(partial: Partial, weight: float, spec: LabelSpec, arrived: Arrived) -> Labelled:
@@ -264,6 +270,12 @@ def _sums_by_class(now: Labelled) -> tuple[Float64s, Float64s]:
 
 def _sums_of_bins(scores: Float64s, *, positive: bool) -> Float64s:
     """Float sums of rows of one class, by the middles of their score bins."""
+    return _bin_sums(positive) @ scores
+
+
+@functools.cache
+def _bin_sums(positive: bool) -> Float64s:
+    """What a row of a class adds to each sum, by its score bin; shape (len(SUMS), SCORE_BINS)."""
     edges = score_bin_edges()
     logit = np.log(edges / (1 - edges))
     step = logit[1] - logit[0]
@@ -280,7 +292,7 @@ def _sums_of_bins(scores: Float64s, *, positive: bool) -> Float64s:
     }
     if positive:
         values |= {"log_loss_positive": loss, "brier_positive": brier}
-    sums = np.zeros(len(SUMS))
+    sums = np.zeros((len(SUMS), SCORE_BINS))
     for name, of_bin in values.items():
-        sums[SUMS.index(name)] = float(scores @ of_bin)
+        sums[SUMS.index(name)] = of_bin
     return sums

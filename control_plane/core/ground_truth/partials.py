@@ -53,8 +53,9 @@ SUMS = (
     "brier_positive",
 )
 SCORE_BINS = 1_024
-LOGIT_MAX = 12.0
-"""Scores beyond a logit of +-12 (6e-6) share the outermost bins."""
+LOGIT_MAX = 20.0
+"""Scores beyond a logit of +-20 (2e-9) share the outermost bins: even a model that is far too sure of rare positives
+stays inside."""
 DELAY_EDGES_S: Float64s = np.concatenate([[0.0], 2.0 ** np.arange(24)])
 """Edges of the delay histogram: at or before the prediction, up to 1 s, 2 s, 4 s ... 97 days, beyond."""
 DELAY_CELLS = len(DELAY_EDGES_S) + 1
