@@ -165,7 +165,7 @@ def test_the_logit_scale_keeps_the_auc_of_rare_positives() -> None:
     partial = partials_of(BINARY, rows_of(score, value), 1)[0]
     found = auc(partial.scores())
     assert found is not None
-    assert abs(found[0] - sk.roc_auc_score(value, score)) < 2e-5
+    assert abs(found[0] - sk.roc_auc_score(value, score)) < 5e-5
 
 
 # --- ids ---
