@@ -28,6 +28,8 @@ from control_plane.core.ground_truth.labels import LabelSpec, all_labels
 from control_plane.core.ground_truth.speed import SpeedView
 
 Batch = PredictionBatch | OutcomeBatch
+HOURS_BY_TABLE_MAX = 4_096
+"""Hours from the first to the last row of a batch up to which rows are counted by table, not by sorting."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -58,6 +60,8 @@ class Facts:
     """Model id -> its slices, as `country=US`; at most `SLICES_MAX`."""
     unsealed_volumes: dict[int, dict[str, dict[int, int]]] = field(default_factory=dict)
     """Segment -> model id -> hour -> predictions; the catalogue has those of sealed segments."""
+    unsealed_sources: dict[int, dict[tuple[str, str, str, str], dict[int, int]]] = field(default_factory=dict)
+    """Segment -> (model id, kind, label type, source) -> hour of the rows -> rows, likewise."""
     arrived: threading.Event = field(default_factory=threading.Event)
     """Set when there are rows that nobody has joined yet."""
     speed_windows: dict[str, timedelta] = field(default_factory=dict)
@@ -202,6 +206,8 @@ class Facts:
         self.note_arrival(head.model_id, head.rows)
         self.note_rates(head.model_id, head.rates)
         self.arrived.set()
+        if head.kind == "predictions":
+            self._count_volumes(segment, head, batch)
         if isinstance(batch, PredictionBatch):
             self._apply_predictions(segment, head, batch)
         elif batch is not None:
@@ -223,10 +229,18 @@ class Facts:
                 known.add(name)
         return lambda name: slice_in(known, name)
 
-    def _apply_predictions(self, segment: int, head: BatchHead, batch: PredictionBatch) -> None:
+    def _count_volumes(self, segment: int, head: BatchHead, batch: Batch | None) -> None:
+        """All predictions that were sent, inside the sample or not; sources are counted likewise."""
+        by_hour = sorted(head.offered.items())
+        if not by_hour and isinstance(batch, PredictionBatch):
+            by_hour = rows_by_hour(batch.predicted_us // MICROSECONDS_PER_HOUR)
         volumes = self.unsealed_volumes.setdefault(segment, {}).setdefault(head.model_id, {})
-        for hour, rows in rows_by_hour(batch.predicted_us // MICROSECONDS_PER_HOUR):
-            volumes[hour] = volumes.get(hour, 0) + round(rows / head.rates.get(hour, 1.0))
+        for hour, rows in by_hour:
+            volumes[hour] = volumes.get(hour, 0) + rows
+        if by_hour:
+            self._note_source(segment, head, by_hour)
+
+    def _apply_predictions(self, segment: int, head: BatchHead, batch: PredictionBatch) -> None:
         profile = self.profile_of(head.model_id, head.version)
         new = self.speed.add_predictions(
             head.model_id,
@@ -244,6 +258,7 @@ class Facts:
 
     def _apply_outcomes(self, segment: int, head: BatchHead, batch: OutcomeBatch) -> None:
         self.note_label(head.model_id, head.label_type)
+        self._note_source(segment, head, rows_by_hour(batch.observed_us // MICROSECONDS_PER_HOUR))
         late = self.speed.add_outcomes(
             head.model_id,
             head.label_type,
@@ -256,6 +271,13 @@ class Facts:
         for hour, rows in late.items():
             by_segment = self.late.setdefault((head.model_id, head.label_type, hour), {})
             by_segment[segment] = by_segment.get(segment, 0) + rows
+
+    def _note_source(self, segment: int, head: BatchHead, by_hour: list[tuple[int, int]]) -> None:
+        """Who sent rows of which hours."""
+        key = (head.model_id, head.kind, head.label_type, head.source)
+        hours = self.unsealed_sources.setdefault(segment, {}).setdefault(key, {})
+        for hour, rows in by_hour:
+            hours[hour] = hours.get(hour, 0) + rows
 
     def live_from(self, model_id: str) -> int:
         """The first hour whose outcomes the speed view waits for, by the clock."""
@@ -283,6 +305,10 @@ def rows_by_hour(hours: Int64s) -> list[tuple[int, int]]:
     low = int(hours.min())
     if low == int(hours.max()):
         return [(low, len(hours))]
+    if int(hours.max()) - low < HOURS_BY_TABLE_MAX:
+        counts = np.bincount(hours - low)
+        at = np.flatnonzero(counts)
+        return list(zip((at + low).tolist(), counts[at].tolist(), strict=True))
     distinct, rows = np.unique(hours, return_counts=True)
     return list(zip(distinct.tolist(), rows.tolist(), strict=True))
 

@@ -47,6 +47,8 @@ class BatchHead(msgspec.Struct, frozen=True, kw_only=True):
     """Who sent it: a serving system, a topic, a folder."""
     rates: dict[int, float] = {}
     """Hour -> share of ids that was kept of it, where that is below 1; others of the batch were not stored."""
+    offered: dict[int, int] = {}
+    """Hour -> predictions before sampling, of a batch that was sampled: volumes count them all."""
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from control_plane.adapters.parquet.facts import Batch, Facts, batch_key, hours_of, slice_names
+from control_plane.adapters.parquet.facts import Batch, Facts, batch_key, hours_of, rows_by_hour, slice_names
 from control_plane.adapters.parquet.segments import BatchHead, Kind, Record
 from control_plane.adapters.parquet.sent import SentHour, SentHours
 from control_plane.app.fact_store import Receipt
@@ -279,7 +279,8 @@ class Writer:
         receipt = Receipt(
             rows=rows, duplicate=False, sampled_out=batch.rows - rows, sample_rate=min(rates.values(), default=1.0)
         )
-        recorded = msgspec.structs.replace(head, rows=rows, rates=rates)
+        offered = dict(rows_by_hour(hours)) if isinstance(batch, PredictionBatch) else {}
+        recorded = msgspec.structs.replace(head, rows=rows, rates=rates, offered=offered)
         if rows == batch.rows:
             return _Prepared(request, recorded, batch, request.ipc, receipt)
         if not rows:
