@@ -523,8 +523,8 @@ class FactStore(Protocol):
     def fleet_coverage(
         self, model_ids: Sequence[str], start: datetime, end: datetime, now: datetime
     ) -> dict[str, CoverageRow]:
-        """Coverage of many models by their first label, of as many hours as [start, end), moved back to where labels are
-        complete. Only counts of predictions and outcomes are filled. Cheap: 500 models in well under a second."""
+        """Coverage of many models by their first label, of as many hours as [start, end), moved back to where labels
+        are complete. Only counts of predictions and outcomes are filled. Cheap: 500 models in well under a second."""
         ...
 
     def missing_facts(
@@ -540,10 +540,6 @@ class FactStore(Protocol):
     ) -> tuple[MissingFacts, Partial]:
         """What `core.ground_truth.causes` needs to say why outcomes of [start, end) are missing, and the merged partial
         of its mature predictions. Reads files, for a fraction of a second, if `with_ids`."""
-        ...
-
-    def source_activity(self, model_id: str = "") -> tuple[SourceActivity, ...]:
-        """What each sender sent of each model (or of one), by source and model; as long as that is kept."""
         ...
 
     def performance(

@@ -11,6 +11,7 @@ deleted when the store opens.
 from control_plane.adapters.parquet.facts import Facts
 from control_plane.adapters.parquet.sealing import seal
 from control_plane.adapters.parquet.segments import SEGMENT_BYTES_MAX, read_segment
+from control_plane.adapters.parquet.sources import enter_sources
 from control_plane.adapters.parquet.writer import Writer
 
 SEGMENTS_PER_TICK_MAX = 64
@@ -54,6 +55,7 @@ class Conversion:
             for number in numbers:
                 facts.histograms.sealed(number)
                 facts.unsealed_volumes.pop(number, None)
+                facts.unsealed_sources.pop(number, None)
                 facts.unsealed_batches.pop(number, None)
                 facts.log.delete(number)
         return len(numbers)
@@ -86,4 +88,5 @@ class Conversion:
                 "INSERT OR REPLACE INTO hour_rates VALUES (?, ?, ?)",
                 [(model_id, hour, rate) for hour, rate in facts.rates.get(model_id, {}).items()],
             )
+        enter_sources(facts.catalog.db, facts.unsealed_sources.get(number, {}))
         facts.histograms.seal(number)

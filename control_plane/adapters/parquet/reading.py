@@ -1,22 +1,27 @@
 """Answers from partials and histograms: coverage, performance, evidence, recorded hours."""
 
+from collections.abc import Sequence
 from datetime import datetime
-from itertools import pairwise
 
+from control_plane.adapters.parquet.coverage import CoverageReader
 from control_plane.adapters.parquet.evidence import EvidenceReader
 from control_plane.adapters.parquet.facts import Facts
 from control_plane.adapters.parquet.performance import PerformanceReader
 from control_plane.adapters.parquet.recorded import recorded_hours
 from control_plane.adapters.parquet.serving import (
-    coverage_row,
     mature_before_hour,
-    orphans_by_hour,
-    served_hours,
     whole_hours,
 )
-from control_plane.app.fact_store import CoverageReport, FactEvidence, Grain, PerformanceReport, RecordedHours
-
-_HOURS_PER_GRAIN = {"hour": 1, "day": 24}
+from control_plane.app.fact_store import (
+    CoverageReport,
+    CoverageRow,
+    FactEvidence,
+    Grain,
+    PerformanceReport,
+    RecordedHours,
+)
+from control_plane.core.ground_truth.missing import MissingFacts
+from control_plane.core.ground_truth.partials import Partial
 
 
 class Reader:
@@ -26,6 +31,7 @@ class Reader:
         self._facts = facts
         self._evidence = EvidenceReader(facts)
         self._performance = PerformanceReader(facts)
+        self._coverage = CoverageReader(facts)
 
     def coverage(
         self,
@@ -37,21 +43,34 @@ class Reader:
         *,
         label_type: str = "",
         grain: Grain = "day",
+        slice_name: str = "",
     ) -> CoverageReport:
         """Coverage of predictions made in [start, end); see `FactStore.coverage`."""
-        with self._facts.lock:
-            spec = self._facts.label(model_id, label_type)
-            first, last = whole_hours(start, end)
-            mature_before = mature_before_hour(spec, now)
-            hours = served_hours(self._facts, model_id, version, spec, first, last, mature_before)
-            orphans = orphans_by_hour(self._facts, model_id, spec.label_type, first, last)
-            rows = [
-                coverage_row(self._facts, model_id, spec, a, b, hours, orphans, mature_before)
-                for a, b in _spans(first, last, _HOURS_PER_GRAIN[grain])
-                if any(a <= hour < b for hour in (*hours, *orphans))
-            ]
-            total = coverage_row(self._facts, model_id, spec, first, last, hours, orphans, mature_before)
-        return CoverageReport(label=spec, total=total, rows=tuple(rows))
+        return self._coverage.coverage(
+            model_id, version, start, end, now, label_type=label_type, grain=grain, slice_name=slice_name
+        )
+
+    def fleet_coverage(
+        self, model_ids: Sequence[str], start: datetime, end: datetime, now: datetime
+    ) -> dict[str, CoverageRow]:
+        """Coverage of many models; see `FactStore.fleet_coverage`."""
+        return self._coverage.fleet(start, end, now, model_ids)
+
+    def missing_facts(
+        self,
+        model_id: str,
+        version: int | None,
+        start: datetime,
+        end: datetime,
+        now: datetime,
+        *,
+        label_type: str = "",
+        with_ids: bool = True,
+    ) -> tuple[MissingFacts, Partial]:
+        """Why truth is missing; see `FactStore.missing_facts`."""
+        return self._coverage.missing_facts(
+            model_id, version, start, end, now, label_type=label_type, with_ids=with_ids
+        )
 
     def performance(
         self,
@@ -94,9 +113,3 @@ class Reader:
         with self._facts.lock:
             spec = self._facts.label(model_id, "")
             return recorded_hours(self._facts, model_id, first, last, mature_before_hour(spec, end))
-
-
-def _spans(first: int, last: int, step: int) -> list[tuple[int, int]]:
-    """[first, last) cut at multiples of `step` hours."""
-    cuts = [first, *range((first // step + 1) * step, last, step), last]
-    return [(a, b) for a, b in pairwise(cuts) if a < b]

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 from control_plane.adapters.parquet.binning import HOURS_PER_DAY
 from control_plane.adapters.parquet.facts import Facts, hour_of
+from control_plane.adapters.parquet.sources import KEPT_HOURS, forget_sources
 from control_plane.adapters.parquet.tables import KINDS
 
 GRACE = timedelta(hours=1)
@@ -40,6 +41,7 @@ def drop_old(
             facts.histograms.drop_before(hours_before, days_before)
             facts.catalog.db.execute("DELETE FROM sent_batches WHERE hour < ?", (days_before * HOURS_PER_DAY,))
             facts.catalog.set_meta("counts_dropped_day", max(0, days_before))
+        forget_sources(facts.catalog.db, hour_of(now_us) - KEPT_HOURS)
         facts.catalog.db.execute("DELETE FROM orphans WHERE observed_us < ?", (now_us - orphans_keep // MICROSECOND,))
     return len(old)
 

@@ -26,8 +26,14 @@ CREATE TABLE IF NOT EXISTS volumes (
     PRIMARY KEY (model_id, hour)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS hour_rates (
     model_id TEXT NOT NULL, hour INTEGER NOT NULL, rate REAL NOT NULL, PRIMARY KEY (model_id, hour)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS source_hours (
+    model_id TEXT NOT NULL, kind TEXT NOT NULL, label_type TEXT NOT NULL, source TEXT NOT NULL, hour INTEGER NOT NULL,
+    rows INTEGER NOT NULL, PRIMARY KEY (model_id, kind, label_type, source, hour)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS due (
     model_id TEXT NOT NULL, hour INTEGER NOT NULL, file_id INTEGER NOT NULL, after_hour INTEGER NOT NULL,
+    PRIMARY KEY (model_id, hour)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS joined_hours (
+    model_id TEXT NOT NULL, hour INTEGER NOT NULL, joined_us INTEGER NOT NULL,
     PRIMARY KEY (model_id, hour)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS batches (key BLOB PRIMARY KEY, rows INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS series (

@@ -287,11 +287,6 @@ class ParquetFactStore:
             parse_model_id(model_id), version, start, end, now, label_type=label_type, with_ids=with_ids
         )
 
-    def source_activity(self, model_id: str = "") -> tuple[SourceActivity, ...]:
-        """See `FactStore`."""
-        with self._facts.lock:
-            return source_activity(self._facts, model_id)
-
     def performance(
         self,
         model_id: str,
