@@ -22,22 +22,18 @@ from control_plane.adapters.parquet.batch_join import BatchJoin, Job, JobResult
 from control_plane.adapters.parquet.catalog import ORPHANS_MAX
 from control_plane.adapters.parquet.compaction import Compaction
 from control_plane.adapters.parquet.conversion import Conversion
-from control_plane.adapters.parquet.facts import Facts, hour_of
+from control_plane.adapters.parquet.due import DueHours
+from control_plane.adapters.parquet.facts import Facts
 from control_plane.adapters.parquet.retention import delete_forgotten, drop_old
 from control_plane.adapters.parquet.serving import EPOCH, mature_before_hour
 from control_plane.adapters.parquet.settling import Settling
 from control_plane.adapters.parquet.writer import Writer
 from control_plane.app.fact_store import Orphan, TickReport
 from control_plane.core.errors import Reason, Unavailable
-from control_plane.core.ground_truth.ids import MICROSECONDS_PER_HOUR, NO_HOUR
+from control_plane.core.ground_truth.ids import MICROSECONDS_PER_HOUR
 from control_plane.core.ground_truth.partials import merge_weighted, pack
 from control_plane.core.ground_truth.speed import ROWS_MAX
 
-JOB_ROWS_MAX = 2_000_000
-"""Rows joined in one tick, but for an hour that is larger by itself. Twice as many cost a tenth more each: their hash
-tables leave the cache."""
-JOB_HOURS_MAX = 2_048
-"""Hours joined in one tick: a day of a fleet of 85 models."""
 JOIN_WAIT_S = 2.0
 """How long a tick waits for a join. Nearly all are done by then; a huge hour goes on in its thread, and later ticks
 look after it, so that whoever ticks is not held up for minutes."""
@@ -86,6 +82,7 @@ class Maintenance:
         self._config = config
         self._conversion = Conversion(facts, writer)
         self._compaction = Compaction(facts)
+        self._due = DueHours(facts)
         self._one_tick = threading.Lock()
         self._join = BatchJoin(facts.root / "spill", threads=config.join_threads)
         self._passed_us = facts.catalog.meta("passed_us")
@@ -131,6 +128,7 @@ class Maintenance:
         expired = 0
         if force or (not self._in_pass and now_us - self._passed_us >= self._us(self._config.join_every)):
             self._in_pass = True
+            self._due.begin(all_of_them=force)
             expired = self._expire(now_us)
         sealed = self._conversion.convert()
         joined = deleted = 0
@@ -211,7 +209,7 @@ class Maintenance:
 
     def _start_join(self, now: datetime) -> "_RunningJoin | None":
         with self._facts.lock:
-            due = self._due_hours(hour_of(int(now.timestamp()) * 1_000_000))
+            due = self._due.some(int(now.timestamp()) * 1_000_000)
             if not due:
                 return None
             job = self._job(due, now)
@@ -232,26 +230,6 @@ class Maintenance:
                 sliced_files=tuple(local[path] for path in job.sliced_files),
             )
         )
-
-    def _due_hours(self, now_hour: int) -> list[tuple[str, int]]:
-        """Due hours that the speed view does not serve, oldest first, within the limits of one job."""
-        live = {model_id: set(self._facts.speed.hours(model_id)) for model_id in self._facts.speed.models()}
-        chosen: list[tuple[str, int]] = []
-        rows = 0
-        for model_id, hour, size in self._facts.catalog.db.execute(
-            "SELECT d.model_id, d.hour, (SELECT coalesce(sum(h.rows), 0) FROM file_hours h "
-            "WHERE h.model_id = d.model_id AND h.hour = d.hour) FROM due d WHERE d.after_hour <= ? "
-            "ORDER BY d.model_id, d.hour",
-            (now_hour,),
-        ).fetchall():
-            expired = hour == NO_HOUR or hour < self._facts.speed.horizon(model_id)
-            if not expired or hour in live.get(model_id, ()):
-                continue
-            if chosen and (rows + size > JOB_ROWS_MAX or len(chosen) >= JOB_HOURS_MAX):
-                break
-            chosen.append((model_id, int(hour)))
-            rows += int(size)
-        return chosen
 
     def _job(self, due: list[tuple[str, int]], now: datetime) -> Job:
         """Everything a join of these hours must read."""
@@ -318,7 +296,7 @@ class Maintenance:
                 mature_before = job.mature_before[f"{model_id}/{spec.label_type}"]
                 if spec.absence_means_negative and packed and hour >= mature_before:
                     again_at = max(again_at, hour + 1 - (-spec.window_us // MICROSECONDS_PER_HOUR))
-            catalog.settle_due(model_id, hour, seen_file, again_at)
+            catalog.settle_due(model_id, hour, seen_file, again_at, now_us)
         self._list_orphans(result.listed)
 
     def _list_orphans(self, listed: tuple[Orphan, ...]) -> None:
