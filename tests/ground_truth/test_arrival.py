@@ -137,6 +137,41 @@ def test_slow_positives_mislead_the_naive_metric_and_not_the_corrected_one(spec:
     assert misled["accuracy"] >= worlds - 1, misled
 
 
+def test_hours_of_a_number_count_as_much_as_they_will() -> None:
+    """A bad hour of which a tenth has arrived weighs as much as a good one of which all has."""
+    spec = LabelSpec(task="regression")
+    rng = np.random.default_rng(3)
+    n = 20_000
+    hour = np.repeat([0, 1], n)
+    error = rng.normal(0, np.where(hour == 0, 1.0, 5.0))
+    value = rng.normal(100, 10, 2 * n)
+    here = np.where(hour == 0, 1.0, 0.1) > rng.random(2 * n)
+    parts = []
+    for seen in (here, np.ones(2 * n, np.bool_)):
+        rows = Rows(
+            group=hour,
+            score=value + error,
+            value=np.where(seen, value, np.nan),
+            delay_us=np.zeros(2 * n, np.int64),
+            late=np.zeros(2 * n, np.bool_),
+            outside=np.zeros(2 * n, np.bool_),
+            mature=np.zeros(2 * n, np.bool_),
+            imputed=np.zeros(2 * n, np.bool_),
+        )
+        parts.append(partials_of(spec, rows, 2))
+    shares = (np.ones(3), np.full(3, 0.1))
+    labelled = [
+        expected(partial, 1.0, spec, Arrived(share=share, error=np.zeros(3)))
+        for partial, share in zip(parts[0], shares, strict=True)
+    ]
+    found = {metric.name: metric for metric in metrics_from(added(labelled), spec.task)}
+    final = {metric.name: metric.value for metric in metrics_of(merge(parts[1]), spec.task)}
+    naive = {metric.name: metric for metric in metrics_of(merge(parts[0]), spec.task)}
+    for name in ("rmse", "mae"):
+        assert inside(found[name], final[name]), name
+        assert not inside(naive[name], final[name]), name
+
+
 def test_intervals_of_provisional_numbers_are_wider_and_not_without_end() -> None:
     made = world(1)
     found = provisional(made, SPEC)

@@ -247,7 +247,7 @@ def _report(
     left_out = len({hour for one in sums.values() for hour in one.left_out})
     if left_out:
         degraded.append(
-            f"{left_out:,} hours are too young to say anything: less than {ARRIVED_MIN:.0%} of their outcomes has "
+            f"{left_out:,} hours are too young to say anything: less than {100 * ARRIVED_MIN:.0f} % of their outcomes has "
             "arrived, and they are left out of the metrics"
         )
     mature = [part for part in every if part.hour < asked.mature_before]

@@ -136,13 +136,15 @@ def _notes(answer: messages.GetPerformanceResponse) -> list[str]:
 
 
 def _metrics(page: Page, total: messages.PerformanceRow) -> None:
+    """Weighted outcomes say less than as many unweighted ones: then the column says how many they are worth."""
+    weighted = any(metric.sample_size < total.labelled for metric in total.metrics)
     page.table(
         [
             Column(title="METRIC"),
             Column(title="VALUE", right=True),
             Column(title="95 % INTERVAL"),
             Column(title="HOLDOUT", right=True),
-            Column(title="OUTCOMES", right=True),
+            Column(title="WORTH OUTCOMES" if weighted else "OUTCOMES", right=True),
         ],
         [
             [
