@@ -183,8 +183,9 @@ class Catalog:
             )
         ]
 
-    def settle_due(self, model_id: str, hour: int, seen_file: int, again_at_hour: int) -> None:
+    def settle_due(self, model_id: str, hour: int, seen_file: int, again_at_hour: int, now_us: int) -> None:
         """An hour was joined with all files up to one; `again_at_hour` > 0 asks for another join then."""
+        self.db.execute("INSERT OR REPLACE INTO joined_hours VALUES (?, ?, ?)", (model_id, hour, now_us))
         where = "WHERE model_id = ? AND hour = ? AND file_id <= ?"
         if again_at_hour:
             self.db.execute(
