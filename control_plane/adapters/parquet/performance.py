@@ -247,8 +247,8 @@ def _report(
     left_out = len({hour for one in sums.values() for hour in one.left_out})
     if left_out:
         degraded.append(
-            f"{left_out:,} hours are too young to say anything: less than {100 * ARRIVED_MIN:.0f} % of their outcomes has "
-            "arrived, and they are left out of the metrics"
+            f"{left_out:,} hours are too young to say anything: less than {100 * ARRIVED_MIN:.0f} % of their outcomes "
+            "has arrived, and they are left out of the metrics"
         )
     mature = [part for part in every if part.hour < asked.mature_before]
     delays = merge(part.partial for part in mature or every)
