@@ -22,11 +22,11 @@ from tests.faults.victim import GROUPS, IN_FLIGHT, open_store, predicted
 from tests.ground_truth.joins import finish, stored_answer, twin_answer
 
 KILLS = int(os.environ.get("RUNWAY_FAULT_KILLS", "50"))
-MESSAGES_BEFORE_KILL = 40
+MESSAGES_BEFORE_KILL = 25
 
 STEPS = [
-    ("segments.SegmentLog.append", 9, "before"),
-    ("segments.SegmentLog.append", 9, "after"),
+    ("segments.SegmentLog.append", 5, "before"),
+    ("segments.SegmentLog.append", 5, "after"),
     ("segments.SegmentLog.close_segment", 2, "after"),
     ("sealing._write_days", 1, "after"),
     ("conversion.seal", 1, "before"),

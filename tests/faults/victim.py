@@ -31,9 +31,10 @@ from tests.faults.history import MODELS, SPEC, history, submit
 from tests.ground_truth.arrows import T0
 from tests.ground_truth.joins import FAR
 
-GROUPS = 250
+GROUPS = 160
 IN_FLIGHT = 4
-SEGMENT_BYTES_MAX = 6_000
+SEGMENT_BYTES_MAX = 8_000
+TICK_S = 0.003
 MESSAGES_PER_HOUR = 40
 """About as fast as the history's own clock."""
 
@@ -88,7 +89,8 @@ def live(directory: Path, first: int, death: "tuple[str, int, str] | None") -> N
     reached = first
 
     def keep_ticking() -> None:
-        while True:
+        pause = threading.Event()
+        while not pause.wait(TICK_S):
             store.tick(T0 + timedelta(hours=reached / MESSAGES_PER_HOUR))
 
     threading.Thread(target=keep_ticking, daemon=True).start()
