@@ -24,11 +24,14 @@ from control_plane.core.ground_truth.partials import (
     COUNTS,
     DELAY_CELLS,
     EMPTY,
+    SCORE_BINS,
     Partial,
     Rows,
     merge,
+    merge_weighted,
     pack,
     partials_of,
+    score_bins,
     unpack,
 )
 
@@ -130,6 +133,57 @@ def test_the_merge_of_hours_equals_all_rows(seed: int, n: int, hours: int, spec:
     for part in parts:
         one_by_one = merge([one_by_one, part])
     assert one_by_one.dense().tolist() == whole.dense().tolist()
+
+
+@given(st.integers(0, 2**32), st.lists(st.floats(1, 50), min_size=1, max_size=4))
+@settings(max_examples=60, deadline=None)
+def test_samples_are_scaled_without_bending_their_histograms(seed: int, weights: list[float]) -> None:
+    rng = np.random.default_rng(seed)
+    parts, rows = [], []
+    for weight in weights:
+        score, value = binary_sample(int(rng.integers(1, 60)), 0.3, int(rng.integers(1, 10_000)))
+        parts.append((partials_of(BINARY, rows_of(score, value), 1)[0], weight))
+        rows.append((score, value, weight))
+    scaled = merge_weighted(parts)
+    bins = np.linspace(0, 1, 8)
+    for label in (0, 1):
+        wanted = np.zeros(SCORE_BINS)
+        for score, value, weight in rows:
+            wanted += weight * np.bincount(score_bins(score[value == label]), minlength=SCORE_BINS)
+        for edge in bins:  # any range of bins holds what it should, but for rounding at its ends
+            upto = int(edge * SCORE_BINS)
+            assert abs(scaled.scores()[label][:upto].sum() - wanted[:upto].sum()) <= 0.5 + 1e-6
+    total = sum(weight * len(score) for score, _, weight in rows)
+    assert abs(scaled.of("predicted") - total) <= 0.5 + 1e-6
+    # Kish: as many rows as say as much.
+    by_row = np.concatenate([np.full(len(score), weight) for score, _, weight in rows])
+    n_eff = by_row.sum() ** 2 / (by_row**2).sum()
+    assert scaled.design == pytest.approx(by_row.sum() / n_eff)
+    assert scaled.sum_of("brier") == pytest.approx(sum(w * ((s - v) ** 2).sum() for s, v, w in rows))
+
+
+@pytest.mark.parametrize("metric", ["auc", "accuracy", "rmse"])
+def test_intervals_stay_where_metrics_can_be_and_hold_the_truth(metric: str) -> None:
+    spec = REGRESSION if metric == "rmse" else BINARY
+    truth = by_name(partials_of(spec, rows_of(*binary_sample(200_000, 0.05, 1)), 1)[0], spec)[metric]
+    held = 0
+    for seed in range(2, 102):
+        found = metrics_of(partials_of(spec, rows_of(*binary_sample(300, 0.05, seed)), 1)[0], spec.task)
+        low, high = next(one for one in found if one.name == metric).interval
+        assert 0 <= low <= high
+        assert metric == "rmse" or high <= 1
+        held += low <= truth <= high
+    assert held >= 88
+
+
+def test_partials_of_old_still_read() -> None:
+    score, value = binary_sample(100, 0.3, 4)
+    made = partials_of(BINARY, rows_of(score, value), 1)[0]
+    old = made.cell < CELLS - DELAY_CELLS - 1
+    packed = np.int32(old.sum()).tobytes() + made.cell[old].tobytes() + made.count[old].tobytes()
+    read = unpack(packed + made.sums[:10].tobytes())
+    assert (read.of("imputed"), read.design, int(read.positive_delays().sum())) == (0, 1.0, 0)
+    assert by_name(read, BINARY) == by_name(made, BINARY)
 
 
 def test_many_rows_and_few_rows_are_counted_alike() -> None:

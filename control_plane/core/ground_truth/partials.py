@@ -69,6 +69,13 @@ _ALL_AT = _SCORE_AT + 2 * SCORE_BINS
 _IMPUTED_AT = _ALL_AT + SCORE_BINS
 _POSITIVE_DELAY_AT = _IMPUTED_AT + 1
 CELLS = _POSITIVE_DELAY_AT + DELAY_CELLS
+_HISTOGRAMS = (
+    (_DELAY_AT, _SCORE_AT),
+    (_SCORE_AT, _SCORE_AT + SCORE_BINS),
+    (_SCORE_AT + SCORE_BINS, _ALL_AT),
+    (_ALL_AT, _IMPUTED_AT),
+    (_POSITIVE_DELAY_AT, CELLS),
+)
 _COUNT_AT = {name: at for at, name in enumerate(COUNTS)} | {"imputed": _IMPUTED_AT}
 _SUM_AT = {name: at for at, name in enumerate(SUMS)}
 
@@ -263,7 +270,8 @@ def merge(partials: Iterable[Partial]) -> Partial:
 def merge_weighted(parts: Sequence[tuple[Partial, float]]) -> Partial:
     """The sum of partials, each of which stands for `weight` times its rows: 1 / rate of a sample.
 
-    Counts are summed as floats and rounded once. The design effect is Kish's over the labelled rows (over all of them
+    Counts are summed as floats and rounded once, histograms so that any range of cells holds what it should but for one
+    row. The design effect is Kish's over the labelled rows (over all of them
     if none is): N / n_eff with n_eff = (sum w n)^2 / sum w^2 n.
     """
     if not parts:
@@ -276,6 +284,11 @@ def merge_weighted(parts: Sequence[tuple[Partial, float]]) -> Partial:
         CELLS,
     )  # float64 holds integers exactly up to 2^53
     counts = np.rint(cells).astype(np.int64)
+    if any(weight != round(weight) for _, weight in parts):
+        for start, end in _HISTOGRAMS:
+            # Rounded as they add up: each cell alone would round every single row of a sample the same way.
+            upto = np.rint(np.cumsum(cells[start:end])).astype(np.int64)
+            counts[start:end] = np.diff(upto, prepend=0)
     at = np.flatnonzero(counts)
     sums = np.sum([part.sums * weight for part, weight in parts], axis=0)
     return Partial(cell=at.astype(np.int32), count=counts[at], sums=sums, design=_design(parts))
