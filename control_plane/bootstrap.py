@@ -6,6 +6,7 @@ import signal
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from urllib.parse import urlsplit
 
 import structlog
 import uvloop
@@ -21,6 +22,7 @@ from control_plane.adapters.parquet.store import ParquetFactStore
 from control_plane.adapters.postgres.event_log import PostgresEventLog
 from control_plane.adapters.postgres.leadership import PostgresLeadership
 from control_plane.adapters.postgres.snapshots import PostgresSnapshotStore
+from control_plane.adapters.redis.speed_view import RedisSpeedView
 from control_plane.api.backtest import BacktestServicer
 from control_plane.api.convert.arrivals import decoded
 from control_plane.api.facts import FactsServicer
@@ -45,6 +47,7 @@ from control_plane.app.intake import Intake
 from control_plane.app.machine import FleetMachine
 from control_plane.app.node import Node
 from control_plane.app.ports import Clock, CorruptLog, EventLog, Leadership, SnapshotStore
+from control_plane.app.speed_view import SpeedPublisher
 from control_plane.config import Config, ConfigError
 from control_plane.core.commands import Command
 from control_plane.core.errors import RunwayError
@@ -94,9 +97,8 @@ class ControlPlane:
             snapshot_every=config.snapshot_every,
             tick_s=tick_s,
         )
-        self.ground_truth = GroundTruth(
-            ParquetFactStore(config.home / "facts", _store_config(driven)), clock_runs=isinstance(self.clock, WallClock)
-        )
+        store = ParquetFactStore(config.home / "facts", _store_config(driven))
+        self.ground_truth = GroundTruth(store, clock_runs=isinstance(self.clock, WallClock))
         self.intake = Intake(
             ground_truth=self.ground_truth,
             letters=SqliteDeadLetters(config.home / "dead_letters"),
@@ -105,6 +107,9 @@ class ControlPlane:
             decode=decoded,
         )
         _add_sources(self.intake, config)
+        if config.speed_url:
+            view = RedisSpeedView(config.speed_url)
+            self.intake.add(SpeedPublisher(store, view, self.node.now, name=f"Redis at {_bare(config.speed_url)}"))
         self.looks = SqliteLooks(config.home / "looks.sqlite")
         self.evaluator = Evaluator(node=self.node, ground_truth=self.ground_truth, looks=self.looks, tick_s=tick_s)
         plane = Plane(self.node)
@@ -179,6 +184,11 @@ def _add_sources(intake: Intake, config: Config) -> None:
         )
     if config.inbox:
         intake.add(Inbox(config.inbox, intake.file_door))
+
+
+def _bare(url: str) -> str:
+    """host:port of a URL, which may hold a password."""
+    return urlsplit(url).netloc.rpartition("@")[2]
 
 
 def _store_config(driven: bool) -> StoreConfig:

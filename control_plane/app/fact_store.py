@@ -156,6 +156,19 @@ class Orphan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LiveHour:
+    """One hour of one model and label as the speed view has it now."""
+
+    model_id: str
+    label_type: str
+    hour: int
+    rate: float
+    """The share of ids that it is of."""
+    packed: dict[int, bytes]
+    """Version -> packed partial."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ErasedLayer:
     """What was found in one layer, and what a second search found: `left` must be 0."""
 
@@ -605,6 +618,14 @@ class FactStore(Protocol):
 
     def speed_rates(self) -> dict[str, float]:
         """The lowest share of ids that the speed view keeps of any live hour, of models where that is below 1."""
+        ...
+
+    def live_models(self) -> tuple[str, ...]:
+        """Models of which the speed view has hours, by id."""
+        ...
+
+    def live_hours(self, model_id: str, now: datetime) -> tuple[LiveHour, ...]:
+        """A model's hours in the speed view, of all its labels, by hour. Packed anew each time: for some models."""
         ...
 
     def orphans_total(self, model_id: str) -> int:

@@ -13,6 +13,8 @@ from control_plane.core.ground_truth.labels import LabelSpec
 from control_plane.core.ground_truth.speed import SpeedView
 from tests.ground_truth.arrows import HOUR_US, T0_US, prediction_id
 from tests.ground_truth.joins import Answer, batch_answers, feed, speed_answer, twin_answer
+from tests.redis.server import serve
+from tests.redis.shards import shared_answers
 from tests.reference.join import Arrival, Outcome, Prediction
 
 SPEC = LabelSpec(window=timedelta(hours=6))
@@ -79,8 +81,14 @@ def speed(_: Path, histories: Sequence[Sequence[Arrival]], spec: LabelSpec) -> l
     return [speed_answer(history, spec) for history in histories]
 
 
+def shared(_: Path, histories: Sequence[Sequence[Arrival]], spec: LabelSpec) -> list[tuple[Answer, int]]:
+    """Three workers with a speed view each, who share what they have through a real Redis."""
+    with serve() as url:
+        return shared_answers(url, histories, spec)
+
+
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("implementation", [speed, batch_answers], ids=["speed", "batch"])
+@pytest.mark.parametrize("implementation", [speed, batch_answers, shared], ids=["speed", "batch", "redis"])
 def test_every_order_of_arrival_gives_what_the_twin_gives(
     case: str,
     implementation: Callable[[Path, Sequence[Sequence[Arrival]], LabelSpec], list[tuple[Answer, int]]],

@@ -33,6 +33,7 @@ from control_plane.adapters.parquet.rebaseline import rebaselined_profile
 from control_plane.adapters.parquet.rebuild import rebuild_histograms
 from control_plane.adapters.parquet.recovery import recover
 from control_plane.adapters.parquet.segments import SegmentLog
+from control_plane.adapters.parquet.live import live_hours
 from control_plane.adapters.parquet.sent import SentHour, SentHours
 from control_plane.adapters.parquet.sources import source_activity
 from control_plane.adapters.parquet.tables import Tables, place_of
@@ -43,6 +44,7 @@ from control_plane.app.fact_store import (
     FactEvidence,
     Grain,
     JoinReport,
+    LiveHour,
     Orphan,
     PerformanceReport,
     Receipt,
@@ -339,6 +341,16 @@ class ParquetFactStore:
         """See `FactStore`."""
         with self._facts.lock:
             return self._facts.catalog.orphans_total(model_id)
+
+    def live_models(self) -> tuple[str, ...]:
+        """See `FactStore`."""
+        with self._facts.lock:
+            return tuple(one for one in self._facts.speed.models() if self._facts.speed.hours(one))
+
+    def live_hours(self, model_id: str, now: datetime) -> tuple[LiveHour, ...]:
+        """See `FactStore`."""
+        with self._facts.lock:
+            return live_hours(self._facts, model_id, now)
 
     def rebaseline(self, model_id: str, from_version: int, to_version: int, start: datetime, end: datetime) -> str:
         """See `FactStore`."""
