@@ -140,6 +140,7 @@ def _partials(rng: np.random.Generator, bad: npt.NDArray[np.bool_]) -> tuple[Par
         late=np.zeros(n, np.bool_),
         outside=np.zeros(n, np.bool_),
         mature=np.ones(n, np.bool_),
+        imputed=np.zeros(n, np.bool_),
     )
     return tuple(partials_of(LABEL, rows, len(bad)))
 

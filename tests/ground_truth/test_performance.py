@@ -1,5 +1,6 @@
 """Performance as it is served: by grain, provisional, and as it was known at a time."""
 
+import tempfile
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -345,6 +346,52 @@ def test_live_hours_are_noted_at_each_pass(store: ParquetFactStore) -> None:
         known = store.performance("m", None, T0, T0 + DAY, T0 + 5 * HOUR, known_at=at, provisional=True)
         assert metrics(known) == pytest.approx(was)
         assert known.total.computed_at == at
+
+
+@given(st.integers(0, 2**32))
+@settings(max_examples=3, deadline=None)
+def test_whatever_arrives_each_pass_is_answered_later_as_it_was_then(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    with tempfile.TemporaryDirectory() as directory:
+        store = ParquetFactStore(Path(directory), CONFIG)
+        store.set_label("m", SPEC)
+        predicted: list[Prediction] = []
+        answers = []
+        now = T0
+        for step in range(6):
+            now += int(rng.integers(1, 30)) * timedelta(minutes=30)
+            some = some_predictions(int(rng.integers(1, 12)), start_us=us(now) - HOUR_US, first=100 * step)
+            predict(store, some, version=int(rng.integers(1, 3)))
+            predicted += some
+            chosen = [row for row in predicted if rng.random() < 0.4]
+            seen = [
+                Outcome(row.id, min(us(now), row.predicted_us + HOUR_US), float(rng.random() < 0.5), step)
+                for row in chosen
+            ]
+            if seen:
+                turn_out(store, seen, f"o{step}")
+            work(store, now)
+            answers.append((now, hours_of(store, now, None)))
+        for at, was in answers:
+            assert hours_of(store, now, at) == was
+        store.close()
+
+
+def hours_of(
+    store: ParquetFactStore, now: datetime, known_at: datetime | None
+) -> list[tuple[datetime, int, list[int], bool]]:
+    """What is said of each hour and version."""
+    found = []
+    for version in (1, 2):
+        report = store.performance(
+            "m", version, T0 - DAY, T0 + 9 * DAY, now, grain="hour", known_at=known_at, provisional=True
+        )
+        found += [
+            (row.start, version, row.partial.dense().tolist(), row.provisional)
+            for row in report.rows
+            if row.partial.of("predicted")
+        ]
+    return found
 
 
 def test_what_cannot_be_known_is_refused(store: ParquetFactStore) -> None:
