@@ -305,3 +305,74 @@ async def test_plain_messages_are_checked_and_stored_as_arrow_is(serving: Api) -
     wrong = ground_truth_pb2.Prediction(prediction_id=bytes(16), score=2.0, predicted_at=instant(START))
     bad = ground_truth_pb2.IngestPredictionsRequest(batch_id="c", model_id="delay", version=1, predictions=[wrong])
     assert set((await refused_batch(serving, bad)).violations) == {"score"}
+
+
+async def test_plain_rows_are_the_same_batch_as_arrow(serving: Api) -> None:
+    rows = made()
+    plain = ground_truth_pb2.IngestPredictionsRequest(
+        batch_id="plain",
+        model_id="delay",
+        version=1,
+        source="scorer",
+        predictions=[
+            ground_truth_pb2.Prediction(
+                prediction_id=row.id,
+                predicted_at=instant(START + timedelta(microseconds=row.predicted_us - us(START))),
+                score=row.score,
+                numbers={"wind": 3.0} if number % 2 else {},
+                categories={"carrier": "UA"},
+                slices={"country": "US"},
+                entity_id=f"p{number}",
+                acted_on=number % 2 == 0,
+            )
+            for number, row in enumerate(rows)
+        ],
+    )
+    [stored] = await sent(serving, [plain])
+    assert (stored.accepted.rows, stored.accepted.sample_rate) == (ROWS, 1.0)
+    known = ground_truth_pb2.IngestOutcomesRequest(
+        batch_id="known",
+        model_id="delay",
+        outcomes=[
+            ground_truth_pb2.Outcome(prediction_id=row.id, observed_at=instant(START + DAY), value=1, revision=2)
+            for row in rows
+        ],
+    )
+    assert (await sent(serving, [known]))[0].accepted.rows == ROWS
+    serving.clock.at = START + 3 * DAY
+    report = await coverage(serving)
+    assert (report.total.predicted, report.total.joined) == (ROWS, ROWS)
+
+
+async def test_plain_rows_are_checked_with_row_and_field(serving: Api) -> None:
+    def plain(*rows: ground_truth_pb2.Prediction) -> ground_truth_pb2.IngestPredictionsRequest:
+        return ground_truth_pb2.IngestPredictionsRequest(batch_id="x", model_id="delay", version=1, predictions=rows)
+
+    good = ground_truth_pb2.Prediction(prediction_id=made()[0].id, predicted_at=instant(START), score=0.5)
+    high = ground_truth_pb2.Prediction(prediction_id=made()[1].id, predicted_at=instant(START), score=1.5)
+    refusal = await refused_batch(serving, plain(good, high))
+    assert refusal.reason == "INVALID_BATCH"
+    assert any("score: row 1" in told for told in refusal.described)
+    short = ground_truth_pb2.Prediction(prediction_id=b"short", predicted_at=instant(START), score=0.5)
+    assert set((await refused_batch(serving, plain(good, short))).violations) == {"predictions[1].prediction_id"}
+    number = ground_truth_pb2.Prediction(prediction_id=made()[0].id, predicted_at=instant(START), numbers={"wind": 1.0})
+    text = ground_truth_pb2.Prediction(
+        prediction_id=made()[1].id, predicted_at=instant(START), categories={"wind": "strong"}
+    )
+    assert set((await refused_batch(serving, plain(number, text))).violations) == {"feature.wind"}
+    both = plain(good)
+    both.arrow_ipc = predictions().arrow_ipc
+    neither = plain()
+    for request in (both, neither):
+        assert (await refused_batch(serving, request)).violations == {"arrow_ipc": "ONE_OF"}
+    assert (await coverage(serving)).total.predicted == 0
+
+
+async def test_predictions_that_come_after_their_hour_was_let_go_are_pending_not_unseen(serving: Api) -> None:
+    serving.clock.at = START + timedelta(hours=5)
+    await coverage(serving)  # the store hears of the model
+    await serving.plane.ground_truth.tick(serving.clock.at)
+    await sent(serving, [predictions()])
+    found = (await coverage(serving)).total
+    assert (found.predicted, found.pending, found.mature) == (ROWS, ROWS, 0)
+    assert found.layer == ground_truth_pb2.LAYER_PENDING

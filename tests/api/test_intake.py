@@ -2,12 +2,14 @@
 
 import asyncio
 import hashlib
+import os
 from datetime import timedelta
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import fs
 from runway.v1 import common_pb2, facts_pb2, ground_truth_pb2, policies_pb2
 
 from control_plane.adapters.inbox import Inbox
@@ -16,6 +18,7 @@ from control_plane.app.ground_truth import GroundTruth
 from tests.api.test_ground_truth import ROWS, coverage, made, outcomes, predictions, sent
 from tests.api.worlds import START, Api, instant, refusal_of, refused, span
 from tests.ground_truth.arrows import ipc, outcome_columns, outcomes_for, prediction_columns, some_predictions, us
+from tests.ground_truth.objects import object_store
 
 DAY = timedelta(days=1)
 
@@ -336,3 +339,23 @@ async def test_low_tiers_give_way_first_and_are_told_when_there_is_no_room(
     refusal = refusal_of(low.refused)
     assert (refusal.reason, top.accepted.rows) == ("STORE_UNAVAILABLE", 2_000)
     assert "slow down" in refusal.message
+
+
+async def test_files_in_a_bucket_are_taken_as_those_in_a_folder(serving: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    with object_store(monkeypatch) as bucket:
+        inbox = Inbox(f"{bucket}/dropped", serving.plane.intake.file_door, settled_s=0.0)
+        assert await asyncio.to_thread(inbox.scan) == 0
+        files = fs.S3FileSystem(endpoint_override=os.environ["AWS_ENDPOINT_URL"])
+        root = f"{bucket.removeprefix('s3://')}/dropped"
+        table = pa.table(prediction_columns(made()))
+        for name, rows in (("a", table), ("again", table), ("bad", table.drop_columns(["score"]))):
+            with files.open_output_stream(f"{root}/predictions/model_id=delay/version=1/{name}.parquet") as sink:
+                pq.write_table(rows, sink)
+        assert await asyncio.to_thread(inbox.scan) == 3
+        assert await asyncio.to_thread(inbox.scan) == 0
+        left = files.get_file_info(fs.FileSelector(root, recursive=True))
+        names = sorted(info.path.removeprefix(f"{root}/") for info in left if info.base_name.endswith(".parquet"))
+    below = "predictions/model_id=delay/version=1"
+    assert names == [f"done/{below}/a.parquet", f"done/{below}/again.parquet", f"unusable/{below}/bad.parquet"]
+    assert (await coverage(serving)).total.predicted == ROWS
+    assert "score: the column is missing" in (await letters(serving)).letters[0].message

@@ -69,13 +69,10 @@ def served_parts(
             if version in (None, number):
                 scaled = merge_weighted([(partial, 1 / rate)])
                 found.parts.append(Part(hour=hour, version=number, layer="speed", partial=scaled, kept=rate, live=True))
-    for hour, rows in facts.catalog.db.execute(
-        "SELECT hour, sum(rows) FROM file_hours "
-        "WHERE model_id = ? AND kind = 'predictions' AND hour >= ? AND hour < ? GROUP BY hour",
-        (model_id, first, last),
-    ):
+    # Also rows of hours that the speed view had let go of when they came: in no file yet, and not unseen.
+    for hour, rows in sorted(facts.prediction_rows(model_id, first, last).items()):
         if hour not in known:
-            found.pending[int(hour)] = int(rows)
+            found.pending[hour] = rows
     return found
 
 

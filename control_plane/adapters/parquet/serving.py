@@ -66,15 +66,8 @@ def _add_pending(
     any_version: bool,
 ) -> None:
     """Hours of which there are rows but no partials of either layer, of whatever version."""
-    unknown = [
-        (int(hour), int(rows))
-        for hour, rows in facts.catalog.db.execute(
-            "SELECT hour, sum(rows) FROM file_hours "
-            "WHERE model_id = ? AND kind = 'predictions' AND hour >= ? AND hour < ? GROUP BY hour",
-            (model_id, first, last),
-        )
-        if hour not in served
-    ]
+    rows_of = facts.prediction_rows(model_id, first, last)
+    unknown = sorted((hour, rows) for hour, rows in rows_of.items() if hour not in served)
     if not unknown:
         return
     known = {
