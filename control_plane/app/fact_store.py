@@ -3,7 +3,7 @@
 Facts are bulk and recomputable; they never enter the event log. `adapters/parquet` implements this on local disk.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -177,6 +177,20 @@ class ErasedLayer:
     left: int
     files_rewritten: int = 0
     note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Erased:
+    """What an erasure came to; says nothing of whom it was about."""
+
+    ids: int
+    ids_sha256: str
+    """Over the sorted ids, one after the other."""
+    layers: tuple[ErasedLayer, ...]
+
+
+EraseBeside = Callable[[frozenset[bytes], tuple[str, ...]], tuple[ErasedLayer, ...]]
+"""Erases prediction ids and entity ids from what lies beside the store."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -618,6 +632,24 @@ class FactStore(Protocol):
 
     def speed_rates(self) -> dict[str, float]:
         """The lowest share of ids that the speed view keeps of any live hour, of models where that is below 1."""
+        ...
+
+    def erase(
+        self,
+        request_id: str,
+        prediction_ids: Sequence[bytes],
+        entity_ids: Sequence[str],
+        now: datetime,
+        beside: EraseBeside,
+    ) -> Erased:
+        """Erase predictions, by id and by entity, and all that hangs on them; takes as long as it takes.
+
+        Begun durably: after a crash `resume_erasures` finishes it. The same request again gives the same answer.
+        """
+        ...
+
+    def resume_erasures(self, now: datetime, beside: EraseBeside) -> tuple[str, ...]:
+        """Finish what a crash interrupted; the requests that were."""
         ...
 
     def live_models(self) -> tuple[str, ...]:

@@ -250,6 +250,27 @@ class Catalog:
             self.db.execute("DELETE FROM files WHERE id = ?", row)
             self.db.execute("INSERT OR REPLACE INTO forgotten VALUES (?, ?)", (path, delete_after_us))
 
+    def replace_file(self, path: str, new: str, rows: dict[tuple[str, int], int], size: int) -> None:
+        """A file lost rows and has another name; it keeps its place among the others. Without rows it is gone."""
+        row = self.db.execute("SELECT id, kind FROM files WHERE path = ?", (path,)).fetchone()
+        if row is None:
+            return
+        file_id, kind = int(row[0]), str(row[1])
+        before = self.db.execute("SELECT model_id, hour FROM file_hours WHERE file_id = ?", (file_id,)).fetchall()
+        for model_id, hour in before:
+            self._changed(str(model_id), [int(hour)])
+        self.db.execute("DELETE FROM file_hours WHERE file_id = ?", (file_id,))
+        if rows:
+            self.db.execute(
+                "UPDATE files SET path = ?, rows = ?, size = ? WHERE id = ?", (new, sum(rows.values()), size, file_id)
+            )
+            self.db.executemany(
+                "INSERT INTO file_hours VALUES (?, ?, ?, ?, ?)",
+                [(model_id, kind, hour, file_id, count) for (model_id, hour), count in rows.items()],
+            )
+        else:
+            self.db.execute("DELETE FROM files WHERE id = ?", (file_id,))
+
     def forgotten(self, now_us: int) -> list[str]:
         """Files that were forgotten and may be deleted now."""
         found = self.db.execute("SELECT path FROM forgotten WHERE after_us <= ? ORDER BY path", (now_us,))

@@ -22,6 +22,7 @@ from control_plane.adapters.parquet.profile import Profile
 from control_plane.adapters.parquet.profiles import ProfileStore
 from control_plane.adapters.parquet.segments import BatchHead, SegmentLog
 from control_plane.adapters.parquet.tables import Tables
+from control_plane.adapters.parquet.tombstones import Tombstones
 from control_plane.core.ground_truth.batch import SLICES_MAX, OutcomeBatch, PredictionBatch, slice_in
 from control_plane.core.ground_truth.ids import MICROSECONDS_PER_HOUR, Int64s
 from control_plane.core.ground_truth.labels import LabelSpec, all_labels
@@ -74,12 +75,16 @@ class Facts:
     """Model id -> hour -> lowest share of ids that its rows were kept of, where that is below 1."""
     arrivals: dict[str, int] = field(default_factory=dict)
     """Model id -> rows, outcomes and histograms taken in since the start."""
+    tombstones: Tombstones = field(default_factory=Tombstones)
+    """Ids that were erased: their rows are dropped when they come again."""
+    erased_rows_dropped: int = 0
     rows_appended: int = 0
     batches_appended: int = 0
     duplicate_batches: int = 0
 
     def load(self) -> None:
         """Read the small things from the catalogue."""
+        self.tombstones.load(self.catalog.db)
         for model_id, label_type, spec in self.catalog.db.execute("SELECT model_id, label_type, spec FROM labels"):
             self._keep_label(model_id, label_type, spec)
         self.first_labels.update(self.catalog.db.execute("SELECT model_id, label_type FROM first_labels").fetchall())
@@ -181,6 +186,22 @@ class Facts:
             if rate < known.get(hour, 1.0):
                 known[hour] = rate
                 self.speed.restrict(model_id, hour, rate)
+
+    def prediction_rows(self, model_id: str, first: int, last: int) -> dict[int, int]:
+        """Predictions by hour of first <= hour < last, in files and in open segments, whoever has joined them."""
+        rows_of = {
+            int(hour): int(rows)
+            for hour, rows in self.catalog.db.execute(
+                "SELECT hour, sum(rows) FROM file_hours "
+                "WHERE model_id = ? AND kind = 'predictions' AND hour >= ? AND hour < ? GROUP BY hour",
+                (model_id, first, last),
+            )
+        }
+        for by_model in self.unsealed_volumes.values():
+            for hour, rows in by_model.get(model_id, {}).items():
+                if first <= hour < last:
+                    rows_of[hour] = rows_of.get(hour, 0) + rows
+        return rows_of
 
     def rates_where_known(self, model_id: str, hours: Int64s, otherwise: float) -> dict[int, float]:
         """The rate of each hour of which predictions are here; empty if nothing is sampled at all."""

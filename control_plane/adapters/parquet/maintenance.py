@@ -10,7 +10,9 @@ one.
 
 import sqlite3
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -112,6 +114,17 @@ class Maintenance:
                 raise Unavailable(
                     Reason.STORE_UNAVAILABLE, f"facts could not be converted or joined: {error}"
                 ) from error
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """No tick and no join while the block runs. A join under way is given up: it has written nothing, and is due
+        again."""
+        with self._one_tick:
+            if self._running is not None:
+                self._join.interrupt()
+                wait([self._running.result])
+                self._running = None
+            yield
 
     def finish(self, now: datetime) -> int:
         """Do all that is due at `now`, a pass begun for it included; hours joined. Takes as long as it takes."""

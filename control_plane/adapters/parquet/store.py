@@ -22,9 +22,11 @@ from pathlib import Path
 
 from control_plane.adapters.parquet.catalog import Catalog
 from control_plane.adapters.parquet.embeddings import EmbeddingStore
+from control_plane.adapters.parquet.erasure import Erasure, nothing_beside
 from control_plane.adapters.parquet.facts import Facts
 from control_plane.adapters.parquet.folding import Folder
 from control_plane.adapters.parquet.histograms import Histograms
+from control_plane.adapters.parquet.live import live_hours
 from control_plane.adapters.parquet.maintenance import Maintenance, StoreConfig
 from control_plane.adapters.parquet.partition import join_partition
 from control_plane.adapters.parquet.profiles import ProfileStore
@@ -33,7 +35,6 @@ from control_plane.adapters.parquet.rebaseline import rebaselined_profile
 from control_plane.adapters.parquet.rebuild import rebuild_histograms
 from control_plane.adapters.parquet.recovery import recover
 from control_plane.adapters.parquet.segments import SegmentLog
-from control_plane.adapters.parquet.live import live_hours
 from control_plane.adapters.parquet.sent import SentHour, SentHours
 from control_plane.adapters.parquet.sources import source_activity
 from control_plane.adapters.parquet.tables import Tables, place_of
@@ -41,6 +42,8 @@ from control_plane.adapters.parquet.writer import Request, Writer
 from control_plane.app.fact_store import (
     CoverageReport,
     CoverageRow,
+    EraseBeside,
+    Erased,
     FactEvidence,
     Grain,
     JoinReport,
@@ -103,6 +106,7 @@ class ParquetFactStore:
         )
         self._reader = Reader(self._facts)
         self._maintenance = Maintenance(self._facts, self._writer, config)
+        self._erasure = Erasure(self._facts, self._writer, self._maintenance)
         self._folder = Folder(self._facts)
         self._open = True
 
@@ -341,6 +345,21 @@ class ParquetFactStore:
         """See `FactStore`."""
         with self._facts.lock:
             return self._facts.catalog.orphans_total(model_id)
+
+    def erase(
+        self,
+        request_id: str,
+        prediction_ids: Sequence[bytes],
+        entity_ids: Sequence[str],
+        now: datetime,
+        beside: EraseBeside = nothing_beside,
+    ) -> Erased:
+        """See `FactStore`."""
+        return self._erasure.erase(request_id, prediction_ids, entity_ids, now, beside)
+
+    def resume_erasures(self, now: datetime, beside: EraseBeside = nothing_beside) -> tuple[str, ...]:
+        """See `FactStore`."""
+        return self._erasure.resume(now, beside)
 
     def live_models(self) -> tuple[str, ...]:
         """See `FactStore`."""

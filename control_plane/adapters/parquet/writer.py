@@ -250,7 +250,8 @@ class Writer:
                 profile.check(batch.features)
         else:
             batch = read_outcomes(request.ipc, spec, request.latest_us)
-        one = self._sampled(request, head, batch)
+        one = self._without_erased(request, head, batch) if len(facts.tombstones) else None
+        one = one or self._sampled(request, head, batch)
         with facts.lock:
             if isinstance(one.batch, PredictionBatch) and one.batch.slices:
                 facts.admitted(head.model_id, slice_names(one.batch))
@@ -258,6 +259,22 @@ class Writer:
                 facts.note_label(head.model_id, head.label_type)
         in_group[key] = one.head.rows
         prepared.append(one)
+
+    def _without_erased(self, request: Request, head: BatchHead, batch: Batch) -> _Prepared | None:
+        """The batch without rows of ids that were erased, which are acknowledged and dropped; None if it has none."""
+        erased = self._facts.tombstones.holds(batch.ids)
+        count = int(np.count_nonzero(erased))
+        if not count:
+            return None
+        self._facts.erased_rows_dropped += count
+        receipt = Receipt(rows=batch.rows, duplicate=False)
+        if count == batch.rows:
+            return _Prepared(request, msgspec.structs.replace(head, rows=0), None, b"", receipt)
+        ipc = as_ipc(batch.table.filter(pa.array(~erased)))
+        left: Batch = read_predictions(ipc) if isinstance(batch, PredictionBatch) else read_outcomes(ipc)
+        request.ipc = ipc
+        one = self._sampled(request, head, left)
+        return _Prepared(request, one.head, one.batch, one.ipc, receipt)
 
     def _sampled(self, request: Request, head: BatchHead, batch: Batch) -> _Prepared:
         """The rows of a batch that are inside the sample, and what is recorded of it.

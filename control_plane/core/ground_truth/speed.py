@@ -260,6 +260,38 @@ class SpeedView:
                     counts[hour] = counts.get(hour, 0) + count
         return {hour: round(count / self.rate(model_id, hour)) for hour, count in sorted(counts.items())}
 
+    def count(self, ids: IdColumns) -> dict[str, int]:
+        """Model id -> rows here of some ids, of models that have any."""
+        return self._erase(ids, drop=False)
+
+    def erase(self, ids: IdColumns) -> dict[str, int]:
+        """Let go of all rows of some ids; rows by model. As rare as `restrict`, and as costly."""
+        return self._erase(ids, drop=True)
+
+    def _erase(self, ids: IdColumns, *, drop: bool) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for model_id, model in self._models.items():
+            for place, stratum in enumerate(model.strata):
+                predictions, outcomes = stratum.everything()
+                rows = sum(int(_among(run.ids, ids).sum()) for *_, run in (*predictions, *outcomes))
+                if not rows:
+                    continue
+                found[model_id] = found.get(model_id, 0) + rows
+                if not drop:
+                    continue
+                fresh = IncrementalJoin()
+                for hour, hours_in_ids, of_hour in predictions:
+                    kept = of_hour.take(~_among(of_hour.ids, ids))
+                    if len(kept.key):
+                        fresh.add_predictions(hour, hours_in_ids, kept)
+                for label_type, hour, run in outcomes:
+                    left = run.take(~_among(run.ids, ids))
+                    if len(left.key):
+                        fresh.add_outcomes(label_type, hour, left)
+                model.strata[place] = fresh
+            self._count(model)
+        return found
+
     def expire(self, model_id: str, before_hour: int) -> None:
         """Let go of all hours before one. The caller has kept their partials."""
         model = self._model(model_id)
@@ -395,6 +427,15 @@ def stratum_of(share: Float64s) -> Int64s:
     """
     _, exponent = np.frexp(share)
     return np.where(share > 0, np.minimum(-exponent, STRATA - 1), STRATA - 1).astype(np.int64)
+
+
+def _among(ids: IdColumns, wanted: IdColumns) -> Bools:
+    """Which ids are among some. Shape of `ids`."""
+    found: Bools = np.isin(ids.key, wanted.key)
+    pairs = set(zip(wanted.key.tolist(), wanted.high.tolist(), strict=True))
+    for at in np.flatnonzero(found):
+        found[at] = (int(ids.key[at]), int(ids.high[at])) in pairs
+    return found
 
 
 def late_outcomes(ids: IdColumns, observed_us: Int64s, horizon: int) -> tuple[Int64s, Bools]:
