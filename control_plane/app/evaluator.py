@@ -16,13 +16,16 @@ import structlog
 from control_plane.app.downstream import Downstream
 from control_plane.app.embeddings import Embeddings
 from control_plane.app.evidence import MovedUpstream, Subject, evidence_of, window_end
-from control_plane.app.fact_store import FactStore
+from control_plane.app.fact_store import FactEvidence, FactStore
 from control_plane.app.ground_truth import GroundTruth
 from control_plane.app.looks import LOOKS_KEPT, Look, Looks
 from control_plane.app.node import Node
 from control_plane.app.replica import Submission
 from control_plane.core.commands import Command, RecordCoverage, RecordEvaluation
 from control_plane.core.errors import RunwayError, Unavailable
+from control_plane.core.ground_truth.causes import findings
+from control_plane.core.ground_truth.coverage import is_low
+from control_plane.core.ground_truth.findings import Finding
 from control_plane.core.ids import ModelId
 from control_plane.core.registry.types import ModelVersion
 from control_plane.core.staleness.evaluation import evaluate_fleet
@@ -41,6 +44,9 @@ LOOKS_PER_CADENCE_MAX = 15
 """New evidence brings a look; where it comes without a pause, so many times a cadence: once a minute on tier 1."""
 LOOKS_AT_ONCE_MAX = 6
 """After a pause so many looks follow evidence at once: a batch is judged within a second, a stream costs no more."""
+CAUSES_PER_TURN_MAX = 10
+"""Models of a turn whose ids are looked at for why outcomes are missing, a fifth of a second each; of others, should a
+whole fleet go silent at once, hours and senders say enough."""
 HISTORY_POINTS = 48
 """Earlier looks that the forecast of a model sees."""
 EXPIRE_EVERY = timedelta(days=1)
@@ -70,6 +76,8 @@ class _Gathered:
 
     subject: Subject
     evidence: Evidence
+    missing: Finding | None = None
+    """The likeliest cause of a coverage that is newly too low."""
 
 
 class Evaluator:
@@ -218,14 +226,17 @@ class Evaluator:
     ) -> list[_Gathered]:
         """Evidence of each, in a thread."""
         end = window_end(now)
-        found = []
+        found: list[_Gathered] = []
         for subject in subjects:
             start = end - timedelta(days=subject.policies.staleness.window_days)
             try:
                 facts = store.evidence(subject.model_id, subject.version.number, start, end, now)
                 upstreams = tuple(self._compared(store, one) for one in subject.moved)
                 history = self._looks.scores(subject.model_id, subject.version.number, now, HISTORY_POINTS)
-                found.append(_Gathered(subject, evidence_of(subject, facts, upstreams, history)))
+                evidence = evidence_of(subject, facts, upstreams, history)
+                looked = sum(one.missing is not None for one in found)
+                cause = _why_low(store, subject, facts, evidence, now, with_ids=looked < CAUSES_PER_TURN_MAX)
+                found.append(_Gathered(subject, evidence, cause))
             except Unavailable:
                 raise
             except Exception as error:
@@ -267,7 +278,14 @@ class Evaluator:
         commands: list[Command] = []
         for (one, _), look in zip(made, looks, strict=True):
             commands.append(RecordEvaluation(model_id=look.model_id, evaluation=look.evaluation))
-            commands.append(RecordCoverage(model_id=look.model_id, coverage=one.evidence.coverage))
+            commands.append(
+                RecordCoverage(
+                    model_id=look.model_id,
+                    coverage=one.evidence.coverage,
+                    cause=one.missing.cause.value if one.missing is not None else "",
+                    explanation=one.missing.explanation if one.missing is not None else "",
+                )
+            )
         # Together, so that they share a commit; each is decided in this order.
         outcomes = await asyncio.gather(*map(self._submit, commands), return_exceptions=True)
         failed = next((one for one in outcomes if one is not None), None)
@@ -333,6 +351,20 @@ def _upstreams(state: State, version: ModelVersion) -> tuple[tuple[str, int], ..
     return tuple(found)
 
 
+def _why_low(
+    store: FactStore, subject: Subject, facts: FactEvidence, evidence: Evidence, now: datetime, *, with_ids: bool
+) -> Finding | None:
+    """The likeliest cause, if an alert is about to be raised: of the hours that it is about."""
+    minimum = subject.policies.staleness.coverage_min
+    if subject.coverage_alert or not is_low(evidence.coverage, minimum):
+        return None
+    row = facts.coverage
+    missing, _ = store.missing_facts(
+        subject.model_id, subject.version.number, row.start, row.end, now, with_ids=with_ids
+    )
+    return next(iter(findings(missing, minimum)), None)
+
+
 def _subject(state: State, record: ModelRecord, version: ModelVersion, said: Mapping[str, Attribution]) -> Subject:
     return Subject(
         model_id=record.model_id,
@@ -341,6 +373,7 @@ def _subject(state: State, record: ModelRecord, version: ModelVersion, said: Map
         policies=record.policies,
         moved=tuple(_moved(state, version)),
         downstream=said.get(record.model_id),
+        coverage_alert=record.coverage_alert,
     )
 
 

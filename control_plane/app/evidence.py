@@ -60,6 +60,8 @@ class Subject:
     moved: tuple[MovedUpstream, ...] = ()
     downstream: Attribution | None = None
     """What its labelled consumers say of it, if any."""
+    coverage_alert: bool = False
+    """Stands already."""
 
 
 def evidence_of(

@@ -7,6 +7,7 @@ from datetime import datetime
 
 import msgspec
 
+from control_plane.core.erasure import LayerReceipt
 from control_plane.core.graph.facts import Dependency, Node
 from control_plane.core.graph.lineage_facts import LineagePolicy, LineageRun, QuarantinedEdge
 from control_plane.core.ids import AttemptId, LeaseToken, ModelId, NodeId, RetrainId, RolloutId
@@ -161,6 +162,16 @@ class ClearOverride(_Command, frozen=True, kw_only=True):
     dependency: Dependency
 
 
+class EraseFacts(_Command, frozen=True, kw_only=True):
+    """Put on record that predictions were erased from every layer; never which, but a hash over their ids."""
+
+    actor: str
+    reason: str
+    prediction_ids: int
+    ids_sha256: str
+    layers: tuple[LayerReceipt, ...]
+
+
 class SetLineagePolicy(_Command, frozen=True, kw_only=True):
     """When discovered edges become suspect, and when they are retired."""
 
@@ -290,6 +301,9 @@ class RecordCoverage(_Command, frozen=True, kw_only=True):
 
     model_id: ModelId
     coverage: float | None
+    cause: str = ""
+    """The likeliest cause if it is low, one of `core.ground_truth.findings.Cause`; empty if none was looked for."""
+    explanation: str = ""
 
 
 class ExpireAttempt(_Command, frozen=True, kw_only=True):
@@ -334,6 +348,7 @@ Command = (
     | SetOverride
     | ClearOverride
     | SetLineagePolicy
+    | EraseFacts
     | SettleLineage
     | ApplyFleet
     | RequestRetrain

@@ -10,6 +10,7 @@ from typing import get_args
 import msgspec
 
 from control_plane.core.commands import Result
+from control_plane.core.erasure import LayerReceipt
 from control_plane.core.graph.facts import Dependency, Node
 from control_plane.core.graph.lineage_facts import EdgeChange, EdgeState, LineagePolicy, LineageRun, NodeMove
 from control_plane.core.ids import AttemptId, LeaseToken, ModelId, NodeId, RetrainId, RolloutId
@@ -202,6 +203,19 @@ class LineagePolicySet(_Event, frozen=True, kw_only=True):
     policy: LineagePolicy
 
 
+class FactsErased(_Event, frozen=True, kw_only=True):
+    """Predictions and all that hangs on them are gone from every layer."""
+
+    erasure_id: str
+    erased_at: datetime
+    actor: str
+    reason: str
+    prediction_ids: int
+    ids_sha256: str
+    layers: tuple[LayerReceipt, ...]
+    receipt_sha256: str
+
+
 class UnfinishedRunsDropped(_Event, frozen=True, kw_only=True):
     """Runs that never said how they ended are forgotten, as (source, job, run)."""
 
@@ -233,6 +247,9 @@ class CoverageAlertRaised(_Event, frozen=True, kw_only=True):
     model_id: ModelId
     coverage: float
     coverage_min: float
+    cause: str = ""
+    """The likeliest cause, one of `core.ground_truth.findings.Cause`; empty if it was not looked for."""
+    explanation: str = ""
 
 
 class CoverageAlertCleared(_Event, frozen=True, kw_only=True):
@@ -406,6 +423,7 @@ Event = (
     | RetrainingHeld
     | RetrainingReleased
     | ClockAdvanced
+    | FactsErased
 )
 
 SCHEMA_VERSION = 2

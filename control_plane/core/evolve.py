@@ -6,6 +6,7 @@ from typing import assert_never
 from msgspec.structs import replace
 
 from control_plane.core import registry_fold
+from control_plane.core.erasure import RECEIPTS_MAX, ErasureReceipt
 from control_plane.core.events import (
     AliasMoved,
     AttemptEnded,
@@ -18,6 +19,7 @@ from control_plane.core.events import (
     EdgesSettled,
     Envelope,
     Event,
+    FactsErased,
     LeaseRenewed,
     LifecycleChanged,
     LimitsSet,
@@ -119,15 +121,33 @@ def _apply(state: State, envelope: Envelope, event: Event) -> None:  # noqa: PLR
             | UnfinishedRunsDropped()
         ):
             change_graph(state, envelope, event)
+        case FactsErased():
+            state.erasures_count += 1
+            receipt = ErasureReceipt(
+                erasure_id=event.erasure_id,
+                erased_at=event.erased_at,
+                actor=event.actor,
+                reason=event.reason,
+                prediction_ids=event.prediction_ids,
+                ids_sha256=event.ids_sha256,
+                layers=event.layers,
+                receipt_sha256=event.receipt_sha256,
+                revision=envelope.seq,
+            )
+            state.erasures = [*state.erasures[-(RECEIPTS_MAX - 1) :], receipt]
         case StreakChanged():
             record = state.models[event.model_id]
             record.standing = replace(record.standing, streak=event.streak)
         case VerdictChanged():
             _verdict_changed(state, envelope, event)
         case CoverageAlertRaised():
-            state.models[event.model_id].coverage_alert = True
+            record = state.models[event.model_id]
+            record.coverage_alert = True
+            record.coverage_cause, record.coverage_explanation = event.cause, event.explanation
         case CoverageAlertCleared():
-            state.models[event.model_id].coverage_alert = False
+            record = state.models[event.model_id]
+            record.coverage_alert = False
+            record.coverage_cause = record.coverage_explanation = ""
         case RetrainRequested() | RetrainJoined() | RetrainLeased() | LeaseRenewed() | AttemptEnded() | RetrainEnded():
             _retraining(state, envelope, event)
         case RolloutStarted() | ValidationReported() | RolloutEnded():

@@ -14,6 +14,7 @@ from control_plane.core.events import (
     DependenciesRetracted,
     EdgesSettled,
     Envelope,
+    FactsErased,
     LeaseRenewed,
     LifecycleChanged,
     LimitsSet,
@@ -111,6 +112,11 @@ def sentence(envelope: Envelope) -> str:  # noqa: PLR0912 - one line per event
             | UnfinishedRunsDropped()
         ):
             return _lineage(envelope, event)
+        case FactsErased():
+            return (
+                f"{event.prediction_ids:,} prediction{'s' * (event.prediction_ids != 1)} and all that hangs on them "
+                f"were erased from every layer ({event.erasure_id}, receipt {event.receipt_sha256[:12]})"
+            )
         case StreakChanged():
             return (
                 f"{event.model_id} was seen otherwise than its verdict says; the verdict stands until it is seen again"
@@ -120,7 +126,7 @@ def sentence(envelope: Envelope) -> str:  # noqa: PLR0912 - one line per event
         case CoverageAlertRaised():
             return (
                 f"{event.model_id} lacks outcomes: {event.coverage:.1%} of what should be known by now has arrived, "
-                f"{event.coverage_min:.1%} is asked for"
+                f"{event.coverage_min:.1%} is asked for" + (f". {event.explanation}" if event.explanation else "")
             )
         case CoverageAlertCleared():
             return f"{event.model_id} has enough outcomes again ({event.coverage:.1%})"

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from control_plane.core.commands import Result
+from control_plane.core.erasure import ErasureReceipt
 from control_plane.core.errors import NotFound, Reason
 from control_plane.core.events import RolloutStarted
 from control_plane.core.graph.dependency_graph import DependencyGraph
@@ -97,6 +98,9 @@ class ModelRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     alias_moves: list[AliasMove] = []
     verdict_changes: list[VerdictChange] = []
     coverage_alert: bool = False
+    coverage_cause: str = ""
+    """Why, as was likeliest when the alert was raised; empty without alert."""
+    coverage_explanation: str = ""
     retrain_ids: list[RetrainId] = []
     live_retrain: RetrainId | None = None
     live_rollout: RolloutId | None = None
@@ -200,6 +204,9 @@ class State:
         self.held = False
         self.retrains_count = 0
         self.rollouts_count = 0
+        self.erasures: list[ErasureReceipt] = []
+        """Oldest first, at most `RECEIPTS_MAX`; replaced, never changed in place."""
+        self.erasures_count = 0
 
     @property
     def lineage_parts(self) -> Parts:

@@ -417,6 +417,26 @@ def _coverage(request: Any, _context: Any) -> ground_truth_pb2.GetCoverageRespon
     )
 
 
+def _fleet_coverage(request: Any, _context: Any) -> ground_truth_pb2.ListCoverageResponse:
+    low = ground_truth_pb2.ModelCoverage(
+        model_id="arrival_delay_jfk",
+        tier=1,
+        total=ground_truth_pb2.CoverageRow(mature=1000, joined=612, coverage=0.612),
+        coverage_min=0.8,
+        low=True,
+        alert=True,
+        cause=ground_truth_pb2.COVERAGE_CAUSE_SOURCE_SILENT,
+    )
+    fine = ground_truth_pb2.ModelCoverage(
+        model_id="air_time",
+        tier=2,
+        total=ground_truth_pb2.CoverageRow(mature=1000, joined=985, coverage=0.985),
+        coverage_min=0.9,
+    )
+    models = [low] if request.low_only else [low, fine]
+    return ground_truth_pb2.ListCoverageResponse(models=models, total=2, low=1)
+
+
 def _performance(request: Any, _context: Any) -> ground_truth_pb2.GetPerformanceResponse:
     _model(request.model_id)
     metrics = [
@@ -578,6 +598,7 @@ def serve_fleet(fake: ControlPlaneFake) -> None:
         "GraphService/DiffGraph": _diff,
         "GraphService/GetGraph": lambda _request, _context: graph,
         "GroundTruthService/GetCoverage": _coverage,
+        "GroundTruthService/ListCoverage": _fleet_coverage,
         "GroundTruthService/GetPerformance": _performance,
         "FactsService/JoinPartition": _joined,
         "RetrainingService/ListRetrains": _list_retrains,

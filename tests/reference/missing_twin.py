@@ -54,9 +54,14 @@ def share_of(one: bytes) -> float:
     return float(hash_shares(id_columns(np.frombuffer(one, np.uint8).reshape(1, 16)))[0])
 
 
+def hour_in(one: bytes) -> int:
+    """The hour of a UUIDv7, below 0 of another id."""
+    return int(id_hours(id_columns(np.frombuffer(one, np.uint8).reshape(1, 16)))[0])
+
+
 def carries_time(one: bytes) -> bool:
     """Is it a UUIDv7?"""
-    return bool(id_hours(id_columns(np.frombuffer(one, np.uint8).reshape(1, 16)))[0] >= 0)
+    return hour_in(one) >= 0
 
 
 def streams(seed: int, *, days: int, per_hour: int = 8, labelled: float = 0.97) -> tuple[list[Made], list[Told]]:
@@ -120,7 +125,11 @@ def facts_of(
             of[0] += 1
             of[1] += joined
     hours = sorted(mature)
-    lost = {one.id: one for one in told if one.id not in by_id}
+    lost = {
+        one.id
+        for one in told
+        if one.id not in by_id and (hour_in(one.id) < 0 or first <= hour_in(one.id) < mature_before)
+    }
     by_source: dict[str, Counter[int]] = {}
     for one in told:
         by_source.setdefault(one.source, Counter())[one.at_us // HOUR_US] += 1
@@ -146,13 +155,12 @@ def facts_of(
         slices=tuple(
             PartCoverage(name=name, mature=both[0], known=both[1], slice_name=name) for name, both in slices.items()
         ),
-        ids=_ids(asked, told, by_id),
+        ids=_ids(asked, told, by_id, lost),
     )
 
 
-def _ids(asked: Sequence[Made], told: Sequence[Told], by_id: dict[bytes, Made]) -> IdFacts:
+def _ids(asked: Sequence[Made], told: Sequence[Told], by_id: dict[bytes, Made], lost: set[bytes]) -> IdFacts:
     answered = {one.id for one in told}
-    lost = {one.id for one in told} - set(by_id)
     sources: dict[str, list[int]] = {}
     for one in told:
         of = sources.setdefault(one.source, [0, 0])

@@ -84,17 +84,39 @@ class GroundTruth:
         version: int = 0,
         start: datetime | None = None,
         end: datetime | None = None,
+        label_type: str = "",
+        slice_name: str = "",
+        grain: ground_truth_pb2.Grain.ValueType = ground_truth_pb2.GRAIN_DAY,
         min_revision: int = 0,
     ) -> ground_truth_pb2.GetCoverageResponse:
-        """How much of the truth has arrived, in total and by day; version 0 is all, default the last 7 days."""
+        """How much of the truth has arrived, in total and by day, and why not more; version 0 is all, default the 7
+        days that became mature last.
+
+        Args:
+            label_type: empty is the model's own.
+            slice_name: as `country=US`; empty is all.
+            grain: what a row is of: a day, an hour, a version or a slice.
+        """
         request = ground_truth_pb2.GetCoverageRequest(
             model_id=model_id,
             version=version,
             start_time=None if start is None else to_timestamp(start),
             end_time=None if end is None else to_timestamp(end),
             read=common_pb2.ReadOptions(min_revision=min_revision),
+            label_type=label_type,
+            slice=slice_name,
+            grain=grain,
         )
         return self._connection.read(self.stub.GetCoverage, request, method="GroundTruthService/GetCoverage")
+
+    def list_coverage(
+        self, *, low_only: bool = False, team: str = "", min_revision: int = 0
+    ) -> ground_truth_pb2.ListCoverageResponse:
+        """How much of the truth has arrived of all models that get outcomes, the worst first."""
+        request = ground_truth_pb2.ListCoverageRequest(
+            low_only=low_only, team=team, read=common_pb2.ReadOptions(min_revision=min_revision)
+        )
+        return self._connection.read(self.stub.ListCoverage, request, method="GroundTruthService/ListCoverage")
 
     def get_performance(
         self,

@@ -225,7 +225,7 @@ class CoverageReader:
                 columns[:, place[part.hour]] += counts
             ends = max(until, last)
             orphans = orphans_by_hour(facts, model_id, spec.label_type, first, min(last, mature_before))
-            timeless = orphans_by_hour(facts, model_id, spec.label_type, NO_HOUR, NO_HOUR + 1)
+            timeless = _timeless(facts, model_id, spec.label_type)
             labels = labels_with_outcomes(facts, model_id)
             asked_parts = [part for part in parts if first <= part.hour < last]
             sources = outcome_sources(facts, model_id, spec.label_type, begin, ends)
@@ -247,7 +247,7 @@ class CoverageReader:
             known=columns[1],
             outside=columns[2],
             orphans=sum(orphans.values()),
-            orphans_timeless=sum(timeless.values()),
+            orphans_timeless=timeless,
             delays=delays,
             outcomes_ever=labels.get(spec.label_type, 0),
             other_labels=tuple(sorted(labels)),
@@ -289,6 +289,16 @@ def _counts_of(packed: bytes) -> tuple[tuple[int, int, int], float]:
     floats = (len(packed) - 4 - 12 * size) // 8
     design = 1.0 if floats <= 10 else struct.unpack_from("<d", packed, len(packed) - 8)[0]
     return (by_cell.get(_PREDICTED, 0), by_cell.get(_JOINED, 0), by_cell.get(_ABSENT, 0)), design
+
+
+def _timeless(facts: Facts, model_id: str, label_type: str) -> int:
+    """Orphans whose ids carry no time. Memory lets go of old ones, which the batch join has all of."""
+    row = facts.catalog.db.execute(
+        "SELECT coalesce(sum(orphans), 0) FROM orphan_hours WHERE model_id = ? AND label_type = ? AND hour = ?",
+        (model_id, label_type, NO_HOUR),
+    ).fetchone()
+    live = facts.speed.orphans(model_id, label_type, NO_HOUR, NO_HOUR + 1)
+    return max(int(row[0]), sum(live.values()))
 
 
 def _versions(parts: Iterable[Part]) -> tuple[PartCoverage, ...]:

@@ -43,7 +43,13 @@ def record_coverage(state: State, command: RecordCoverage) -> Decision:
     minimum = record.staleness_policy.coverage_min
     low = command.coverage < minimum
     if low and not record.coverage_alert:
-        raised = CoverageAlertRaised(model_id=command.model_id, coverage=command.coverage, coverage_min=minimum)
+        raised = CoverageAlertRaised(
+            model_id=command.model_id,
+            coverage=command.coverage,
+            coverage_min=minimum,
+            cause=command.cause,
+            explanation=command.explanation,
+        )
         return Decision(events=(raised,), result=result)
     if not low and record.coverage_alert:
         cleared = CoverageAlertCleared(model_id=command.model_id, coverage=command.coverage)

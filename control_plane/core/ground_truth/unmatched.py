@@ -86,6 +86,16 @@ def _sampled(ids: IdFacts, orphans: int, missing: int, left: float) -> Finding |
         "Sample both sides alike: send all outcomes and let Runway sample (ground_truth.sample_rate), or keep an id on "
         "both sides by the same hash and rate."
     )
+    share = min(left, orphans / missing)
+    if orphans and distance(ids.predicted, ids.orphaned) > SHAPE_MIN and not _same_range(ids):
+        return Finding(
+            cause=Cause.SAMPLING_MISMATCH,
+            explanation=f"{ids.orphans:,} of {ids.outcomes:,} outcomes are of ids with other hashes than the "
+            f"{predicted:,} predictions have ({_range_text(ids.orphaned)} against {_range_text(ids.predicted)}): both "
+            "sides are samples, but not the same.",
+            remedy=remedy,
+            share=share,
+        )
     if joined and distance(ids.predicted, ids.joined) > SHAPE_MIN:
         inside, share = _kept_part(ids)
         if share >= SHARE_MIN:
@@ -98,16 +108,6 @@ def _sampled(ids: IdFacts, orphans: int, missing: int, left: float) -> Finding |
             )
     if not orphans or not ids.orphans:
         return None
-    share = min(left, orphans / missing)
-    if distance(ids.predicted, ids.orphaned) > SHAPE_MIN and not _same_range(ids):
-        return Finding(
-            cause=Cause.SAMPLING_MISMATCH,
-            explanation=f"{ids.orphans:,} of {ids.outcomes:,} outcomes are of ids with other hashes than the "
-            f"{predicted:,} predictions have ({_range_text(ids.orphaned)} against {_range_text(ids.predicted)}): both "
-            "sides are samples, but not the same.",
-            remedy=remedy,
-            share=share,
-        )
     if 0.02 <= joined / max(1, ids.outcomes) <= 0.95 and joined / max(1, predicted) >= 0.02:
         return Finding(
             cause=Cause.SAMPLING_MISMATCH,

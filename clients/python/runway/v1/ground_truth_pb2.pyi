@@ -676,6 +676,8 @@ class CoverageFinding(_message.Message):
     EXPLANATION_FIELD_NUMBER: _builtins.int
     REMEDY_FIELD_NUMBER: _builtins.int
     SHARE_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    SLICE_FIELD_NUMBER: _builtins.int
     cause: Global___CoverageCause.ValueType
     explanation: _builtins.str
     """In words, with numbers."""
@@ -683,6 +685,9 @@ class CoverageFinding(_message.Message):
     """What to do."""
     share: _builtins.float
     """Share of the missing outcomes that it explains, 0 to 1."""
+    version: _builtins.int
+    """If it is about one version or one slice alone, which is low by itself."""
+    slice: _builtins.str
     def __init__(
         self,
         *,
@@ -690,10 +695,12 @@ class CoverageFinding(_message.Message):
         explanation: _builtins.str = ...,
         remedy: _builtins.str = ...,
         share: _builtins.float = ...,
+        version: _builtins.int = ...,
+        slice: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "explanation", b"explanation", "remedy", b"remedy", "share", b"share"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "explanation", b"explanation", "remedy", b"remedy", "share", b"share", "slice", b"slice", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -770,7 +777,7 @@ class GetCoverageRequest(_message.Message):
     """Default: by day."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """Default: the last 7 days."""
+        """Default: the 7 days that became mature last, and what is younger."""
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp: ...
@@ -853,6 +860,112 @@ class GetCoverageResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetCoverageResponse: _TypeAlias = GetCoverageResponse  # noqa: Y015
+
+@_typing.final
+class ListCoverageRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOW_ONLY_FIELD_NUMBER: _builtins.int
+    TEAM_FIELD_NUMBER: _builtins.int
+    READ_FIELD_NUMBER: _builtins.int
+    low_only: _builtins.bool
+    """Only models whose coverage is below their minimum."""
+    team: _builtins.str
+    """Only models of this team; empty is all."""
+    @_builtins.property
+    def read(self) -> _common_pb2.ReadOptions: ...
+    def __init__(
+        self,
+        *,
+        low_only: _builtins.bool = ...,
+        team: _builtins.str = ...,
+        read: _common_pb2.ReadOptions | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["read", b"read"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["low_only", b"low_only", "read", b"read", "team", b"team"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCoverageRequest: _TypeAlias = ListCoverageRequest  # noqa: Y015
+
+@_typing.final
+class ModelCoverage(_message.Message):
+    """Coverage of one model over the 7 days that became mature last."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    COVERAGE_MIN_FIELD_NUMBER: _builtins.int
+    LOW_FIELD_NUMBER: _builtins.int
+    ALERT_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
+    model_id: _builtins.str
+    tier: _builtins.int
+    """1 to 4."""
+    coverage_min: _builtins.float
+    low: _builtins.bool
+    """Below the minimum now."""
+    alert: _builtins.bool
+    """An alert stands, and what was the likeliest cause when it was raised."""
+    cause: Global___CoverageCause.ValueType
+    explanation: _builtins.str
+    @_builtins.property
+    def total(self) -> Global___CoverageRow: ...
+    def __init__(
+        self,
+        *,
+        model_id: _builtins.str = ...,
+        tier: _builtins.int = ...,
+        total: Global___CoverageRow | None = ...,
+        coverage_min: _builtins.float = ...,
+        low: _builtins.bool = ...,
+        alert: _builtins.bool = ...,
+        cause: Global___CoverageCause.ValueType = ...,
+        explanation: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["total", b"total"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "cause", b"cause", "coverage_min", b"coverage_min", "explanation", b"explanation", "low", b"low", "model_id", b"model_id", "tier", b"tier", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelCoverage: _TypeAlias = ModelCoverage  # noqa: Y015
+
+@_typing.final
+class ListCoverageResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODELS_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    LOW_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    total: _builtins.int
+    """Of all models that get outcomes, listed or not."""
+    low: _builtins.int
+    revision: _builtins.int
+    @_builtins.property
+    def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelCoverage]:
+        """Those below their minimum first, the furthest below leading; those of which nothing is mature last."""
+
+    def __init__(
+        self,
+        *,
+        models: _abc.Iterable[Global___ModelCoverage] | None = ...,
+        total: _builtins.int = ...,
+        low: _builtins.int = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["low", b"low", "models", b"models", "revision", b"revision", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCoverageResponse: _TypeAlias = ListCoverageResponse  # noqa: Y015
 
 @_typing.final
 class PerformanceMetric(_message.Message):

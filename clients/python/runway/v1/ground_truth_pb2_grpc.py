@@ -54,6 +54,11 @@ class GroundTruthServiceStub:
                 request_serializer=runway_dot_v1_dot_ground__truth__pb2.GetCoverageRequest.SerializeToString,
                 response_deserializer=runway_dot_v1_dot_ground__truth__pb2.GetCoverageResponse.FromString,
                 _registered_method=True)
+        self.ListCoverage = channel.unary_unary(
+                '/runway.v1.GroundTruthService/ListCoverage',
+                request_serializer=runway_dot_v1_dot_ground__truth__pb2.ListCoverageRequest.SerializeToString,
+                response_deserializer=runway_dot_v1_dot_ground__truth__pb2.ListCoverageResponse.FromString,
+                _registered_method=True)
         self.GetPerformance = channel.unary_unary(
                 '/runway.v1.GroundTruthService/GetPerformance',
                 request_serializer=runway_dot_v1_dot_ground__truth__pb2.GetPerformanceRequest.SerializeToString,
@@ -93,6 +98,13 @@ class GroundTruthServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListCoverage(self, request, context):
+        """How much of the truth has arrived, of all models, the worst first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetPerformance(self, request, context):
         """How good the model is on the truth that has arrived.
         """
@@ -122,6 +134,11 @@ def add_GroundTruthServiceServicer_to_server(servicer, server):
                     servicer.GetCoverage,
                     request_deserializer=runway_dot_v1_dot_ground__truth__pb2.GetCoverageRequest.FromString,
                     response_serializer=runway_dot_v1_dot_ground__truth__pb2.GetCoverageResponse.SerializeToString,
+            ),
+            'ListCoverage': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCoverage,
+                    request_deserializer=runway_dot_v1_dot_ground__truth__pb2.ListCoverageRequest.FromString,
+                    response_serializer=runway_dot_v1_dot_ground__truth__pb2.ListCoverageResponse.SerializeToString,
             ),
             'GetPerformance': grpc.unary_unary_rpc_method_handler(
                     servicer.GetPerformance,
@@ -237,6 +254,33 @@ class GroundTruthService:
             '/runway.v1.GroundTruthService/GetCoverage',
             runway_dot_v1_dot_ground__truth__pb2.GetCoverageRequest.SerializeToString,
             runway_dot_v1_dot_ground__truth__pb2.GetCoverageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCoverage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runway.v1.GroundTruthService/ListCoverage',
+            runway_dot_v1_dot_ground__truth__pb2.ListCoverageRequest.SerializeToString,
+            runway_dot_v1_dot_ground__truth__pb2.ListCoverageResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,8 @@ class GroundTruthServiceStub:
     """Store hourly histograms that the producer has counted itself, over the cells of the version's reference profile."""
     GetCoverage: _grpc.UnaryUnaryMultiCallable[_ground_truth_pb2.GetCoverageRequest, _ground_truth_pb2.GetCoverageResponse]
     """How much of the truth has arrived."""
+    ListCoverage: _grpc.UnaryUnaryMultiCallable[_ground_truth_pb2.ListCoverageRequest, _ground_truth_pb2.ListCoverageResponse]
+    """How much of the truth has arrived, of all models, the worst first."""
     GetPerformance: _grpc.UnaryUnaryMultiCallable[_ground_truth_pb2.GetPerformanceRequest, _ground_truth_pb2.GetPerformanceResponse]
     """How good the model is on the truth that has arrived."""
 
@@ -57,6 +59,8 @@ class GroundTruthServiceAsyncStub(GroundTruthServiceStub):
     """Store hourly histograms that the producer has counted itself, over the cells of the version's reference profile."""
     GetCoverage: _aio.UnaryUnaryMultiCallable[_ground_truth_pb2.GetCoverageRequest, _ground_truth_pb2.GetCoverageResponse]  # type: ignore[assignment]
     """How much of the truth has arrived."""
+    ListCoverage: _aio.UnaryUnaryMultiCallable[_ground_truth_pb2.ListCoverageRequest, _ground_truth_pb2.ListCoverageResponse]  # type: ignore[assignment]
+    """How much of the truth has arrived, of all models, the worst first."""
     GetPerformance: _aio.UnaryUnaryMultiCallable[_ground_truth_pb2.GetPerformanceRequest, _ground_truth_pb2.GetPerformanceResponse]  # type: ignore[assignment]
     """How good the model is on the truth that has arrived."""
 
@@ -94,6 +98,14 @@ class GroundTruthServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ground_truth_pb2.GetCoverageResponse, _abc.Awaitable[_ground_truth_pb2.GetCoverageResponse]]:
         """How much of the truth has arrived."""
+
+    @_abc_1.abstractmethod
+    def ListCoverage(
+        self,
+        request: _ground_truth_pb2.ListCoverageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ground_truth_pb2.ListCoverageResponse, _abc.Awaitable[_ground_truth_pb2.ListCoverageResponse]]:
+        """How much of the truth has arrived, of all models, the worst first."""
 
     @_abc_1.abstractmethod
     def GetPerformance(
