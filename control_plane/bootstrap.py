@@ -41,6 +41,7 @@ from control_plane.api.rules import RulesServicer
 from control_plane.api.server import Server, Servicers
 from control_plane.api.staleness import StalenessServicer
 from control_plane.app.clock import DrivenClock
+from control_plane.app.erasure import Erasure
 from control_plane.app.evaluator import Evaluator
 from control_plane.app.ground_truth import GroundTruth
 from control_plane.app.intake import Intake
@@ -99,14 +100,16 @@ class ControlPlane:
         )
         store = ParquetFactStore(config.home / "facts", _store_config(driven))
         self.ground_truth = GroundTruth(store, clock_runs=isinstance(self.clock, WallClock))
+        letters = SqliteDeadLetters(config.home / "dead_letters")
         self.intake = Intake(
             ground_truth=self.ground_truth,
-            letters=SqliteDeadLetters(config.home / "dead_letters"),
+            letters=letters,
             state=lambda: self.node.state,
             now=self.node.now,
             decode=decoded,
         )
         _add_sources(self.intake, config)
+        self.erasure = Erasure(self.ground_truth, letters, lambda: self.intake.sources)
         if config.speed_url:
             view = RedisSpeedView(config.speed_url)
             self.intake.add(SpeedPublisher(store, view, self.node.now, name=f"Redis at {_bare(config.speed_url)}"))
@@ -129,6 +132,7 @@ class ControlPlane:
                     self.intake,
                     engine=config.engine,
                     speed_view="redis" if config.speed_url else "memory",
+                    erasure=self.erasure,
                 ),
                 fleet=FleetServicer(plane),
                 lineage=LineageServicer(plane, self.evaluator.latest),
@@ -156,6 +160,7 @@ class ControlPlane:
     async def start(self) -> None:
         """Lead, then listen, then evaluate."""
         await self.node.start()
+        await self.erasure.resume(self.node.now())
         await self.server.start()
         await self.lineage.start()
         await self.evaluator.start()

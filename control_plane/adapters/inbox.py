@@ -31,6 +31,8 @@ import structlog
 from pyarrow import fs
 
 from control_plane.app.arrivals import PARQUET, Arrival, FileDoor, Lag, Taken
+from control_plane.app.erasure import holds, rows_with
+from control_plane.app.fact_store import ErasedLayer
 from control_plane.core.errors import RunwayError
 
 log = structlog.get_logger("runway.inbox")
@@ -87,6 +89,37 @@ class Inbox:
     def lags(self) -> tuple[Lag, ...]:
         """See `FactSource`."""
         return ()
+
+    def erase(self, ids: frozenset[bytes], entity_ids: tuple[str, ...]) -> ErasedLayer:
+        """Write files anew without the rows of these ids, wherever in the inbox they lie; those that cannot be read
+        but hold one go whole."""
+        files, found, rewritten, left = self._opened(), 0, 0, 0
+        for info in files.get_file_info(fs.FileSelector(self._root, recursive=True, allow_not_found=True)):
+            if info.type != fs.FileType.File:
+                continue
+            with files.open_input_stream(info.path) as stream:
+                payload = stream.read()
+            if not holds(payload, ids, entity_ids):
+                continue
+            rewritten += 1
+            try:
+                table = pq.read_table(pa.BufferReader(payload))
+            except (pa.ArrowException, OSError):
+                files.delete_file(info.path)
+                found += 1
+                continue
+            inside = rows_with(table, ids, entity_ids)
+            found += int(inside.sum()) or 1
+            if not inside.any() or inside.all():
+                files.delete_file(info.path)
+                continue
+            draft = f"{info.path}.draft"
+            with files.open_output_stream(draft) as sink:
+                pq.write_table(table.filter(pa.array(~inside)), sink)
+            files.move(draft, info.path)
+            with files.open_input_stream(info.path) as stream:
+                left += holds(stream.read(), ids, entity_ids)
+        return ErasedLayer(layer="inbox", found=found, left=left, files_rewritten=rewritten)
 
     def _run(self) -> None:
         """This thread's edge: whatever happens, it looks again."""

@@ -1,19 +1,23 @@
 """FactsService: what is stored of predictions and outcomes, for those who run it."""
 
+import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from runway.v1 import common_pb2, facts_pb2, facts_pb2_grpc
 
 from control_plane.api.convert.arrivals import dead_letter, kafka_lag
+from control_plane.api.convert.erasures import check_whom, erasure_message, layer_receipt
 from control_plane.api.convert.facts import ingest_source, orphan_outcome, sampled_model
 from control_plane.api.convert.joins import join_range, join_response
 from control_plane.api.convert.registry import model_id_from
 from control_plane.api.interceptors import Context
-from control_plane.api.plane import Plane
+from control_plane.api.plane import ANONYMOUS, Plane
+from control_plane.app.erasure import Erasure
 from control_plane.app.fact_store import SourceActivity
 from control_plane.app.ground_truth import GroundTruth, SampledModel
 from control_plane.app.intake import Intake
+from control_plane.core.commands import EraseFacts
 from control_plane.core.ids import ModelId
 from control_plane.core.state import State
 
@@ -33,7 +37,9 @@ class FactsServicer(facts_pb2_grpc.FactsServiceServicer):
         *,
         engine: str = "embedded",
         speed_view: str = "memory",
+        erasure: Erasure | None = None,
     ) -> None:
+        self._erasure = erasure
         self._plane = plane
         self._ground_truth = ground_truth
         self._intake = intake
@@ -83,14 +89,33 @@ class FactsServicer(facts_pb2_grpc.FactsServiceServicer):
     async def EraseFacts(  # noqa: N802
         self, request: facts_pb2.EraseFactsRequest, context: Context
     ) -> facts_pb2.EraseFactsResponse:
-        """Erase predictions and all that hangs on them."""
-        raise NotImplementedError
+        """Erase predictions and all that hangs on them, then put it on record. With `validate_only` nothing happens."""
+        check_whom(request)
+        mutation = request.mutation
+        if mutation.validate_only or self._erasure is None:
+            return facts_pb2.EraseFactsResponse()
+        mutation.request_id = mutation.request_id or str(uuid.uuid4())
+        erased = await self._erasure.erase(
+            mutation.request_id, request.prediction_ids, request.entity_ids, self._plane.now()
+        )
+        command = EraseFacts(
+            actor=mutation.actor or ANONYMOUS,
+            reason=mutation.reason,
+            prediction_ids=erased.ids,
+            ids_sha256=erased.ids_sha256,
+            layers=tuple(map(layer_receipt, erased.layers)),
+        )
+        outcome = await self._plane.submit(command, mutation)
+        receipt = next(one for one in reversed(outcome.state.erasures) if one.revision <= outcome.revision)
+        return facts_pb2.EraseFactsResponse(receipt=erasure_message(receipt))
 
     async def ListErasures(  # noqa: N802
         self, request: facts_pb2.ListErasuresRequest, context: Context
     ) -> facts_pb2.ListErasuresResponse:
-        """Receipts of earlier erasures."""
-        raise NotImplementedError
+        """Receipts of earlier erasures, newest first."""
+        state = await self._plane.read(request.read)
+        newest = list(reversed(state.erasures))[: request.limit or LISTED_DEFAULT]
+        return facts_pb2.ListErasuresResponse(receipts=map(erasure_message, newest))
 
     async def GetIngestStatus(  # noqa: N802
         self, request: facts_pb2.GetIngestStatusRequest, context: Context

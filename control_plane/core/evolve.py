@@ -122,19 +122,7 @@ def _apply(state: State, envelope: Envelope, event: Event) -> None:  # noqa: PLR
         ):
             change_graph(state, envelope, event)
         case FactsErased():
-            state.erasures_count += 1
-            receipt = ErasureReceipt(
-                erasure_id=event.erasure_id,
-                erased_at=event.erased_at,
-                actor=event.actor,
-                reason=event.reason,
-                prediction_ids=event.prediction_ids,
-                ids_sha256=event.ids_sha256,
-                layers=event.layers,
-                receipt_sha256=event.receipt_sha256,
-                revision=envelope.seq,
-            )
-            state.erasures = [*state.erasures[-(RECEIPTS_MAX - 1) :], receipt]
+            _facts_erased(state, envelope, event)
         case StreakChanged():
             record = state.models[event.model_id]
             record.standing = replace(record.standing, streak=event.streak)
@@ -165,6 +153,22 @@ def _apply(state: State, envelope: Envelope, event: Event) -> None:  # noqa: PLR
             state.clock = event.to
         case _:
             assert_never(event)
+
+
+def _facts_erased(state: State, envelope: Envelope, event: FactsErased) -> None:
+    state.erasures_count += 1
+    receipt = ErasureReceipt(
+        erasure_id=event.erasure_id,
+        erased_at=event.erased_at,
+        actor=event.actor,
+        reason=event.reason,
+        prediction_ids=event.prediction_ids,
+        ids_sha256=event.ids_sha256,
+        layers=event.layers,
+        receipt_sha256=event.receipt_sha256,
+        revision=envelope.seq,
+    )
+    state.erasures = [*state.erasures[-(RECEIPTS_MAX - 1) :], receipt]
 
 
 def _model_registered(state: State, envelope: Envelope, event: ModelRegistered) -> None:

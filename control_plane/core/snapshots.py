@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from control_plane.core.erasure import ErasureReceipt
 from control_plane.core.graph.dependency_graph import DependencyGraph
 from control_plane.core.graph.facts import Dependency, GraphSnapshot, Node
 from control_plane.core.graph.lineage import EdgeRecord, Ledger, LedgerSnapshot
@@ -42,6 +43,8 @@ class _Head(msgspec.Struct, frozen=True, kw_only=True, tag="head"):
     held: bool
     retrains_count: int
     rollouts_count: int
+    erasures: list[ErasureReceipt] = []
+    erasures_count: int = 0
 
 
 class _Models(msgspec.Struct, frozen=True, tag="models"):
@@ -117,6 +120,8 @@ def capture(state: State) -> Callable[[], bytes]:
         held=state.held,
         retrains_count=state.retrains_count,
         rollouts_count=state.rollouts_count,
+        erasures=state.erasures,
+        erasures_count=state.erasures_count,
     )
 
     def encode() -> bytes:
@@ -200,4 +205,6 @@ def decode_snapshot(blob: bytes) -> State:
     state.held = head.held
     state.retrains_count = head.retrains_count
     state.rollouts_count = head.rollouts_count
+    state.erasures = head.erasures
+    state.erasures_count = head.erasures_count
     return state

@@ -195,6 +195,8 @@ COMMANDS: dict[str, Lazy | click.Command] = {
     "apply": Lazy("fleet:apply_files", "Make the fleet what the YAML files in a directory say."),
     "export": Lazy("fleet:export_files", "Write everything that is declared as YAML files."),
     "schema": Lazy("fleet:print_schema", "The JSON Schema of those files, for editors."),
+    "erase": Lazy("erasures:erase_facts", "Erase predictions from every layer, for good, with a receipt."),
+    "erasures": Lazy("erasures:list_erasures", "Receipts of what was erased."),
     "models": MODELS,
     "policies": POLICIES,
     "rules": RULES,

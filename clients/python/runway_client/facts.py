@@ -1,16 +1,18 @@
 """What is stored of predictions and outcomes, for those who run it: FactsService."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from runway.v1 import facts_pb2
 from runway.v1.facts_pb2_grpc import FactsServiceStub
 
-from runway_client.connection import Connection
+from runway_client.connection import NO_REASON, Connection, Why
 from runway_client.times import to_timestamp
 
 REPLAY_DEADLINE_S = 600.0
 """A gigabyte of dead letters is read, checked and stored."""
+ERASE_DEADLINE_S = 3600.0
+"""Every file is searched, twice."""
 JOIN_DEADLINE_S = 3600.0
 """A join of a quarter of a large fleet takes minutes, and waits for the one before it."""
 
@@ -43,6 +45,29 @@ class Facts:
         return self._connection.read(
             self.stub.JoinPartition, request, method="FactsService/JoinPartition", deadline_s=deadline_s
         )
+
+    def erase(
+        self,
+        prediction_ids: Iterable[bytes] = (),
+        *,
+        entity_ids: Iterable[str] = (),
+        why: Why = NO_REASON,
+        deadline_s: float = ERASE_DEADLINE_S,
+    ) -> facts_pb2.ErasureReceipt:
+        """Erase predictions, by id and by whose they are, and all that hangs on them, from every layer; for good.
+
+        The receipt says what was found in each layer and that a second search found nothing. The same request id again
+        gives the same receipt.
+        """
+        request = facts_pb2.EraseFactsRequest(prediction_ids=prediction_ids, entity_ids=entity_ids)
+        return self._connection.change(
+            self.stub.EraseFacts, request, method="FactsService/EraseFacts", why=why, deadline_s=deadline_s
+        ).receipt
+
+    def list_erasures(self, *, limit: int = 100) -> Sequence[facts_pb2.ErasureReceipt]:
+        """Receipts of erasures, newest first."""
+        request = facts_pb2.ListErasuresRequest(limit=limit)
+        return self._connection.read(self.stub.ListErasures, request, method="FactsService/ListErasures").receipts
 
     def ingest_status(self, model_id: str = "") -> facts_pb2.GetIngestStatusResponse:
         """Where facts come from, what is kept of them, and what is degraded now; of one model, or of all."""

@@ -15,6 +15,7 @@ from control_plane.core.commands import (
     Command,
     DeclareDependencies,
     DeclareNodes,
+    EraseFacts,
     ExpireAttempt,
     ExpireValidation,
     HoldRetraining,
@@ -49,6 +50,7 @@ from control_plane.core.commands import (
     UpdateModel,
 )
 from control_plane.core.decide import (
+    erasure,
     fleet,
     graph,
     lifecycle,
@@ -110,6 +112,8 @@ def decide(state: State, command: Command, now: datetime) -> Decision:  # noqa: 
             return lineage.set_lineage_policy(state, command, now)
         case SettleLineage():
             return lineage.settle_lineage(state, now)
+        case EraseFacts():
+            return erasure.record_erasure(state, command, now)
         case ApplyFleet():
             return fleet.apply_fleet(state, command, now)
         case RecordEvaluation():
