@@ -8,7 +8,7 @@ its rows. Hours that the speed view still serves are left to it: they hold every
 import time
 from datetime import datetime
 
-from control_plane.adapters.parquet.facts import Facts
+from control_plane.adapters.parquet.facts import Facts, hour_of
 from control_plane.adapters.parquet.maintenance import Maintenance
 from control_plane.adapters.parquet.reading import Reader
 from control_plane.adapters.parquet.serving import whole_hours
@@ -29,7 +29,9 @@ def join_partition(
     """See `FactStore.join_partition`."""
     first, last = whole_hours(start, end)
     began_s = time.process_time()
-    joined_hours = maintenance.finish(now)  # what lies in segments becomes files, and marks its hours
+    joined_hours = 0
+    if authoritative or _anything_new(facts, model_id, first, last, now):
+        joined_hours = maintenance.finish(now)  # what lies in segments becomes files, and marks its hours
     if authoritative:
         _mark_all(facts, model_id, first, last)
         joined_hours = maintenance.finish(now)
@@ -62,6 +64,34 @@ def _models(facts: Facts, model_id: str) -> list[str]:
     with facts.lock:
         stored = facts.catalog.db.execute("SELECT DISTINCT model_id FROM file_hours").fetchall()
         return sorted({*(str(row[0]) for row in stored), *facts.speed.models()})
+
+
+def _anything_new(facts: Facts, model_id: str, first: int, last: int, now: datetime) -> bool:
+    """Whether an hour that the speed view need not wait for is held by it, waits for a join, or has rows not sealed.
+
+    Else there is nothing to do: who asks for many hours one by one should not have a segment closed for each.
+    """
+    now_us = int(now.timestamp()) * 1_000_000
+    with facts.lock:
+        facts.now_us = max(facts.now_us, now_us)
+        models = [model_id] if model_id else facts.speed.models()
+        waited = {one: facts.live_from(one) for one in models}
+        live = [(one, hour) for one in models for hour in facts.speed.hours(one)]
+        due = facts.catalog.db.execute(
+            "SELECT model_id, hour FROM due WHERE hour >= ? AND hour < ? AND after_hour <= ?",
+            (first, last, hour_of(now_us)),
+        ).fetchall()
+        late = [(one, hour) for one, _, hour in facts.late]
+        unsealed = [
+            (one, hour)
+            for by_model in facts.unsealed_volumes.values()
+            for one, hours in by_model.items()
+            for hour in hours
+        ]
+        return any(
+            first <= hour < last and model_id in ("", one) and hour < waited.get(one, last)
+            for one, hour in (*live, *due, *late, *unsealed)
+        )
 
 
 def _mark_all(facts: Facts, model_id: str, first: int, last: int) -> None:
