@@ -10,7 +10,6 @@ age (1 h, 1.4 h, 2 h ... a week is 15 of them), and dropped after `KEPT_US`. Blo
 
 import sqlite3
 import zlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -140,14 +139,6 @@ def believed(
     for hour, layers in current.items():
         of: ServedBy = "batch" if "batch" in layers else "speed"
         found[hour] = Belief(layer=of, computed_us=times.get(hour, 0), packed=layers[of])
-    return found
-
-
-def forget(db: sqlite3.Connection, model_id: str, hours: Iterable[int]) -> int:
-    """Drop what was believed of hours some of whose rows were erased: an hour of few rows gives them away; rows."""
-    found = 0
-    for hour in hours:
-        found += db.execute("DELETE FROM beliefs WHERE model_id = ? AND hour = ?", (model_id, hour)).rowcount
     return found
 
 
