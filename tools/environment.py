@@ -36,6 +36,9 @@ PYPROJECT = ROOT / "pyproject.toml"
 PEERS = ROOT / ".venv-peers"
 PEERS_IN = ROOT / "requirements-peers.in"
 PEERS_LOCK = ROOT / "requirements-peers.lock"
+SPARK = ROOT / ".venv-spark"
+SPARK_IN = ROOT / "requirements-spark.in"
+SPARK_LOCK = ROOT / "requirements-spark.lock"
 
 # pip's setting, and what uv calls the same thing.
 PIP_TO_UV = {
@@ -167,15 +170,25 @@ def make() -> None:
 
 def peers() -> Path | None:
     """The Python of `.venv-peers`, with what benchmarks compare with; made if need be, None if it cannot be."""
-    wanted = hashlib.sha256(sys.version.encode() + PEERS_LOCK.read_bytes()).hexdigest()
-    python, made_from = PEERS / "bin" / "python", PEERS / ".made-from"
+    return _beside(PEERS, PEERS_LOCK)
+
+
+def spark() -> Path | None:
+    """The Python of `.venv-spark`, with Spark; made if need be, None if it cannot be."""
+    return _beside(SPARK, SPARK_LOCK)
+
+
+def _beside(home: Path, lock: Path) -> Path | None:
+    """The Python of an environment of its own, in line with its lock."""
+    wanted = hashlib.sha256(sys.version.encode() + lock.read_bytes()).hexdigest()
+    python, made_from = home / "bin" / "python", home / ".made-from"
     if made_from.exists() and made_from.read_text(encoding="utf-8") == wanted:
         return python
-    _say("making .venv-peers (requirements-peers.lock)")
-    settings = uv_environment([str(PYTHON), "-m", "pip"]) | {"VIRTUAL_ENV": str(PEERS)}
+    _say(f"making {home.name} ({lock.name})")
+    settings = uv_environment([str(PYTHON), "-m", "pip"]) | {"VIRTUAL_ENV": str(home)}
     for command in (
-        [str(UV), "venv", "--quiet", "--clear", "--python", str(PYTHON), str(PEERS)],
-        [str(UV), "pip", "sync", "--quiet", "--require-hashes", str(PEERS_LOCK)],
+        [str(UV), "venv", "--quiet", "--clear", "--python", str(PYTHON), str(home)],
+        [str(UV), "pip", "sync", "--quiet", "--require-hashes", str(lock)],
     ):
         if subprocess.run(command, env=settings, check=False).returncode != 0:
             return None
@@ -197,10 +210,10 @@ def lock() -> None:
         first.write_text("uv\nsetuptools\n", encoding="utf-8")
         without_origin = ["--no-annotate", "-c", str(LOCK), str(first), "-o", str(UV_LOCK)]
         subprocess.run([*common, *without_origin], env=environment, cwd=ROOT, check=True)
-    subprocess.run([*common, *upgrade, str(PEERS_IN), "-o", str(PEERS_LOCK)], env=environment, cwd=ROOT, check=True)
-    addresses = [
-        line for path in (LOCK, UV_LOCK, PEERS_LOCK) for line in path.read_text().splitlines() if "://" in line
-    ]
+    for source, compiled in ((PEERS_IN, PEERS_LOCK), (SPARK_IN, SPARK_LOCK)):
+        subprocess.run([*common, *upgrade, str(source), "-o", str(compiled)], env=environment, cwd=ROOT, check=True)
+    locks = (LOCK, UV_LOCK, PEERS_LOCK, SPARK_LOCK)
+    addresses = [line for path in locks for line in path.read_text().splitlines() if "://" in line]
     if addresses:
         sys.exit("lock: a download address slipped in: " + addresses[0])
 

@@ -21,8 +21,9 @@ from control_plane.adapters.parquet.compaction import FILES_MIN
 from control_plane.adapters.parquet.maintenance import StoreConfig
 from control_plane.adapters.parquet.segments import SegmentLog
 from control_plane.adapters.parquet.store import ParquetFactStore
-from control_plane.adapters.parquet.tables import KINDS, LocalPlace, Tables
+from control_plane.adapters.parquet.tables import LocalPlace, Tables
 from control_plane.core.ground_truth.labels import LabelSpec
+from control_plane.core.ground_truth.tables import KINDS
 from tests.ground_truth.arrows import HOUR_US, T0, T0_US, ipc, outcome_columns, outcomes_for, prediction_columns
 from tests.ground_truth.arrows import some_predictions as some
 from tests.ground_truth.joins import FAR, finish, stored_answer, twin_answer

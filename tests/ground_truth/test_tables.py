@@ -16,9 +16,10 @@ from control_plane.adapters.parquet.maintenance import StoreConfig
 from control_plane.adapters.parquet.retention import GRACE
 from control_plane.adapters.parquet.sealing import DAYS_MAX
 from control_plane.adapters.parquet.store import ParquetFactStore
-from control_plane.adapters.parquet.tables import COLUMNS, TableFile, Tables, place_of, storage_options
+from control_plane.adapters.parquet.tables import TableFile, Tables, place_of, storage_options
 from control_plane.core.errors import Unavailable
 from control_plane.core.ground_truth.labels import LabelSpec
+from control_plane.core.ground_truth.tables import COLUMNS
 from tests.ground_truth.arrows import (
     HOUR_US,
     T0,

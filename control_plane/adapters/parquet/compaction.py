@@ -22,7 +22,8 @@ from control_plane.adapters.parquet.catalog import FileEntry
 from control_plane.adapters.parquet.facts import Facts, hour_of
 from control_plane.adapters.parquet.retention import GRACE, MICROSECOND
 from control_plane.adapters.parquet.sealing import HOURS_PER_DAY, parquet_options
-from control_plane.adapters.parquet.tables import KINDS, TableFile, TableKind
+from control_plane.adapters.parquet.tables import TableFile
+from control_plane.core.ground_truth.tables import KINDS, TableKind
 
 FILES_MIN = 8
 """Small files of a day that are worth merging: a row is written again once for every eightfold growth of its file."""

@@ -24,9 +24,10 @@ from control_plane.adapters.parquet.compaction import Compaction
 from control_plane.adapters.parquet.facts import Facts
 from control_plane.adapters.parquet.retention import GRACE, MICROSECOND
 from control_plane.adapters.parquet.sealing import HOURS_PER_DAY, SLICES_SEPARATOR
-from control_plane.adapters.parquet.tables import KINDS, OTHER_DAY, TableFile, TableKind
+from control_plane.adapters.parquet.tables import OTHER_DAY, TableFile
 from control_plane.core.errors import Reason, Unavailable
 from control_plane.core.ground_truth.ids import ID_BYTES, IdColumns, id_columns, id_hours
+from control_plane.core.ground_truth.tables import KINDS, TableKind
 
 _CONVERTED = re.compile(r"(\d{10})-(\d{10})\.parquet$")
 _OURS = re.compile(r"/(\d{10}-\d{10}|merged-[^/]*|erased-[^/]*)\.parquet$")

@@ -9,7 +9,7 @@ from datetime import timedelta
 from control_plane.adapters.parquet.binning import HOURS_PER_DAY
 from control_plane.adapters.parquet.facts import Facts, hour_of
 from control_plane.adapters.parquet.sources import KEPT_HOURS, forget_sources
-from control_plane.adapters.parquet.tables import KINDS
+from control_plane.core.ground_truth.tables import KINDS
 
 GRACE = timedelta(hours=1)
 """How long a file that does not count any more can still be read: longer than any query."""

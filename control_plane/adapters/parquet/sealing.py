@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from control_plane.adapters.parquet.catalog import FileEntry
 from control_plane.adapters.parquet.segments import Record
-from control_plane.adapters.parquet.tables import Place, TableFile, TableKind
+from control_plane.adapters.parquet.tables import Place, TableFile
 from control_plane.core.ground_truth.batch import (
     ENTITY_COLUMN,
     FEATURE_PREFIX,
@@ -37,6 +37,7 @@ from control_plane.core.ground_truth.ids import (
     id_hours,
 )
 from control_plane.core.ground_truth.speed import late_outcomes
+from control_plane.core.ground_truth.tables import TableKind
 
 ROW_GROUP_ROWS = 262_144
 """Rows per row group: 8 MB of bare predictions; the unit that a reader of one hour skips."""

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 from urllib.parse import urlsplit
 
 import pyarrow as pa
@@ -28,9 +28,8 @@ from deltalake.transaction import AddAction, RemoveAction, create_table_with_add
 
 from control_plane.adapters.parquet.segments import sync_directory
 from control_plane.core.errors import Reason, Unavailable
+from control_plane.core.ground_truth.tables import COLUMNS, TableKind
 
-TableKind = Literal["predictions", "outcomes"]
-KINDS: tuple[TableKind, ...] = ("predictions", "outcomes")
 OTHER_DAY = date(1970, 1, 1)
 """Where rows go whose days are too many for files of their own."""
 APP_ID = "runway"
@@ -39,38 +38,6 @@ COMMIT_TRIES = 5
 """A commit that another writer (compaction, an engine beside us) was quicker than is tried on top of that one's."""
 CACHE_BYTES_MAX = 4 * 1024**3
 """Objects kept on local disk after they were read: DuckDB reads files."""
-
-COLUMNS: dict[TableKind, tuple[tuple[str, str], ...]] = {
-    "predictions": (
-        ("prediction_id", "binary"),
-        ("predicted_at", "timestamp"),
-        ("score", "double"),
-        ("version", "integer"),
-        ("model_id", "string"),
-        ("hour", "integer"),
-        ("bucket", "short"),
-        ("arrival", "long"),
-        ("source", "string"),
-        ("slices", "string"),
-        ("entity_id", "string"),
-        ("day", "date"),
-    ),
-    "outcomes": (
-        ("prediction_id", "binary"),
-        ("observed_at", "timestamp"),
-        ("value", "double"),
-        ("revision", "integer"),
-        ("label_type", "string"),
-        ("late", "boolean"),
-        ("model_id", "string"),
-        ("hour", "integer"),
-        ("bucket", "short"),
-        ("arrival", "long"),
-        ("source", "string"),
-        ("day", "date"),
-    ),
-}
-"""Name and Delta type of each column. Hours count from 1970; `bucket` is the id's hash x 256."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
