@@ -19,7 +19,7 @@ from control_plane.app.fact_store import FactStore, JoinReport, Receipt, SentHis
 from control_plane.core.errors import NotFound, Reason, Unavailable
 from control_plane.core.ground_truth.batch import SKEW_MAX
 from control_plane.core.ground_truth.labels import LabelSpec
-from control_plane.core.ground_truth.sampling import rate_in_force, room_for
+from control_plane.core.ground_truth.sampling import felt_pressure, rate_in_force, room_for
 from control_plane.core.ids import ModelId
 from control_plane.core.registry.types import PRODUCTION, ModelVersion
 from control_plane.core.state import ModelRecord
@@ -82,6 +82,7 @@ class GroundTruth:
         self._room = asyncio.Semaphore(BATCHES_WAITING_MAX)
         self._joining = asyncio.Lock()
         self._waiting_bytes = 0
+        self._felt = 0.0
         self._sampled: dict[ModelId, SampledModel] = {}
         self._told: dict[tuple[ModelId, int], _Known] = {}
         self._predictions = 0
@@ -154,7 +155,8 @@ class GroundTruth:
         self._waiting_bytes += size
         try:
             async with self._room:
-                rate = rate_in_force(policy.sample_rate, tier, self.pressure, degrade=policy.degrade_under_pressure)
+                self._felt = felt_pressure(self._felt, self.pressure)
+                rate = rate_in_force(policy.sample_rate, tier, self._felt, degrade=policy.degrade_under_pressure)
                 self._note_rate(record.model_id, tier, policy.sample_rate, rate)
                 return await asyncio.wrap_future(submit(rate))
         finally:

@@ -6,7 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from control_plane.core.ground_truth.ids import IdColumns, id_columns
-from control_plane.core.ground_truth.sampling import HALVINGS_MAX, kept, rate_in_force, room_for
+from control_plane.core.ground_truth.sampling import (
+    HALVINGS_MAX,
+    RELEASE_BAND,
+    felt_pressure,
+    kept,
+    rate_in_force,
+    room_for,
+)
 
 HOUR = 380_000
 
@@ -93,3 +100,14 @@ def test_tiers_give_way_in_order_and_tier_1_never() -> None:
     assert not room_for(4, 0.95, degrade=True)
     assert room_for(4, 0.95, degrade=False)
     assert not room_for(1, 1.0, degrade=True)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1))
+def test_felt_pressure_rises_at_once_and_does_not_flap(pressures: list[float]) -> None:
+    felt = 0.0
+    for now in pressures:
+        before, felt = felt, felt_pressure(felt, now)
+        assert felt >= now  # never less careful than the room asks for
+        assert felt == before or felt == now
+        if felt < before:
+            assert before - felt > RELEASE_BAND * 0.999

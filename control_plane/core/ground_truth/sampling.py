@@ -17,6 +17,8 @@ PRESSURE_MIN = {4: 0.50, 3: 0.65, 2: 0.80}
 """By tier: the pressure from which on less is kept."""
 PRESSURE_STEP = 0.05
 """The rate is halved once for every such step."""
+RELEASE_BAND = 0.10
+"""Rates rise again only when the pressure has fallen by so much: two steps, so that they do not flap around one."""
 HALVINGS_MAX = 6
 """At least 1 in 64 is kept: enough to see that the model lives."""
 
@@ -39,6 +41,15 @@ def rate_in_force(policy_rate: float, tier: int, pressure: float, *, degrade: bo
     # Rounded first: 0.7 - 0.65 is a little more than a step in binary.
     halvings = min(HALVINGS_MAX, 1 + int(round((pressure - start) / PRESSURE_STEP, 9)))
     return policy_rate * 2.0**-halvings
+
+
+def felt_pressure(before: float, now: float) -> float:
+    """The pressure that rates go by: it rises at once, and falls only by more than a band.
+
+    >>> felt_pressure(0.70, 0.75), felt_pressure(0.70, 0.65), felt_pressure(0.70, 0.55)
+    (0.75, 0.7, 0.55)
+    """
+    return now if now > before or now < before - RELEASE_BAND else before
 
 
 def room_for(tier: int, pressure: float, *, degrade: bool) -> bool:
