@@ -108,6 +108,6 @@ def test_felt_pressure_rises_at_once_and_does_not_flap(pressures: list[float]) -
     for now in pressures:
         before, felt = felt, felt_pressure(felt, now)
         assert felt >= now  # never less careful than the room asks for
-        assert felt == before or felt == now
+        assert felt in (before, now)
         if felt < before:
             assert before - felt > RELEASE_BAND * 0.999

@@ -1,20 +1,19 @@
-"""One broker for all tests of a session."""
+"""One real broker for all tests of a session; each test has topics of its own."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from stack.kafka import Broker
 from tests.api.worlds import Host
-from tests.kafka.broker import JARS, Broker
+from tools.jars import engines
 
 
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    if JARS not in os.environ:
-        pytest.skip(f"{JARS} names no folder of Kafka's jars")
-    one = Broker(tmp_path_factory.mktemp("kafka"))
+    """Killed and started by tests, at one address."""
+    one = Broker(tmp_path_factory.mktemp("kafka"), engines())
     yield one
     one.kill()
 

@@ -19,10 +19,10 @@ from control_plane.adapters.kafka.producer import FactProducer
 from control_plane.adapters.kafka.records import Headers
 from control_plane.app.arrivals import PROTOBUF, Arrival, Taken
 from control_plane.core.errors import Reason, Unavailable
+from stack.kafka import Broker
 from tests.api.test_ground_truth import coverage
 from tests.api.worlds import START, Api, Host, instant, span
 from tests.ground_truth.arrows import ipc, outcome_columns, outcomes_for, prediction_columns, some_predictions, us
-from tests.kafka.broker import Broker
 from tests.reference.join import Prediction
 
 pytestmark = pytest.mark.slow
