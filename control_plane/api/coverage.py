@@ -14,7 +14,7 @@ from control_plane.app.fact_store import CoverageReport, CoverageRow, FactStore
 from control_plane.app.ground_truth import GroundTruth
 from control_plane.core.ground_truth.causes import findings
 from control_plane.core.ground_truth.coverage import is_low, standard_error
-from control_plane.core.ground_truth.findings import Finding
+from control_plane.core.ground_truth.findings import Cause, Finding
 from control_plane.core.ground_truth.labels import LabelSpec, all_labels
 from control_plane.core.ground_truth.representativeness import Likeness, likeness
 from control_plane.core.ground_truth.silence import silences
@@ -53,14 +53,22 @@ async def coverage_answer(
             grain=GRAINS[request.grain],
             slice_name=request.slice,
         )
-        if request.slice:
-            return report, (), None, ()
         low = is_low(report.total.coverage, minimum)
         facts, partial = store.missing_facts(
-            record.model_id, version, start, end, now, label_type=request.label_type, with_ids=low
+            record.model_id, version, start, end, now, label_type=request.label_type, with_ids=low and not request.slice
         )
+        if request.label_type and request.label_type not in (*_names(record), *facts.other_labels):
+            raise invalid(
+                "label_type",
+                "known",
+                f"{record.model_id} has no label type {request.label_type!r}: it has {', '.join(_names(record))}",
+            )
+        if request.slice:
+            return report, (), None, ()
         found = likeness(partial, facts.slices) if spec.task == "binary" else None
-        return report, findings(facts, minimum), found, silences(facts) if end >= now else ()
+        causes = findings(facts, minimum)
+        told = any(one.cause in (Cause.SOURCE_SILENT, Cause.OUTCOMES_STOPPED) for one in causes)
+        return report, causes, found, () if told or end < now else silences(facts)
 
     report, found, alike, silent = await ground_truth.read(look)
     return ground_truth_pb2.GetCoverageResponse(
@@ -120,6 +128,11 @@ def _model(record: ModelRecord, row: CoverageRow) -> ground_truth_pb2.ModelCover
 def _order(one: ground_truth_pb2.ModelCoverage) -> tuple[bool, bool, float, str]:
     known = one.total.HasField("coverage")
     return not one.low, not known, one.total.coverage - one.coverage_min if known else 0.0, one.model_id
+
+
+def _names(record: ModelRecord) -> list[str]:
+    """Its declared label types."""
+    return [spec.label_type for spec, _ in all_labels(record.label_spec)]
 
 
 def _label(record: ModelRecord, label_type: str) -> LabelSpec:

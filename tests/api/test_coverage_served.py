@@ -125,7 +125,7 @@ def test_a_silent_sender_is_named_by_coverage_alert_and_fleet(
     assert "carrier=MQ" in capsys.readouterr().out
     assert run(["coverage"]) == 0
     told = capsys.readouterr().out
-    assert told.startswith("1 of 2 models has less of the truth than their policy asks for.\n")
+    assert told.startswith("1 of 2 models has less of the truth than its policy asks for.\n")
     assert run(["coverage", "--low", "--json"]) == 0
     assert [one["model_id"] for one in json.loads(capsys.readouterr().out)["models"]] == ["ill"]
     assert run(["coverage", "--by", "hour"]) == 2

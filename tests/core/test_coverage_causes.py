@@ -22,7 +22,7 @@ from tests.reference.missing_twin import FIRST_HOUR, HOUR_US, Made, Told, facts_
 
 SPEC = LabelSpec(window=timedelta(days=1))
 DAYS, NOW = 13, 12 * 24
-SEEDS = range(6)
+SEEDS = range(3)
 Broken = tuple[list[Made], list[Told]]
 
 
@@ -149,7 +149,7 @@ def test_the_likeliest_cause_is_the_one_that_was_made(
     assert all(one.explanation.endswith((".", ".)")) and one.remedy for one in found)
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(12))
 def test_enough_coverage_needs_no_cause(seed: int) -> None:
     assert told_why(*streams(seed, days=DAYS, labelled=0.9)) == ()
 

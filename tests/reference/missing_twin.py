@@ -161,8 +161,11 @@ def facts_of(
 
 def _ids(asked: Sequence[Made], told: Sequence[Told], by_id: dict[bytes, Made], lost: set[bytes]) -> IdFacts:
     answered = {one.id for one in told}
+    ids = {one.id for one in asked}
     sources: dict[str, list[int]] = {}
     for one in told:
+        if one.id not in lost and one.id not in ids:
+            continue
         of = sources.setdefault(one.source, [0, 0])
         of[0] += 1
         of[1] += one.id in lost
@@ -171,7 +174,6 @@ def _ids(asked: Sequence[Made], told: Sequence[Told], by_id: dict[bytes, Made], 
         of = senders.setdefault(row.source, [0, 0])
         of[0] += 1
         of[1] += row.id in answered
-    ids = {one.id for one in asked}
     return IdFacts(
         predicted=_cells(ids),
         joined=_cells(ids & answered),

@@ -87,6 +87,8 @@ class CoverageReader:
             found = self._parts(asked)
             whole = self._parts(_by_day(asked)) if grain == "slice" else found
             orphans = orphans_by_hour(facts, model_id, spec.label_type, first, last)
+            if asked.slice_name:
+                orphans = {}  # nobody knows of which slice they are
             late = {hour: facts.late_rows(model_id, spec.label_type, hour) for hour in self._late_hours(asked)}
             degraded = self._degraded(asked, found)
         return _report(asked, found, whole, orphans, late, degraded)

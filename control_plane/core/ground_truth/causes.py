@@ -18,7 +18,6 @@ themselves are found.
 
 import math
 from collections.abc import Sequence
-from datetime import timedelta
 
 import numpy as np
 
@@ -63,8 +62,11 @@ def findings(facts: MissingFacts, minimum: float) -> tuple[Finding, ...]:
     if left >= SHARE_MIN or not found:
         found.append(_never_labelled(facts, mature, known, left))
     ordered = sorted(found, key=lambda one: -one.share)
+    # What is low all over is no news of each part: only those that are lower still.
+    lower = {part.name for part in _least((*facts.versions, *facts.slices), mature, known)}
+    worse = [part for part in parts if (part.slice_name or f"version {part.version}") in lower]
     named = {one.slice_name for one in ordered if one.slice_name}
-    return (*ordered, *(part for part in parts if part.slice_name not in named or not part.slice_name))
+    return (*ordered, *(part for part in worse if part.slice_name not in named or not part.slice_name))
 
 
 def _never_any(facts: MissingFacts, mature: int) -> Finding:
@@ -105,12 +107,17 @@ def _never_labelled(facts: MissingFacts, mature: int, known: int, left: float) -
     least = _least(facts.slices, mature, known) or _least(_months(facts), mature, known)
     where = f" Least have {listed([f'{part.name} ({part.share:.1%})' for part in least])}." if least else ""
     late = (
-        f" Half of those that come are here after {_delay(facts.delays, 0.5)}." if known and facts.delays.sum() else ""
+        f" Half of those that come are here within {_delay(facts.delays, 0.5)}." if known and facts.delays.sum() else ""
+    )
+    text = (
+        f"Outcomes come steadily, but for {known:,} of {mature:,} predictions ({known / mature:.1%}): {missing:,} "
+        f"never get one.{where}{late}"
+        if left > 1 - SHARE_MIN
+        else f"About {missing:,} predictions more never get an outcome, without a pattern in time or ids.{where}"
     )
     return Finding(
         cause=Cause.NEVER_LABELLED,
-        explanation=f"Outcomes come steadily, but for {known:,} of {mature:,} predictions ({known / mature:.1%}): "
-        f"{missing:,} never get one.{where}{late}",
+        explanation=text,
         remedy="If these cannot have an outcome (a flight that never flew), lower coverage_min for this model to what "
         "is right; if no outcome means no, set absence_means_negative; else look for who should know.",
         share=left,
@@ -171,6 +178,11 @@ def _low_parts(facts: MissingFacts, minimum: float) -> list[Finding]:
 
 
 def _delay(delays: Int64s, quantile: float) -> str:
+    """About how long it takes until a share of the outcomes is here."""
     reached = np.cumsum(delays) / delays.sum()
     at = int(np.searchsorted(reached, quantile))
-    return spelled(timedelta(seconds=float(DELAY_EDGES_S[min(at, len(DELAY_EDGES_S) - 1)])))
+    seconds = float(DELAY_EDGES_S[min(at, len(DELAY_EDGES_S) - 1)])
+    for unit, length in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} seconds"

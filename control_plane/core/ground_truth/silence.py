@@ -109,11 +109,12 @@ def _expected(facts: MissingFacts, start: int, end: int) -> float:
     due = _reached(facts.delays, end - facts.hours - 0.5) - _reached(facts.delays, start - facts.hours - 0.5)
     usual_at = due < 0.02
     usual = 0.95
+    came = facts.known + facts.outside
     if facts.mature[usual_at].sum() >= PART_MIN:
-        usual = float(facts.known[usual_at].sum() / facts.mature[usual_at].sum())
+        usual = float(came[usual_at].sum() / facts.mature[usual_at].sum())
     asked = (facts.hours >= facts.first) & (facts.hours < facts.last) & ~usual_at
     expected = float((facts.mature[asked] * due[asked]).sum()) * usual
-    lacking = float((facts.mature[asked] - facts.known[asked]).sum()) - (1 - usual) * float(facts.mature[asked].sum())
+    lacking = float((facts.mature[asked] - came[asked]).sum()) - (1 - usual) * float(facts.mature[asked].sum())
     return max(0.0, min(expected, lacking))
 
 
@@ -191,6 +192,8 @@ def _silent_predictions(facts: MissingFacts) -> Finding | None:
     """Predictions of one sender, none of which gets an outcome."""
     if facts.ids is None or len(facts.ids.prediction_sources) < 2:
         return None
+    if facts.ids.orphans > SILENT_SHARE * facts.ids.outcomes:
+        return None  # their outcomes came, under other ids
     parts = [
         PartCoverage(name=source_name(name), mature=n, known=joined) for name, n, joined in facts.ids.prediction_sources
     ]

@@ -218,11 +218,8 @@ def _show_fleet(session: Session, low: bool, team: str) -> None:
         page.prose("No model gets outcomes yet.", style="bold")
         return
     if answer.low:
-        page.prose(
-            f"{answer.low:,} of {count(answer.total, 'model')} {'has' if answer.low == 1 else 'have'} less of the "
-            "truth than their policy asks for.",
-            style="bold red",
-        )
+        has = "has less of the truth than its" if answer.low == 1 else "have less of the truth than their"
+        page.prose(f"{answer.low:,} of {count(answer.total, 'model')} {has} policy asks for.", style="bold red")
     else:
         page.prose(
             f"All of {count(answer.total, 'model')} have enough of the truth, as far as it is due.", style="bold"
