@@ -95,6 +95,7 @@ class Erasure:
     def resume(self, now: datetime, beside: EraseBeside) -> tuple[str, ...]:
         """See `FactStore`."""
         with self._one:
+            self._scrub_pages()
             rows = self._facts.catalog.db.execute("SELECT request_id, begun FROM erasing ORDER BY request_id")
             waiting = [(str(row[0]), msgspec.msgpack.decode(row[1], type=_Begun)) for row in rows.fetchall()]
             for request_id, begun in waiting:
@@ -290,14 +291,24 @@ class Erasure:
     def _scrub(self, request_id: str, done: Erased) -> None:
         """Keep what was done, forget of what, and leave no deleted page in the catalogue's file."""
         facts = self._facts
+        with self._writer.exclusive, facts.lock, facts.catalog.transaction():
+            facts.catalog.db.execute(
+                "INSERT OR REPLACE INTO erased VALUES (?, ?)", (request_id, msgspec.msgpack.encode(done))
+            )
+            facts.catalog.db.execute("DELETE FROM erasing WHERE request_id = ?", (request_id,))
+            facts.catalog.set_meta("scrub_due", 1)
+        self._scrub_pages()
+
+    def _scrub_pages(self) -> None:
+        """Deleted rows stay in pages of the file until it is written anew."""
+        facts = self._facts
         with self._writer.exclusive, facts.lock:
-            with facts.catalog.transaction():
-                facts.catalog.db.execute(
-                    "INSERT OR REPLACE INTO erased VALUES (?, ?)", (request_id, msgspec.msgpack.encode(done))
-                )
-                facts.catalog.db.execute("DELETE FROM erasing WHERE request_id = ?", (request_id,))
+            if not facts.catalog.meta("scrub_due"):
+                return
             facts.catalog.db.execute("VACUUM")
             facts.catalog.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            with facts.catalog.transaction():
+                facts.catalog.set_meta("scrub_due", 0)
 
 
 def ids_sha256(ids: Iterable[bytes]) -> str:

@@ -81,13 +81,13 @@ def _show(page: Page, receipt: messages.ErasureReceipt) -> None:
             Column(title="FOUND", right=True),
             Column(title="LEFT", right=True),
             Column(title="FILES REWRITTEN", right=True),
-            Column(title="NOTE"),
         ],
-        [
-            [one.layer, f"{one.found:,}", f"{one.left:,}", f"{one.files_rewritten:,}", one.note]
-            for one in receipt.layers
-        ],
+        [[one.layer, f"{one.found:,}", f"{one.left:,}", f"{one.files_rewritten:,}"] for one in receipt.layers],
     )
+    page.line()
+    for one in receipt.layers:
+        if one.note:
+            page.prose(f"{one.layer}: {one.note}.")
     page.line()
     page.line(f"ids      sha256 {receipt.ids_sha256}", "dim")
     page.line(f"receipt  sha256 {receipt.receipt_sha256} (revision {receipt.revision} of the log)", "dim")
