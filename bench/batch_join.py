@@ -36,6 +36,7 @@ class _Ours:
     rows: int
     seal_cpu_s: float
     join_cpu_s: float
+    merge_cpu_s: float
     rss_mib: float
     outcomes: int
 
@@ -61,7 +62,8 @@ def run() -> list[Row]:
             peers=peers_cpu,
             note=(
                 f"target < 60 with routing and partials; {size} joined, told for 100 M: routing "
-                f"{large.seal_cpu_s * scale:.1f}, join and partials {large.join_cpu_s * scale:.1f}; peers only join"
+                f"{large.seal_cpu_s * scale:.1f}, join and partials {large.join_cpu_s * scale:.1f}; merging small files "
+                f"of past days, once: {large.merge_cpu_s * scale:.1f}; peers only join"
             ),
         ),
         Row(
@@ -92,6 +94,7 @@ def _measured(rows: int, cpu: dict[str, float], rss: dict[str, float], peers: li
             rows=int(found["predictions"]),
             seal_cpu_s=float(found["seal_cpu_s"]),
             join_cpu_s=float(found["join_cpu_s"]),
+            merge_cpu_s=float(found["merge_cpu_s"]),
             rss_mib=float(found["rss_mib"]),
             outcomes=int(found["outcomes"]),
         )

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from control_plane.adapters.parquet.maintenance import StoreConfig
+from control_plane.adapters.parquet.maintenance import Maintenance, StoreConfig
 from control_plane.adapters.parquet.segments import BatchHead, Record
 from control_plane.adapters.parquet.store import ParquetFactStore
 from control_plane.core.ground_truth.labels import LabelSpec
@@ -52,6 +52,8 @@ class Joined:
     outcomes: int
     seal_cpu_s: float
     join_cpu_s: float
+    merge_cpu_s: float
+    """Of merging small files of past days, which a pass does beside joining."""
     rss_mib: float
     answer: dict[str, list[int]]
     """`model/hour` -> predicted, joined, true positives + false negatives (positives), late excluded."""
@@ -81,7 +83,8 @@ def write_and_join(folder: Path, rows: int) -> Joined:
     facts.log.append(pending)
     facts.log.close_segment()
     seal_s += _cpu_of(lambda: _settle(store, ended))
-    join_s = _cpu_of(lambda: maintenance.finish(ended))
+    merging = _Merging(maintenance)
+    join_s = _cpu_of(lambda: maintenance.finish(ended)) - merging.cpu_s
     answer = _answer(store)
     store.close()
     return Joined(
@@ -89,9 +92,26 @@ def write_and_join(folder: Path, rows: int) -> Joined:
         outcomes=outcomes,
         seal_cpu_s=seal_s,
         join_cpu_s=join_s,
+        merge_cpu_s=merging.cpu_s,
         rss_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         answer=answer,
     )
+
+
+class _Merging:
+    """The CPU of merging files, told apart."""
+
+    def __init__(self, maintenance: Maintenance) -> None:
+        self.cpu_s = 0.0
+        step = maintenance._compaction.step
+
+        def timed(now_us: int) -> bool:
+            before = time.process_time()
+            merged = step(now_us)
+            self.cpu_s += time.process_time() - before
+            return merged
+
+        maintenance._compaction.step = timed  # type: ignore[method-assign]
 
 
 def _settle(store: ParquetFactStore, now: datetime) -> None:
