@@ -62,8 +62,8 @@ def run() -> list[Row]:
             peers=peers_cpu,
             note=(
                 f"target < 60 with routing and partials; {size} joined, told for 100 M: routing "
-                f"{large.seal_cpu_s * scale:.1f}, join and partials {large.join_cpu_s * scale:.1f}; merging small files "
-                f"of past days, once: {large.merge_cpu_s * scale:.1f}; peers only join"
+                f"{large.seal_cpu_s * scale:.1f}, join and partials {large.join_cpu_s * scale:.1f}; merging small "
+                f"files of past days, once: {large.merge_cpu_s * scale:.1f}; peers only join"
             ),
         ),
         Row(
