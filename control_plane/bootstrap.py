@@ -15,6 +15,8 @@ from control_plane import config as configuration
 from control_plane.adapters.clock import WallClock
 from control_plane.adapters.inbox import Inbox
 from control_plane.adapters.kafka.consumer import FactConsumer
+from control_plane.adapters.kafka.forwarding import KafkaFactStore
+from control_plane.adapters.kafka.producer import FactProducer
 from control_plane.adapters.parquet.dead_letters import SqliteDeadLetters
 from control_plane.adapters.parquet.looks import SqliteLooks
 from control_plane.adapters.parquet.maintenance import StoreConfig
@@ -98,7 +100,7 @@ class ControlPlane:
             snapshot_every=config.snapshot_every,
             tick_s=tick_s,
         )
-        store = ParquetFactStore(config.home / "facts", _store_config(driven))
+        store = _store(config, driven)
         self.ground_truth = GroundTruth(store, clock_runs=isinstance(self.clock, WallClock))
         letters = SqliteDeadLetters(config.home / "dead_letters")
         self.intake = Intake(
@@ -121,7 +123,7 @@ class ControlPlane:
                 registry=RegistryServicer(plane, self.ground_truth, self.evaluator.latest),
                 graph=GraphServicer(plane),
                 staleness=StalenessServicer(plane, self.evaluator, self.looks),
-                ground_truth=GroundTruthServicer(plane, self.ground_truth),
+                ground_truth=GroundTruthServicer(plane, self.ground_truth, self._sources_degraded),
                 retraining=RetrainingServicer(plane),
                 rollout=RolloutServicer(plane),
                 policies=PolicyServicer(plane),
@@ -156,6 +158,9 @@ class ControlPlane:
         self.lineage = LineageServer(
             plane=plane, metrics=self.metrics, address=config.lineage_address, drain_s=config.drain_s
         )
+
+    def _sources_degraded(self) -> tuple[str, ...]:
+        return tuple(text for source in self.intake.sources for text in source.degraded())
 
     async def start(self) -> None:
         """Lead, then listen, then evaluate."""
@@ -196,9 +201,15 @@ def _bare(url: str) -> str:
     return urlsplit(url).netloc.rpartition("@")[2]
 
 
-def _store_config(driven: bool) -> StoreConfig:
-    """With a driven clock an hour lasts a blink: joins once a day are enough, the speed view answers meanwhile."""
-    return StoreConfig(join_every=timedelta(days=1 if driven else 1 / 24))
+def _store(config: Config, driven: bool) -> ParquetFactStore:
+    """The fact store of the engine. With a driven clock an hour lasts a blink: joins once a day are enough, the speed
+    view answers meanwhile."""
+    root = config.home / "facts"
+    of = StoreConfig(join_every=timedelta(days=1 if driven else 1 / 24), tables_url=config.tables_url)
+    if config.engine == "embedded":
+        return ParquetFactStore(root, of)
+    producer = FactProducer(config.kafka_brokers, config.kafka_predictions_topic, config.kafka_outcomes_topic)
+    return KafkaFactStore(root, of, producer, job=config.spark_job)
 
 
 async def run(config: Config) -> None:

@@ -47,6 +47,8 @@ class Config:
     """Where the Delta tables of facts are: a folder, or `s3://bucket/prefix`; empty is a folder in `home`."""
     engine: str = "embedded"
     """Who joins: `embedded` (this process and DuckDB) or `spark` (streaming and batch, over the same tables)."""
+    spark_job: str = ""
+    """Command that runs `control_plane.offline.spark_job`, when somebody asks for a join; empty if a scheduler does."""
     speed_url: str = ""
     """Where the speed view is shared: `redis://host:port/0`; empty keeps it in this process alone."""
     kafka_brokers: str = ""

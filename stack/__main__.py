@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from stack.dagster_home import DATABASE_VARIABLE, storage_stamp
+from stack.engine import spark_engine
 from stack.family import become_reaper
 from stack.home import Home, find_home, open_home, removable
 from stack.narrator import Narrator
@@ -177,8 +178,9 @@ def up(settings: Settings) -> int:
             console.say(f"ended what an earlier run left: {', '.join(left)}")
         require_free(settings.address, "the control plane", "RUNWAY_ADDRESS")
         require_free(settings.web_address, "Dagster's web interface", "RUNWAY_WEB_ADDRESS")
-        become_reaper()
-        return asyncio.run(run(settings, home, console))
+        with spark_engine(home.path, console.say) if settings.engine == "spark" else contextlib.nullcontext():
+            become_reaper()
+            return asyncio.run(run(settings, home, console))
 
 
 def down(path: Path, *, damaged: bool = False) -> int:
@@ -253,6 +255,7 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text)
         command.add_argument("--from", dest="first_day", type=date.fromisoformat, metavar="2013-03-01")
         command.add_argument("--days", type=int)
+        command.add_argument("--engine", choices=("embedded", "spark"), default="embedded", help="who joins")
         command.add_argument("--seconds-per-day", type=float, default=SECONDS_PER_DAY_DEFAULT)
     return parser
 

@@ -60,6 +60,8 @@ class Settings:
     database_url: str | None
     """A Postgres of the user's; None brings our own."""
     replay: Replay
+    engine: str = "embedded"
+    """Who joins predictions with outcomes: `embedded`, or `spark` with Kafka before it."""
 
 
 def parse_address(text: str, variable: str) -> Address:
@@ -98,4 +100,5 @@ def settings_of(arguments: argparse.Namespace, environment: Mapping[str, str] = 
         web_address=parse_address(environment.get("RUNWAY_WEB_ADDRESS") or DEFAULT_WEB_ADDRESS, "RUNWAY_WEB_ADDRESS"),
         database_url=environment.get("RUNWAY_DATABASE_URL") or None,
         replay=Replay(first_day=arguments.first_day, days=arguments.days, seconds_per_day=seconds_per_day),
+        engine=getattr(arguments, "engine", "embedded"),
     )

@@ -1,6 +1,7 @@
 """A real Spark cluster in a folder: a standalone master and workers, each a process of its own."""
 
 import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from tools.java import java_options
 WORKERS = 2
 WORKER_MEMORY = "1g"
 DRIVER_MEMORY = "1g"
+JOB_END_S_MAX = 20.0
 SHUFFLE_PARTITIONS = 4
 """For a machine with two cores; Spark's own 200 are for a cluster."""
 
@@ -23,6 +25,7 @@ class Cluster:
         self._engines = engines
         self._workers = workers
         self._processes: list[subprocess.Popen[bytes]] = []
+        self._jobs: list[subprocess.Popen[bytes]] = []
         self.master = ""
         """spark://host:port once started."""
         home.mkdir(parents=True, exist_ok=True)
@@ -67,16 +70,27 @@ class Cluster:
         return process
 
     def submit(self, *arguments: str, log: str = "job") -> "subprocess.Popen[bytes]":
-        """Run `control_plane.adapters.spark.job` with these arguments; its output goes to a file of `home`."""
+        """Run `control_plane.offline.spark_job` with these arguments; its output goes to a file of `home`."""
         with (self.home / f"{log}.log").open("ab") as sink:
-            return subprocess.Popen(
-                [str(self._engines.python), "-m", "control_plane.adapters.spark.job", *arguments],
+            job = subprocess.Popen(
+                [str(self._engines.python), "-m", "control_plane.offline.spark_job", *arguments],
                 stdout=sink,
                 stderr=sink,
                 cwd=self.home,
-                env=self._environment() | {"PYSPARK_SUBMIT_ARGS": self._submit_arguments()},
+                env=self._job_environment(),
                 start_new_session=True,  # the driver is a Java beside a Python: both go with one signal to the group
             )
+        self._jobs.append(job)
+        return job
+
+    def job_command(self) -> list[str]:
+        """A command line that runs a job from anywhere, but for the job's own arguments."""
+        said = {name: value for name, value in self._job_environment().items() if os.environ.get(name) != value}
+        settings = [f"{name}={value}" for name, value in sorted(said.items())]
+        return ["env", *settings, str(self._engines.python), "-m", "control_plane.offline.spark_job"]
+
+    def _job_environment(self) -> dict[str, str]:
+        return self._environment() | {"PYSPARK_SUBMIT_ARGS": self._submit_arguments()}
 
     def _environment(self) -> dict[str, str]:
         python = str(self._engines.python)
@@ -106,7 +120,16 @@ class Cluster:
         )
 
     def stop(self) -> None:
-        """End all of it."""
+        """End all of it, jobs first."""
+        for job in self._jobs:
+            if job.poll() is None:
+                os.killpg(job.pid, signal.SIGTERM)
+                try:
+                    job.wait(JOB_END_S_MAX)
+                except subprocess.TimeoutExpired:
+                    os.killpg(job.pid, signal.SIGKILL)
+                    job.wait()
+        self._jobs.clear()
         for process in reversed(self._processes):
             process.kill()
             process.wait()

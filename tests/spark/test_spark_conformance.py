@@ -55,23 +55,26 @@ def found() -> Engines:
 def broker(found: Engines, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """A broker with both topics."""
     one = Broker(tmp_path_factory.mktemp("kafka"), found)
-    one.start()
-    made = AdminClient({"bootstrap.servers": one.servers}).create_topics(
-        [NewTopic(topic, PARTITIONS, 1) for topic in ("runway.predictions", "runway.outcomes")]
-    )
-    for future in made.values():
-        future.result(60)
-    yield one
-    one.kill()
+    try:
+        one.start()
+        admin = AdminClient({"bootstrap.servers": one.servers})
+        topics = [NewTopic(topic, PARTITIONS, 1) for topic in ("runway.predictions", "runway.outcomes")]
+        for future in admin.create_topics(topics).values():
+            future.result(60)
+        yield one
+    finally:
+        one.kill()
 
 
 @pytest.fixture(scope="module")
 def cluster(found: Engines, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A master and two workers."""
     one = Cluster(tmp_path_factory.mktemp("spark"), found)
-    one.start()
-    yield one
-    one.stop()
+    try:
+        one.start()
+        yield one
+    finally:
+        one.stop()
 
 
 def produce(broker: Broker, histories: dict[str, list[Arrival]], *, partition_of: int) -> None:

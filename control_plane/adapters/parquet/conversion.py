@@ -42,7 +42,8 @@ class Conversion:
         with facts.lock, facts.catalog.transaction():
             facts.catalog.set_meta("sealing_from", numbers[0])
             facts.catalog.set_meta("sealing_to", numbers[-1])
-        sealed = seal(facts.tables.place, [(number, list(read_segment(facts.log.path(number)))) for number in numbers])
+        records = [(number, list(read_segment(facts.log.path(number)))) for number in numbers]
+        sealed = seal(facts.tables.place, records, features_only=not facts.joins_here)
         for kind, files in sealed.files.items():
             facts.tables.commit(kind, files, segment=numbers[-1])
         with facts.lock:

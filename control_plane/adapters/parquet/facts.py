@@ -63,6 +63,8 @@ class Facts:
     """Segment -> model id -> hour -> predictions; the catalogue has those of sealed segments."""
     unsealed_sources: dict[int, dict[tuple[str, str, str, str], dict[int, int]]] = field(default_factory=dict)
     """Segment -> (model id, kind, label type, source) -> hour of the rows -> rows, likewise."""
+    joins_here: bool = True
+    """False if another engine stores rows in the tables and joins them: then rows are only counted here."""
     arrived: threading.Event = field(default_factory=threading.Event)
     """Set when there are rows that nobody has joined yet."""
     speed_windows: dict[str, timedelta] = field(default_factory=dict)
@@ -263,13 +265,17 @@ class Facts:
 
     def _apply_predictions(self, segment: int, head: BatchHead, batch: PredictionBatch) -> None:
         profile = self.profile_of(head.model_id, head.version)
-        new = self.speed.add_predictions(
-            head.model_id,
-            head.version,
-            batch.ids,
-            batch.predicted_us,
-            batch.score,
-            tell_new=profile is not None,
+        new = (
+            self.speed.add_predictions(
+                head.model_id,
+                head.version,
+                batch.ids,
+                batch.predicted_us,
+                batch.score,
+                tell_new=profile is not None,
+            )
+            if self.joins_here
+            else None
         )
         if profile is not None:
             counted = bin_batch(profile, batch, new, self.admitted(head.model_id, slice_names(batch)))
@@ -280,6 +286,8 @@ class Facts:
     def _apply_outcomes(self, segment: int, head: BatchHead, batch: OutcomeBatch) -> None:
         self.note_label(head.model_id, head.label_type)
         self._note_source(segment, head, rows_by_hour(batch.observed_us // MICROSECONDS_PER_HOUR))
+        if not self.joins_here:
+            return
         late = self.speed.add_outcomes(
             head.model_id,
             head.label_type,

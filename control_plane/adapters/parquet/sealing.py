@@ -88,11 +88,12 @@ class Sealed:
     entries: list[FileEntry]
 
 
-def seal(place: Place, records: Sequence[tuple[int, Sequence[Record]]]) -> Sealed:
+def seal(place: Place, records: Sequence[tuple[int, Sequence[Record]]], *, features_only: bool = False) -> Sealed:
     """Write the Parquet files of some segments durably; neither tables nor catalogue know them yet.
 
     Args:
         records: number and all records of each segment, in order.
+        features_only: another engine writes the tables.
     """
     parts: dict[TableKind, list[_Part]] = {"predictions": [], "outcomes": []}
     for segment, found in records:
@@ -107,7 +108,7 @@ def seal(place: Place, records: Sequence[tuple[int, Sequence[Record]]]) -> Seale
             arrival += record.head.rows
     name = f"{records[0][0]:010d}-{records[-1][0]:010d}"
     sealed = Sealed({}, [])
-    for kind, of_kind in parts.items():
+    for kind, of_kind in parts.items() if not features_only else ():
         for file, entry in _write_days(place, kind, name, of_kind):
             sealed.files.setdefault(kind, []).append(file)
             sealed.entries.append(entry)

@@ -73,8 +73,11 @@ BATCH_ID_CHARS_MAX = 200
 class ParquetFactStore:
     """`FactStore` on a local directory."""
 
-    def __init__(self, root: Path, config: StoreConfig | None = None) -> None:
+    def __init__(self, root: Path, config: StoreConfig | None = None, *, joins_here: bool = True) -> None:
         """Open or create a store; recovers from whatever a crash left.
+
+        Args:
+            joins_here: False if another engine stores rows in the tables and joins them.
 
         Raises:
             Unavailable: another process has the directory, or acknowledged data is damaged (`SegmentDamaged`).
@@ -86,6 +89,7 @@ class ParquetFactStore:
         try:
             catalog = Catalog(root / "catalog.sqlite")
             self._facts = Facts(
+                joins_here=joins_here,
                 root=root,
                 log=SegmentLog(root / "segments"),
                 catalog=catalog,

@@ -1,17 +1,17 @@
 """Kafka records to rows, on the workers, by the same parser as everywhere.
 
-One record is one batch (see `adapters.kafka.records`): an Arrow IPC stream, by itself or in a protobuf request. A batch
-that cannot be used becomes one row with the fault, for the dead letters.
+One record is one batch (see `adapters.kafka.records`). A batch that cannot be used becomes one row with the fault, for
+the dead letters.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import date
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from control_plane.app.arrivals import ARROW, Arrival
 from control_plane.core.errors import Invalid, RunwayError
 from control_plane.core.ground_truth.batch import OutcomeBatch, PredictionBatch, read_outcomes, read_predictions
 from control_plane.core.ground_truth.ids import MICROSECONDS_PER_HOUR, NO_HOUR, Int64s, hash_buckets, id_hours
@@ -20,7 +20,7 @@ ROW_BITS = 20
 OFFSET_BITS = 32
 BUCKETS = 256
 SLICES_SEPARATOR = "\x1f"
-PROTOBUF = "application/x-protobuf"
+Decode = Callable[[Arrival], Arrival]
 
 ROWS = pa.schema(
     [
@@ -46,15 +46,20 @@ ROWS = pa.schema(
 """Rows of both kinds, and faults: of those `kind`, `model_id`, `source`, `fault` and `payload` are filled."""
 
 
-def parse(records: Iterable[pa.RecordBatch], predictions_topic: str) -> Iterator[pa.RecordBatch]:
-    """Columns topic, partition, offset, value, headers (a list of key and value) to `ROWS`."""
+def parse(records: Iterable[pa.RecordBatch], predictions_topic: str, decode: Decode) -> Iterator[pa.RecordBatch]:
+    """Columns topic, partition, offset, value, headers (a list of key and value) to `ROWS`.
+
+    Args:
+        decode: makes an arrival of another content type one of Arrow; raises `RunwayError`.
+    """
     for batch in records:
         for record in batch.to_pylist():
             kind = "predictions" if record["topic"] == predictions_topic else "outcomes"
-            said = {entry["key"].lower(): (entry["value"] or b"").decode() for entry in record["headers"] or ()}
+            said: dict[str, str] = {}
             try:
-                yield from _rows(kind, record, said)
-            except (RunwayError, ValueError, UnicodeDecodeError) as error:
+                said = {entry["key"].lower(): (entry["value"] or b"").decode() for entry in record["headers"] or ()}
+                yield from _rows(kind, record, said, decode)
+            except (RunwayError, ValueError) as error:
                 yield _faulty(kind, record, said, _why(error))
 
 
@@ -64,44 +69,37 @@ def _why(error: Exception) -> str:
     return str(error)[:500]
 
 
-def _rows(kind: str, record: dict[str, object], said: dict[str, str]) -> Iterator[pa.RecordBatch]:
+def _rows(kind: str, record: dict[str, object], said: dict[str, str], decode: Decode) -> Iterator[pa.RecordBatch]:
     payload, partition, offset = record["value"], record["partition"], record["offset"]
     assert isinstance(partition, int)
     assert isinstance(offset, int)
     if not isinstance(payload, bytes) or not payload:
         raise ValueError("the record has no value: one record is one batch")
-    if said.get("content-type", "").startswith(PROTOBUF):
-        payload, said = _unwrapped(kind, payload, said)
-    # Within a partition the order of arrival; between partitions there is none, and any fixed one will do.
-    arrival = partition << (ROW_BITS + OFFSET_BITS) | offset << ROW_BITS
-    if not said.get("model_id"):
+    arrival = Arrival(
+        kind=kind,
+        batch_id=said.get("batch_id") or f"kafka/{record['topic']}/{partition}/{offset}",
+        source=said.get("source") or f"kafka/{record['topic']}",
+        model_id=said.get("model_id", ""),
+        version=int(said.get("version") or 0),
+        label_type=said.get("label_type", ""),
+        content_type=said.get("content-type", ARROW).partition(";")[0].strip(),
+        payload=payload,
+    )
+    if arrival.content_type != ARROW:
+        arrival = decode(arrival)
+    if not arrival.model_id:
         raise ValueError("header model_id: missing, and Arrow cannot say it")
+    if kind == "predictions" and arrival.version < 1:
+        raise ValueError("header version: missing, and Arrow cannot say it")
+    # Within a partition the order of arrival; between partitions there is none, and any fixed one will do.
+    first = partition << (ROW_BITS + OFFSET_BITS) | offset << ROW_BITS
     if kind == "predictions":
-        version = int(said.get("version") or 0)
-        if version < 1:
-            raise ValueError("header version: missing, and Arrow cannot say it")
-        yield _prediction_rows(read_predictions(payload), version, arrival, said)
+        yield _prediction_rows(read_predictions(arrival.payload), first, arrival)
     else:
-        yield _outcome_rows(read_outcomes(payload), arrival, said)
+        yield _outcome_rows(read_outcomes(arrival.payload), first, arrival)
 
 
-def _unwrapped(kind: str, payload: bytes, said: dict[str, str]) -> tuple[bytes, dict[str, str]]:
-    """The Arrow stream in a protobuf request, and what the request says itself."""
-    from runway.v1 import ground_truth_pb2  # noqa: PLC0415 - only where it is installed
-
-    request: Any
-    if kind == "predictions":
-        request = ground_truth_pb2.IngestPredictionsRequest.FromString(payload)
-        own = {"model_id": request.model_id, "version": str(request.version or ""), "source": request.source}
-    else:
-        request = ground_truth_pb2.IngestOutcomesRequest.FromString(payload)
-        own = {"model_id": request.model_id, "label_type": request.label_type, "source": request.source}
-    if not request.arrow_ipc:
-        raise ValueError("this engine takes requests with arrow_ipc: plain messages go through gRPC")
-    return request.arrow_ipc, said | {name: text for name, text in own.items() if text}
-
-
-def _prediction_rows(batch: PredictionBatch, version: int, arrival: int, said: dict[str, str]) -> pa.RecordBatch:
+def _prediction_rows(batch: PredictionBatch, first: int, arrival: Arrival) -> pa.RecordBatch:
     rows = batch.rows
     hours = batch.predicted_us // MICROSECONDS_PER_HOUR
     slices = None
@@ -117,19 +115,19 @@ def _prediction_rows(batch: PredictionBatch, version: int, arrival: int, said: d
         prediction_id=batch.table.column("prediction_id").cast(pa.binary(16)).cast(pa.binary()).combine_chunks(),
         at_us=pa.array(batch.predicted_us),
         number=pa.array(batch.score),
-        version=version,
-        model_id=said["model_id"],
+        version=arrival.version,
+        model_id=arrival.model_id,
         hour=pa.array(hours.astype(np.int32)),
         bucket=pa.array(hash_buckets(batch.ids, BUCKETS).astype(np.int16)),
-        arrival=pa.array(np.arange(arrival, arrival + rows, dtype=np.int64)),
-        source=said.get("source", ""),
+        arrival=pa.array(np.arange(first, first + rows, dtype=np.int64)),
+        source=arrival.source,
         slices=slices,
         entity_id=batch.entity,
         day=_days(hours),
     )
 
 
-def _outcome_rows(batch: OutcomeBatch, arrival: int, said: dict[str, str]) -> pa.RecordBatch:
+def _outcome_rows(batch: OutcomeBatch, first: int, arrival: Arrival) -> pa.RecordBatch:
     rows = batch.rows
     hours = id_hours(batch.ids)
     seen = batch.observed_us // MICROSECONDS_PER_HOUR
@@ -140,12 +138,12 @@ def _outcome_rows(batch: OutcomeBatch, arrival: int, said: dict[str, str]) -> pa
         at_us=pa.array(batch.observed_us),
         number=pa.array(batch.value),
         revision=pa.array(batch.revision),
-        label_type=said.get("label_type", ""),
-        model_id=said["model_id"],
+        label_type=arrival.label_type,
+        model_id=arrival.model_id,
         hour=pa.array(hours.astype(np.int32)),
         bucket=pa.array(hash_buckets(batch.ids, BUCKETS).astype(np.int16)),
-        arrival=pa.array(np.arange(arrival, arrival + rows, dtype=np.int64)),
-        source=said.get("source", ""),
+        arrival=pa.array(np.arange(first, first + rows, dtype=np.int64)),
+        source=arrival.source,
         day=_days(np.where(hours == NO_HOUR, seen, hours)),
     )
 

@@ -1,7 +1,7 @@
 """The two jobs of the Spark engine.
 
-    python -m control_plane.adapters.spark.job stream --tables URL --brokers HOST:PORT [--once]
-    python -m control_plane.adapters.spark.job batch --tables URL --from 2026-11-01T00 --to 2026-11-02T00
+    python -m control_plane.offline.spark_job stream --tables URL --brokers HOST:PORT [--once]
+    python -m control_plane.offline.spark_job batch --tables URL --from 2026-11-01T00 --to 2026-11-02T00
 
 `stream` takes both topics. Every micro-batch first writes its rows to the Delta tables, under the application
 transaction (`runway-stream`, number of the micro-batch), so that one that is done again after a crash changes nothing;
@@ -17,11 +17,16 @@ import time
 from datetime import UTC, datetime
 
 import msgspec
+from google.protobuf.message import DecodeError
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - as everybody calls it
+from runway.v1 import ground_truth_pb2
 
 from control_plane.adapters.spark.joining import HANDED_OVER, ID_HOUR, Label, joined_partials
 from control_plane.adapters.spark.rows import parse
+from control_plane.api.convert.ingest import outcomes_ipc, predictions_ipc
+from control_plane.app.arrivals import PROTOBUF, Arrival
+from control_plane.core.errors import Invalid, Reason, Violation
 from control_plane.core.ground_truth.ids import MICROSECONDS_PER_HOUR
 from control_plane.core.ground_truth.labels import LabelSpec
 from control_plane.core.ground_truth.tables import COLUMNS, KINDS, LABELS_FILE, PARTIALS
@@ -81,7 +86,7 @@ class Engine:
         """One micro-batch: store its rows, then join what they touch."""
         topic = self._predictions_topic
         rows = records.select("topic", "partition", "offset", "value", "headers").mapInArrow(
-            lambda batches: parse(batches, topic), _ROWS_DDL
+            lambda batches: parse(batches, topic, decoded), _ROWS_DDL
         )
         rows = self._with_label_types(rows).persist()
         try:
@@ -175,6 +180,32 @@ class Engine:
             predictions.unpersist()
 
 
+def decoded(arrival: Arrival) -> Arrival:
+    """A protobuf payload as Arrow; on the workers."""
+    if arrival.content_type != PROTOBUF:
+        fault = Violation(field="content-type", rule="known", message=f"{arrival.content_type[:100]!r} is unknown")
+        raise Invalid(Reason.INVALID_BATCH, fault)
+    try:
+        if arrival.kind == "predictions":
+            said = ground_truth_pb2.IngestPredictionsRequest.FromString(arrival.payload)
+            ipc, version, label_type = predictions_ipc(said), said.version, ""
+        else:
+            told = ground_truth_pb2.IngestOutcomesRequest.FromString(arrival.payload)
+            ipc, version, label_type = outcomes_ipc(told), 0, told.label_type
+    except DecodeError as error:
+        fault = Violation(field="payload", rule="protobuf", message=f"not such a message: {error}")
+        raise Invalid(Reason.INVALID_BATCH, fault) from error
+    message = said if arrival.kind == "predictions" else told
+    return msgspec.structs.replace(
+        arrival,
+        payload=ipc,
+        model_id=arrival.model_id or message.model_id,
+        version=arrival.version or version,
+        label_type=arrival.label_type or label_type,
+        source=message.source or arrival.source,
+    )
+
+
 def _label(model_id: str, spec: LabelSpec, now_us: int) -> Label:
     return Label(model_id, spec, (now_us - spec.window_us) // MICROSECONDS_PER_HOUR)
 
@@ -226,7 +257,7 @@ def _instant(text: str) -> datetime:
 
 def main() -> int:
     """Run one job."""
-    parser = argparse.ArgumentParser(prog="control_plane.adapters.spark.job", description=__doc__)
+    parser = argparse.ArgumentParser(prog="control_plane.offline.spark_job", description=__doc__)
     jobs = parser.add_subparsers(dest="job", required=True)
     streaming = jobs.add_parser("stream", help="take records from Kafka and join what they touch")
     streaming.add_argument("--brokers", required=True)
