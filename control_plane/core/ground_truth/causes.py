@@ -64,7 +64,12 @@ def findings(facts: MissingFacts, minimum: float) -> tuple[Finding, ...]:
     ordered = sorted(found, key=lambda one: -one.share)
     # What is low all over is no news of each part: only those that are lower still.
     lower = {part.name for part in _least((*facts.versions, *facts.slices), mature, known)}
-    worse = [part for part in parts if (part.slice_name or f"version {part.version}") in lower]
+    worse = [
+        part
+        for part in parts
+        if (part.slice_name or f"version {part.version}") in lower
+        and (part.version or part.cause is Cause.SOURCE_SILENT)  # others are named by the last rule
+    ]
     named = {one.slice_name for one in ordered if one.slice_name}
     return (*ordered, *(part for part in worse if part.slice_name not in named or not part.slice_name))
 
