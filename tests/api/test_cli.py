@@ -329,6 +329,19 @@ DAY          RMSE  95 % INTERVAL   OUTCOMES  FROM
     assert asked.start_time.ToJsonString() == "2013-03-01T11:00:00Z"
 
 
+def test_coverage_of_the_fleet(runway: Runner) -> None:
+    assert runway("coverage").out == text("""
+1 of 2 models has less of the truth than its policy asks for.
+
+MODEL              TIER  MATURE  COVERAGE  WANTED  ALERT  LIKELY CAUSE
+arrival_delay_jfk  1      1,000    61.2 %  80.0 %  yes    source silent
+air_time           2      1,000    98.5 %  90.0 %  -      -
+
+`runway coverage arrival_delay_jfk` says why, and what to do.
+""")
+    assert "air_time" not in runway("coverage --low").out
+
+
 def test_performance_says_what_is_not_final(runway: Runner, fake: ControlPlaneFake) -> None:
     told = runway("performance air_time --provisional --delays --slice country=US --by hour --as-known-at 2013-03-03")
     assert told.out == text("""

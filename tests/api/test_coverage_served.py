@@ -1,6 +1,7 @@
 """Coverage against the real control plane: the number, its cause, the alert and the command line tell one story."""
 
 import json
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -99,6 +100,17 @@ def settle(client: Runway) -> None:
     client.facts.join_partition(DAY, DAY + timedelta(days=DAYS))
 
 
+def alerted(client: Runway) -> messages.ModelCoverage:
+    """The worst model, once its alert stands: the evaluator looks soon after the evidence came."""
+    deadline = time.monotonic() + 30
+    while True:
+        worst = client.ground_truth.list_coverage().models[0]
+        if worst.alert or time.monotonic() > deadline:
+            assert worst.alert
+            return worst
+        time.sleep(0.05)
+
+
 def test_a_silent_sender_is_named_by_coverage_alert_and_fleet(
     runway: Runway, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -115,6 +127,12 @@ def test_a_silent_sender_is_named_by_coverage_alert_and_fleet(
     assert (fleet.total, fleet.low) == (2, 1)
     assert fleet.models[0].total.coverage == pytest.approx(answer.total.coverage)
     assert [one.model_id for one in runway.ground_truth.list_coverage(low_only=True).models] == ["ill"]
+
+    worst = alerted(runway)
+    assert worst.cause == messages.COVERAGE_CAUSE_SOURCE_SILENT
+    assert "airline-feed has sent no outcome since" in worst.explanation
+    assert run(["events", "--model", "ill"]) == 0
+    assert f"80.0% is asked for. {worst.explanation}" in capsys.readouterr().out
 
     assert run(["coverage", "ill"]) == 0
     told = capsys.readouterr().out
