@@ -1,12 +1,12 @@
-"""[gt_events_per_s, gt_freshness_p99_s] Ground truth end to end: Arrow batches through gRPC, durable before each answer,
-joined as they arrive, and read as partials.
+"""[gt_events_per_s, gt_freshness_p99_s] Ground truth end to end: Arrow batches through gRPC, durable before each
+answer, joined as they arrive, and read as partials.
 
-A client in one process streams predictions and outcomes, 250 to 150, to a control plane in another, both on the cores of
-this machine, as fast as they are taken. Delays of outcomes are a mix as it is met with: a third within minutes, a third
-within hours, a third within days to weeks (`DELAYS`); those within the run are of predictions that were sent, the others
-of predictions made before it. Meanwhile a third process asks for the coverage of a model whose small batches it sends:
-freshness is the time from a batch's being sent to its rows' being served. `RUNWAY_BENCH_EVENTS=400000000` sends more;
-the server's resident memory is read all along and must not grow with the rows.
+A client in one process streams predictions and outcomes, 250 to 150, to a control plane in another, both on the cores
+of this machine, as fast as they are taken. Delays of outcomes are a mix as it is met with: a third within minutes, a
+third within a day, a third within weeks (`DELAYS`); those within the run are of predictions that were sent, the others
+of predictions made before it. Meanwhile a third process sends small batches of a model of its own and asks for its
+coverage: freshness is the time from a batch's being sent to its rows' being served. `RUNWAY_BENCH_EVENTS=400000000`
+sends more; the server's resident memory is read all along and must not grow with the rows.
 
 Peers in the same run, by the CPU of whoever stores and joins: a dict of predictions in Python, and a table per side in
 SQLite with a durable commit per batch. Neither has a wire.
@@ -116,8 +116,8 @@ def arrow(ids: Ids, instants: npt.NDArray[np.int64], numbers: npt.NDArray[np.flo
 def run() -> list[Row]:
     """Stream, probe, then the peers."""
     with running_plane() as plane, plane.channel() as channel:
-        _register(channel, MODEL, common_pb2.TIER_1)
-        _register(channel, PROBE, common_pb2.TIER_1)
+        for model_id in (MODEL, PROBE):
+            _register(channel, model_id)
         probe = _probe(plane)
         took_s, cpu_s, rss = _stream(plane, channel)
         probe.stdin.close()  # type: ignore[union-attr]
@@ -135,8 +135,9 @@ def run() -> list[Row]:
             peers=peers,
             note=(
                 f"target >= 400,000 on 2 cores with the client; {events / 1e6:.0f} M events in {took_s:.0f} s, "
-                f"{events / cpu_s / 1e6:.2f} M per CPU-second of the server; server RSS {np.median(rss[third : third + tenth]):,.0f} MB "
-                f"at a third, {np.median(rss[-tenth:]):,.0f} MB at the end; {served}"
+                f"{events / cpu_s / 1e6:.2f} M per CPU-second of the server; server RSS "
+                f"{np.median(rss[third : third + tenth]):,.0f} MB at a third, {np.median(rss[-tenth:]):,.0f} MB at the "
+                f"end; {served}"
             ),
         ),
         Row(
@@ -144,7 +145,10 @@ def run() -> list[Row]:
             value=float(np.quantile(lags, 0.99)),
             unit="s",
             peers={},
-            note=f"target < 5 s; {len(lags)} probes under that load, median {np.median(lags):.2f} s, largest {lags.max():.2f} s",
+            note=(
+                f"target < 5 s; {len(lags)} probes under that load, median {np.median(lags):.2f} s, largest "
+                f"{lags.max():.2f} s"
+            ),
         ),
     ]
 
@@ -153,7 +157,7 @@ def _batches() -> int:
     return max(8, EVENTS // (ROWS + OUTCOME_ROWS))
 
 
-def _register(channel: grpc.Channel, model_id: str, tier: "common_pb2.Tier") -> None:
+def _register(channel: grpc.Channel, model_id: str) -> None:
     registry = registry_pb2_grpc.RegistryServiceStub(channel)
     mutation = common_pb2.Mutation(actor="bench", reason="bench")
     registry.RegisterModel(
@@ -163,7 +167,7 @@ def _register(channel: grpc.Channel, model_id: str, tier: "common_pb2.Tier") -> 
                 model_id=model_id,
                 owner="bench@example.com",
                 team="bench",
-                tier=tier,
+                tier=common_pb2.TIER_1,
                 task_type=common_pb2.TASK_TYPE_BINARY,
             ),
         ),
@@ -231,7 +235,10 @@ def _served(channel: grpc.Channel) -> str:
     request.start_time.FromDatetime(now - timedelta(hours=3))
     request.end_time.FromDatetime(now + timedelta(hours=1))
     total = stub.GetCoverage(request, timeout=120).total
-    return f"served {total.predicted / 1e6:.1f} M predictions, {total.joined_early / 1e6:.1f} M joined, from a sample of {total.sample_rate:.3f}"
+    return (
+        f"served {total.predicted / 1e6:.1f} M predictions, {total.joined_early / 1e6:.1f} M of them joined, from a "
+        f"sample of {total.sample_rate:.3f}"
+    )
 
 
 def _probe(plane: Plane) -> "subprocess.Popen[str]":
@@ -247,7 +254,7 @@ def _probe(plane: Plane) -> "subprocess.Popen[str]":
 def probe(address: str) -> None:
     """Send a small batch, ask until its rows are served, again and again."""
     stop = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
+    threading.Thread(target=_until_closed, args=(stop,), daemon=True).start()
     stream, rows, lags = Stream(seed=8), 0, []
     with grpc.insecure_channel(address) as channel:
         stub = ground_truth_pb2_grpc.GroundTruthServiceStub(channel)
@@ -266,6 +273,11 @@ def probe(address: str) -> None:
             lags.append(time.monotonic() - begun)
             stop.wait(0.2)
     print("\n".join(f"{lag:.4f}" for lag in lags))
+
+
+def _until_closed(stop: threading.Event) -> None:
+    sys.stdin.read()
+    stop.set()
 
 
 def _one(call, of, ids, instants, numbers, **version) -> None:  # type: ignore[no-untyped-def]  # both kinds alike
