@@ -24,7 +24,7 @@ import pandas as pd
 from scipy import stats
 
 from bench.table import Row
-from control_plane.app.fact_store import FeatureCells, RecordedCounts, RecordedHours, RecordedPartials
+from control_plane.app.fact_reports import FeatureCells, RecordedCounts, RecordedHours, RecordedPartials
 from control_plane.backtest.comparison import compare
 from control_plane.backtest.contenders import current
 from control_plane.backtest.recorded import RecordedWorld

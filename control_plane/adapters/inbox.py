@@ -32,7 +32,7 @@ from pyarrow import fs
 
 from control_plane.app.arrivals import PARQUET, Arrival, FileDoor, Lag, Taken
 from control_plane.app.erasure import holds, rows_with
-from control_plane.app.fact_store import ErasedLayer
+from control_plane.app.fact_reports import ErasedLayer
 from control_plane.core.errors import RunwayError
 
 log = structlog.get_logger("runway.inbox")

@@ -10,7 +10,8 @@ from control_plane.api.convert.performance import GRAINS
 from control_plane.api.convert.registry import model_id_from
 from control_plane.api.errors import invalid
 from control_plane.api.plane import Plane
-from control_plane.app.fact_store import CoverageReport, CoverageRow, FactStore
+from control_plane.app.fact_reports import CoverageReport, CoverageRow
+from control_plane.app.fact_store import FactStore
 from control_plane.app.ground_truth import GroundTruth
 from control_plane.core.ground_truth.causes import findings
 from control_plane.core.ground_truth.coverage import is_low, standard_error

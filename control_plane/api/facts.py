@@ -14,7 +14,7 @@ from control_plane.api.convert.registry import model_id_from
 from control_plane.api.interceptors import Context
 from control_plane.api.plane import ANONYMOUS, Plane
 from control_plane.app.erasure import Erasure
-from control_plane.app.fact_store import SourceActivity
+from control_plane.app.fact_reports import SourceActivity
 from control_plane.app.ground_truth import GroundTruth, SampledModel
 from control_plane.app.intake import Intake
 from control_plane.core.commands import EraseFacts

@@ -35,9 +35,7 @@ RANGE_MAX = timedelta(days=400)
 class GroundTruthServicer(ground_truth_pb2_grpc.GroundTruthServiceServicer):
     """Parse, store or read, render."""
 
-    def __init__(
-        self, plane: Plane, ground_truth: GroundTruth, degraded: Callable[[], Sequence[str]] = tuple
-    ) -> None:
+    def __init__(self, plane: Plane, ground_truth: GroundTruth, degraded: Callable[[], Sequence[str]] = tuple) -> None:
         """`degraded`: what of the taking in and sharing of facts is not as it should be, in words."""
         self._plane = plane
         self._degraded = degraded
@@ -196,9 +194,7 @@ def _check_now(options: common_pb2.ReadOptions) -> None:
         )
 
 
-def _range(
-    request: ground_truth_pb2.GetPerformanceRequest, now: datetime
-) -> tuple[datetime, datetime]:
+def _range(request: ground_truth_pb2.GetPerformanceRequest, now: datetime) -> tuple[datetime, datetime]:
     """The asked stretch of prediction time; the last seven days unless said otherwise."""
     end = _instant(request.end_time, "end_time") if request.HasField("end_time") else now
     start = _instant(request.start_time, "start_time") if request.HasField("start_time") else end - RANGE_DEFAULT

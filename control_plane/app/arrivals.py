@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from control_plane.app.fact_store import Receipt
+from control_plane.app.fact_reports import Receipt
 
 ARROW = "application/vnd.apache.arrow.stream"
 PROTOBUF = "application/x-protobuf"

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import structlog
 
 from control_plane.app.arrivals import DeadLetters, FactSource
-from control_plane.app.fact_store import Erased, ErasedLayer
+from control_plane.app.fact_reports import Erased, ErasedLayer
 from control_plane.app.ground_truth import GroundTruth
 
 log = structlog.get_logger("runway.erasure")

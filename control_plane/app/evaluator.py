@@ -16,7 +16,8 @@ import structlog
 from control_plane.app.downstream import Downstream
 from control_plane.app.embeddings import Embeddings
 from control_plane.app.evidence import MovedUpstream, Subject, evidence_of, window_end
-from control_plane.app.fact_store import FactEvidence, FactStore
+from control_plane.app.fact_reports import FactEvidence
+from control_plane.app.fact_store import FactStore
 from control_plane.app.ground_truth import GroundTruth
 from control_plane.app.looks import LOOKS_KEPT, Look, Looks
 from control_plane.app.node import Node

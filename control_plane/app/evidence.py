@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
-from control_plane.app.fact_store import EstimateFacts, FactEvidence, FeatureEvidence, PerformanceRow, ProxyFacts
+from control_plane.app.fact_reports import EstimateFacts, FactEvidence, FeatureEvidence, PerformanceRow, ProxyFacts
 from control_plane.core.ground_truth.metrics import MetricValue
 from control_plane.core.ground_truth.partials import DECISION_THRESHOLD, score_bin_edges
 from control_plane.core.ids import ModelId

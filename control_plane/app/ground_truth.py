@@ -15,7 +15,8 @@ from typing import TypeVar
 
 import structlog
 
-from control_plane.app.fact_store import FactStore, JoinReport, Receipt, SentHistogram
+from control_plane.app.fact_reports import JoinReport, Receipt, SentHistogram
+from control_plane.app.fact_store import FactStore
 from control_plane.core.errors import NotFound, Reason, Unavailable
 from control_plane.core.ground_truth.batch import SKEW_MAX
 from control_plane.core.ground_truth.labels import LabelSpec

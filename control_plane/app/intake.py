@@ -16,7 +16,7 @@ import pyarrow as pa
 import structlog
 
 from control_plane.app.arrivals import ARROW, PARQUET, Arrival, DeadLetter, DeadLetters, FactSource, OpenFile, Taken
-from control_plane.app.fact_store import Receipt
+from control_plane.app.fact_reports import Receipt
 from control_plane.app.ground_truth import GroundTruth
 from control_plane.app.parquet_rows import parquet_batches
 from control_plane.core.errors import Invalid, Reason, RunwayError, Unavailable, Violation

@@ -18,7 +18,8 @@ from typing import Protocol
 import structlog
 
 from control_plane.app.arrivals import Lag
-from control_plane.app.fact_store import FactStore, LiveHour
+from control_plane.app.fact_reports import LiveHour
+from control_plane.app.fact_store import FactStore
 from control_plane.core.errors import Unavailable
 from control_plane.core.ground_truth.partials import Partial, merge_weighted, unpack
 

@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 import numpy as np
 import numpy.typing as npt
 
-from control_plane.app.fact_store import RecordedPartials
+from control_plane.app.fact_reports import RecordedPartials
 from control_plane.backtest.recording import RecordedModel, RecordedVersion
 from control_plane.backtest.windows import daily, dense_metric
 from control_plane.core.ground_truth.metrics import HIGHER_IS_BETTER

@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
-from control_plane.app.fact_store import RecordedCounts
+from control_plane.app.fact_reports import RecordedCounts
 from control_plane.backtest.estimates import Estimates, day_number
 from control_plane.backtest.recording import HISTORY, RecordedModel, RecordedVersion, RecordingHead
 from control_plane.backtest.windows import CountWindow, PartialWindow

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from control_plane.app.fact_store import RecordedHours
+from control_plane.app.fact_reports import RecordedHours
 from control_plane.core.graph.facts import Dependency
 from control_plane.core.ground_truth.labels import LabelSpec
 from control_plane.core.ids import ModelId, model_node

@@ -471,17 +471,3 @@ def event_kind(event: Event) -> str:
 
 EVENT_KINDS = frozenset(kind.__name__ for kind in get_args(Event))
 """Names of all kinds there are."""
-
-
-def event_model(event: Event) -> ModelId | None:
-    """The model an event is about, if it is about one."""
-    match event:
-        case ModelRegistered() | ModelUpdated():
-            return event.facts.model_id
-        case CascadeCooldownStarted():
-            return event.upstream
-        case PoliciesSet() | RuleSet() | RuleRemoved():
-            kind, _, name = event.scope.partition(":")
-            return ModelId(name) if kind == "model" else None
-        case _:
-            return getattr(event, "model_id", None)

@@ -86,7 +86,7 @@ def evolve(state: State, envelope: Envelope) -> None:
                 del state.requests[oldest]
 
 
-def _apply(state: State, envelope: Envelope, event: Event) -> None:  # noqa: PLR0912 - one branch per event
+def _apply(state: State, envelope: Envelope, event: Event) -> None:  # noqa: PLR0912, PLR0915 - one branch per event
     match event:
         case ModelRegistered():
             _model_registered(state, envelope, event)

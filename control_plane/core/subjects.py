@@ -7,7 +7,17 @@ hands does not take its past with it.
 
 from typing import Any, NamedTuple
 
-from control_plane.core.events import CascadeCooldownStarted, Envelope, Event, event_kind, event_model
+from control_plane.core.events import (
+    CascadeCooldownStarted,
+    Envelope,
+    Event,
+    ModelRegistered,
+    ModelUpdated,
+    PoliciesSet,
+    RuleRemoved,
+    RuleSet,
+    event_kind,
+)
 from control_plane.core.ids import ModelId, TeamId
 from control_plane.core.state import State
 
@@ -94,3 +104,17 @@ def _ends(entry: Any) -> list[str]:
         for node in getattr(entry, name, ()):
             found.extend(_ends(node))
     return found
+
+
+def event_model(event: Event) -> ModelId | None:
+    """The model an event is about, if it is about one."""
+    match event:
+        case ModelRegistered() | ModelUpdated():
+            return event.facts.model_id
+        case CascadeCooldownStarted():
+            return event.upstream
+        case PoliciesSet() | RuleSet() | RuleRemoved():
+            kind, _, name = event.scope.partition(":")
+            return ModelId(name) if kind == "model" else None
+        case _:
+            return getattr(event, "model_id", None)

@@ -1,4 +1,4 @@
-"""FactsService.JoinPartition: a stretch of time joined when asked, the same numbers each time, or refused with advice."""
+"""FactsService.JoinPartition: a stretch of time joined when asked, the same numbers each time, or refused."""
 
 from datetime import datetime, timedelta
 

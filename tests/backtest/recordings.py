@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
-from control_plane.app.fact_store import FeatureCells, RecordedCounts, RecordedHours, RecordedPartials
+from control_plane.app.fact_reports import FeatureCells, RecordedCounts, RecordedHours, RecordedPartials
 from control_plane.backtest.recorded import RecordedWorld, hour_number
 from control_plane.backtest.recording import RecordedModel, RecordedVersion, RecordingHead
 from control_plane.core.ground_truth.labels import LabelSpec

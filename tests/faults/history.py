@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from control_plane.adapters.parquet.store import ParquetFactStore
-from control_plane.app.fact_store import Receipt
+from control_plane.app.fact_reports import Receipt
 from control_plane.core.ground_truth.labels import LabelSpec
 from tests.ground_truth.arrows import HOUR_US, T0_US, ipc, outcome_columns, prediction_columns, prediction_id
 from tests.reference.join import Arrival, Outcome, Prediction

@@ -26,7 +26,7 @@ from typing import Any
 from control_plane.adapters.parquet import conversion, segments
 from control_plane.adapters.parquet.maintenance import StoreConfig
 from control_plane.adapters.parquet.store import ParquetFactStore
-from control_plane.app.fact_store import Receipt
+from control_plane.app.fact_reports import Receipt
 from tests.faults.history import MODELS, SPEC, history, submit
 from tests.ground_truth.arrows import T0
 from tests.ground_truth.joins import FAR

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from control_plane.adapters.parquet.store import ParquetFactStore
-from control_plane.app.fact_store import FactEvidence, Receipt, SentHistogram
+from control_plane.app.fact_reports import FactEvidence, Receipt, SentHistogram
 from tests.ground_truth.arrows import HOUR_US, MICROSECONDS, T0, T0_US, id_column, ipc, prediction_id
 from tests.reference.counts import Counted
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from control_plane.adapters.parquet.profile_format import parse_profile
 from control_plane.adapters.parquet.scores import coarse_cells, holdout_scores
 from control_plane.adapters.parquet.store import ParquetFactStore
-from control_plane.app.fact_store import Receipt
+from control_plane.app.fact_reports import Receipt
 from control_plane.core.errors import Invalid
 from control_plane.core.ground_truth.labels import LabelSpec
 from control_plane.core.ground_truth.partials import SCORE_BINS, score_bins

@@ -16,7 +16,7 @@ from control_plane.adapters.parquet.catalog import Catalog
 from control_plane.adapters.parquet.maintenance import StoreConfig
 from control_plane.adapters.parquet.parts import served_parts
 from control_plane.adapters.parquet.store import ParquetFactStore
-from control_plane.app.fact_store import PerformanceReport
+from control_plane.app.fact_reports import PerformanceReport
 from control_plane.core.errors import Invalid
 from control_plane.core.ground_truth.ids import MICROSECONDS_PER_HOUR
 from control_plane.core.ground_truth.labels import LabelSpec

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from control_plane.adapters.parquet.maintenance import StoreConfig
 from control_plane.adapters.parquet.store import ParquetFactStore
-from control_plane.app.fact_store import SentHistogram
+from control_plane.app.fact_reports import SentHistogram
 from control_plane.core.errors import Invalid, Reason
 from tests.ground_truth.arrows import HOUR_US, T0, T0_US
 from tests.ground_truth.counting import (

@@ -18,7 +18,7 @@ from control_plane.adapters.parquet.imported import Imports
 from control_plane.adapters.parquet.maintenance import StoreConfig
 from control_plane.adapters.parquet.store import ParquetFactStore
 from control_plane.app.arrivals import Arrival
-from control_plane.app.fact_store import JoinReport, Receipt, TickReport
+from control_plane.app.fact_reports import JoinReport, Receipt, TickReport
 from control_plane.core.errors import Reason, Unavailable
 
 JOB_S_MAX = 3600.0

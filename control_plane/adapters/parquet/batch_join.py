@@ -26,7 +26,7 @@ from duckdb.func import PythonUDFType
 
 from control_plane.adapters.parquet.joined_rows import JoinedRows, Summed
 from control_plane.adapters.parquet.sealing import BUCKETS
-from control_plane.app.fact_store import Orphan
+from control_plane.app.fact_reports import Orphan
 from control_plane.core.ground_truth.ids import ID_BYTES, hash_shares, id_columns
 from control_plane.core.ground_truth.labels import LabelSpec
 from control_plane.core.ground_truth.partials import Partial

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from control_plane.app.fact_store import ServedBy
+from control_plane.app.fact_reports import ServedBy
 from control_plane.core.ground_truth.ids import MICROSECONDS_PER_HOUR
 
 KEPT_US = 400 * 24 * MICROSECONDS_PER_HOUR

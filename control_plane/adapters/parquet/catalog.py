@@ -14,7 +14,7 @@ from typing import Literal
 from control_plane.adapters.parquet.beliefs import keep_replaced
 from control_plane.adapters.parquet.binning import HOURS_PER_DAY
 from control_plane.adapters.parquet.schema import SCHEMA
-from control_plane.app.fact_store import Orphan
+from control_plane.app.fact_reports import Orphan
 from control_plane.core.errors import Reason, Unavailable
 
 Layer = Literal["speed", "batch"]

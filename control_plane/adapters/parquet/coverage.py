@@ -24,7 +24,7 @@ from control_plane.adapters.parquet.serving import (
     whole_hours,
 )
 from control_plane.adapters.parquet.sources import labels_with_outcomes, outcome_sources
-from control_plane.app.fact_store import CoverageReport, CoverageRow, Grain, ServedBy
+from control_plane.app.fact_reports import CoverageReport, CoverageRow, Grain, ServedBy
 from control_plane.core.ground_truth.coverage import PartCoverage
 from control_plane.core.ground_truth.ids import MICROSECONDS_PER_HOUR, NO_HOUR
 from control_plane.core.ground_truth.labels import LabelSpec

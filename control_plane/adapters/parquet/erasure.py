@@ -32,7 +32,7 @@ from control_plane.adapters.parquet.sealing import parquet_options
 from control_plane.adapters.parquet.segments import read_segment
 from control_plane.adapters.parquet.tables import TableFile
 from control_plane.adapters.parquet.writer import Writer
-from control_plane.app.fact_store import EraseBeside, Erased, ErasedLayer
+from control_plane.app.fact_reports import EraseBeside, Erased, ErasedLayer
 from control_plane.core.ground_truth.ids import ID_BYTES, IdColumns, id_columns
 from control_plane.core.ground_truth.tables import KINDS, TableKind
 

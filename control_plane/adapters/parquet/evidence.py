@@ -23,7 +23,7 @@ from control_plane.adapters.parquet.serving import (
     whole_hours,
 )
 from control_plane.adapters.parquet.spans import ServedSpans
-from control_plane.app.fact_store import (
+from control_plane.app.fact_reports import (
     WINDOWS_BEFORE_MAX,
     EstimateFacts,
     FactEvidence,

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from control_plane.adapters.parquet.facts import Facts
 from control_plane.adapters.parquet.serving import mature_before_hour
-from control_plane.app.fact_store import LiveHour
+from control_plane.app.fact_reports import LiveHour
 from control_plane.core.ground_truth.partials import pack
 
 

@@ -30,7 +30,7 @@ from control_plane.adapters.parquet.retention import delete_forgotten, drop_old
 from control_plane.adapters.parquet.serving import EPOCH, mature_before_hour
 from control_plane.adapters.parquet.settling import Settling
 from control_plane.adapters.parquet.writer import Writer
-from control_plane.app.fact_store import Orphan, TickReport
+from control_plane.app.fact_reports import Orphan, TickReport
 from control_plane.core.errors import Reason, Unavailable
 from control_plane.core.ground_truth.ids import MICROSECONDS_PER_HOUR
 from control_plane.core.ground_truth.partials import merge_weighted, pack

@@ -12,7 +12,7 @@ from control_plane.adapters.parquet.facts import Facts, hour_of
 from control_plane.adapters.parquet.maintenance import Maintenance
 from control_plane.adapters.parquet.reading import Reader
 from control_plane.adapters.parquet.serving import whole_hours
-from control_plane.app.fact_store import JoinReport
+from control_plane.app.fact_reports import JoinReport
 
 
 def join_partition(

@@ -12,7 +12,7 @@ from itertools import pairwise
 from control_plane.adapters.parquet.beliefs import believed, computed_times
 from control_plane.adapters.parquet.binning import HOURS_PER_DAY
 from control_plane.adapters.parquet.facts import Facts
-from control_plane.app.fact_store import ServedBy
+from control_plane.app.fact_reports import ServedBy
 from control_plane.core.ground_truth.labels import LabelSpec
 from control_plane.core.ground_truth.partials import Partial, merge_weighted, unpack
 

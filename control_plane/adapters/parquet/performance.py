@@ -21,7 +21,7 @@ from control_plane.adapters.parquet.serving import (
     microseconds,
     whole_hours,
 )
-from control_plane.app.fact_store import Grain, PerformanceReport, PerformanceRow, ServedBy
+from control_plane.app.fact_reports import Grain, PerformanceReport, PerformanceRow, ServedBy
 from control_plane.core.errors import Invalid, Reason, Violation
 from control_plane.core.ground_truth.arrival import (
     ARRIVED_MIN,

@@ -12,7 +12,7 @@ from control_plane.adapters.parquet.serving import (
     mature_before_hour,
     whole_hours,
 )
-from control_plane.app.fact_store import (
+from control_plane.app.fact_reports import (
     CoverageReport,
     CoverageRow,
     FactEvidence,

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from control_plane.adapters.parquet.binning import Cells
 from control_plane.adapters.parquet.facts import Facts
 from control_plane.adapters.parquet.profile import FeatureBins, Profile
-from control_plane.app.fact_store import FeatureCells, RecordedCounts, RecordedHours, RecordedPartials
+from control_plane.app.fact_reports import FeatureCells, RecordedCounts, RecordedHours, RecordedPartials
 from control_plane.core.ground_truth.labels import LabelSpec
 from control_plane.core.ground_truth.partials import Partial, merge_weighted, unpack
 

@@ -13,7 +13,7 @@ from control_plane.adapters.parquet.binning import HOURS_PER_DAY, Int64s
 from control_plane.adapters.parquet.facts import Facts
 from control_plane.adapters.parquet.profile import Profile
 from control_plane.adapters.parquet.serving import served_hours
-from control_plane.app.fact_store import ConceptFacts
+from control_plane.app.fact_reports import ConceptFacts
 from control_plane.core.ground_truth.labels import LabelSpec
 from control_plane.core.ground_truth.partials import SCORE_BINS, Partial, merge, score_bin_edges
 

@@ -19,7 +19,7 @@ from control_plane.adapters.parquet.facts import Facts, hour_of
 from control_plane.adapters.parquet.histograms import Series
 from control_plane.adapters.parquet.profile import FeatureBins, Profile
 from control_plane.adapters.parquet.schema import pack_counts, unpack_counts
-from control_plane.app.fact_store import Receipt, SentHistogram
+from control_plane.app.fact_reports import Receipt, SentHistogram
 from control_plane.core.errors import Invalid, Reason, Violation
 from control_plane.core.ground_truth.batch import slice_fault
 from control_plane.core.statistics.bins import CategoricalBins, NumericBins

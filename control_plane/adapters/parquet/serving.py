@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from control_plane.adapters.parquet.facts import Facts
-from control_plane.app.fact_store import CoverageRow, PerformanceRow, ServedBy
+from control_plane.app.fact_reports import CoverageRow, PerformanceRow, ServedBy
 from control_plane.core.ground_truth.ids import MICROSECONDS_PER_HOUR
 from control_plane.core.ground_truth.labels import LabelSpec
 from control_plane.core.ground_truth.metrics import metrics_of

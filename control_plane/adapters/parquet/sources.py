@@ -11,7 +11,7 @@ from datetime import datetime
 
 from control_plane.adapters.parquet.facts import Facts
 from control_plane.adapters.parquet.serving import instant_of
-from control_plane.app.fact_store import SourceActivity
+from control_plane.app.fact_reports import SourceActivity
 from control_plane.core.ground_truth.missing import SourceHours
 
 KEPT_HOURS = 120 * 24

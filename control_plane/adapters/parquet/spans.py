@@ -13,7 +13,7 @@ import numpy.typing as npt
 from control_plane.adapters.parquet.binning import HOURS_PER_DAY
 from control_plane.adapters.parquet.facts import Facts
 from control_plane.adapters.parquet.serving import ServedHour, layer_of, served_hours
-from control_plane.app.fact_store import ServedBy
+from control_plane.app.fact_reports import ServedBy
 from control_plane.core.ground_truth.labels import LabelSpec
 from control_plane.core.ground_truth.partials import EMPTY, Float64s, Partial, merge
 

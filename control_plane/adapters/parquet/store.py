@@ -12,7 +12,6 @@ beside them; elsewhere if so configured), `profiles/` (JSON by sha256), `embeddi
 Every method may be called from any thread. Writing goes through one thread; reads take a lock for milliseconds.
 """
 
-import fcntl
 import os
 import shutil
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from control_plane.adapters.parquet.catalog import Catalog
+from control_plane.adapters.parquet.directory_lock import lock_directory
 from control_plane.adapters.parquet.embeddings import EmbeddingStore
 from control_plane.adapters.parquet.erasure import Erasure, nothing_beside
 from control_plane.adapters.parquet.facts import Facts
@@ -36,10 +36,11 @@ from control_plane.adapters.parquet.rebuild import rebuild_histograms
 from control_plane.adapters.parquet.recovery import recover
 from control_plane.adapters.parquet.segments import SegmentLog
 from control_plane.adapters.parquet.sent import SentHour, SentHours
+from control_plane.adapters.parquet.serving import microseconds
 from control_plane.adapters.parquet.sources import source_activity
 from control_plane.adapters.parquet.tables import Tables, place_of
 from control_plane.adapters.parquet.writer import Request, Writer
-from control_plane.app.fact_store import (
+from control_plane.app.fact_reports import (
     CoverageReport,
     CoverageRow,
     EraseBeside,
@@ -57,7 +58,7 @@ from control_plane.app.fact_store import (
     StoreStats,
     TickReport,
 )
-from control_plane.core.errors import Invalid, NotFound, Reason, Unavailable, Violation
+from control_plane.core.errors import Invalid, NotFound, Reason, Violation
 from control_plane.core.ground_truth.batch import INSTANT_US_MAX
 from control_plane.core.ground_truth.labels import WINDOW_MAX, LabelSpec
 from control_plane.core.ground_truth.missing import MissingFacts
@@ -84,7 +85,7 @@ class ParquetFactStore:
         """
         config = config or StoreConfig()
         root.mkdir(parents=True, exist_ok=True)
-        self._lock_file = _lock(root)
+        self._lock_file = lock_directory(root)
         shutil.rmtree(root / "spill", ignore_errors=True)
         try:
             catalog = Catalog(root / "catalog.sqlite")
@@ -136,7 +137,7 @@ class ParquetFactStore:
                 ipc=ipc_bytes,
                 source=source,
                 rate=rate,
-                latest_us=INSTANT_US_MAX if latest is None else us_of(latest),
+                latest_us=INSTANT_US_MAX if latest is None else microseconds(latest),
             )
         )
 
@@ -162,7 +163,7 @@ class ParquetFactStore:
                 ipc=ipc_bytes,
                 source=source,
                 rate=rate,
-                latest_us=INSTANT_US_MAX if latest is None else us_of(latest),
+                latest_us=INSTANT_US_MAX if latest is None else microseconds(latest),
             )
         )
 
@@ -460,24 +461,6 @@ class ParquetFactStore:
             self._facts.log.close_segment()
             self._facts.catalog.close()
         os.close(self._lock_file)
-
-
-def _lock(root: Path) -> int:
-    """Hold the directory for this process; the kernel lets go of it however the process ends."""
-    file = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(file)
-        raise Unavailable(
-            Reason.STORE_UNAVAILABLE, f"another process uses the fact store in {root}: stop it first"
-        ) from error
-    return file
-
-
-def us_of(instant: datetime) -> int:
-    """Microseconds since 1970."""
-    return (instant - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
 def _check_header(batch_id: str, field: str, fits: bool, rule: str) -> None:

@@ -18,7 +18,7 @@ import pyarrow as pa
 from control_plane.adapters.parquet.facts import Batch, Facts, batch_key, hours_of, rows_by_hour, slice_names
 from control_plane.adapters.parquet.segments import BatchHead, Kind, Record
 from control_plane.adapters.parquet.sent import SentHour, SentHours
-from control_plane.app.fact_store import Receipt
+from control_plane.app.fact_reports import Receipt
 from control_plane.core.errors import Reason, RunwayError, Unavailable
 from control_plane.core.ground_truth.batch import (
     INSTANT_US_MAX,

@@ -3,7 +3,7 @@
 from runway.v1 import facts_pb2
 
 from control_plane.api.convert.common import timestamp
-from control_plane.app.fact_store import ErasedLayer
+from control_plane.app.fact_reports import ErasedLayer
 from control_plane.core.erasure import ErasureReceipt, LayerReceipt
 from control_plane.core.errors import Invalid, Reason, Violation
 

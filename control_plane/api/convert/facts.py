@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from runway.v1 import facts_pb2
 
 from control_plane.api.convert.common import timestamp
-from control_plane.app.fact_store import Orphan, SourceActivity
+from control_plane.app.fact_reports import Orphan, SourceActivity
 from control_plane.app.ground_truth import SampledModel
 from control_plane.core.ground_truth.batch import IMPUTED_OFFSET
 

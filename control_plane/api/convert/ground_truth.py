@@ -3,7 +3,7 @@
 from runway.v1 import ground_truth_pb2
 
 from control_plane.api.convert.common import instant_from, timestamp
-from control_plane.app.fact_store import CoverageRow, SentHistogram, ServedBy
+from control_plane.app.fact_reports import CoverageRow, SentHistogram, ServedBy
 from control_plane.app.ground_truth import CountedHour
 from control_plane.core.ground_truth.coverage import standard_error
 from control_plane.core.ground_truth.findings import Finding

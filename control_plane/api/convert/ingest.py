@@ -7,7 +7,7 @@ import pyarrow as pa
 from google.protobuf.timestamp_pb2 import Timestamp
 from runway.v1 import ground_truth_pb2
 
-from control_plane.app.fact_store import Receipt
+from control_plane.app.fact_reports import Receipt
 from control_plane.core.errors import Invalid, Reason, Violation
 from control_plane.core.ground_truth.batch import FEATURE_PREFIX, SLICE_PREFIX, as_ipc
 

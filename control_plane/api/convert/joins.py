@@ -6,7 +6,7 @@ from runway.v1 import facts_pb2
 
 from control_plane.api.convert.common import instant_from
 from control_plane.api.errors import invalid
-from control_plane.app.fact_store import JoinReport
+from control_plane.app.fact_reports import JoinReport
 
 JOIN_RANGE_MAX = timedelta(days=92)
 """A quarter: what is asked for at once must end within the patience of whoever waits for it."""

@@ -4,11 +4,11 @@ from msgspec.structs import replace
 from runway.v1 import operations_pb2
 
 from control_plane.api.convert.common import timestamp
-from control_plane.core.events import Envelope, RetrainLeased, encode_event, event_kind, event_model
+from control_plane.core.events import Envelope, RetrainLeased, encode_event, event_kind
 from control_plane.core.ids import LeaseToken
 from control_plane.core.sentences import sentence
 from control_plane.core.state import State
-from control_plane.core.subjects import team_of
+from control_plane.core.subjects import event_model, team_of
 
 HIDDEN = LeaseToken("***")
 

@@ -6,7 +6,7 @@ from runway.v1 import ground_truth_pb2
 
 from control_plane.api.convert.common import timestamp
 from control_plane.api.convert.ground_truth import LAYERS
-from control_plane.app.fact_store import Grain, PerformanceReport, PerformanceRow
+from control_plane.app.fact_reports import Grain, PerformanceReport, PerformanceRow
 from control_plane.core.ground_truth.arrival import delay_quantile
 from control_plane.core.ground_truth.labels import LabelKind, LabelSpec, all_labels
 from control_plane.core.ground_truth.partials import DELAY_EDGES_S

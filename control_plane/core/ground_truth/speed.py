@@ -273,7 +273,8 @@ class SpeedView:
         for model_id, model in self._models.items():
             for place, stratum in enumerate(model.strata):
                 predictions, outcomes = stratum.everything()
-                rows = sum(int(_among(run.ids, ids).sum()) for *_, run in (*predictions, *outcomes))
+                rows = sum(int(_among(run.ids, ids).sum()) for _, _, run in predictions)
+                rows += sum(int(_among(run.ids, ids).sum()) for _, _, run in outcomes)
                 if not rows:
                     continue
                 found[model_id] = found.get(model_id, 0) + rows

@@ -41,7 +41,7 @@ COLUMNS: dict[TableKind, tuple[tuple[str, str], ...]] = {
 }
 
 PARTIALS = "partials"
-"""Table by which an engine beside us hands over what it joined: a row for each (model, label, hour) and layer, absolute;
-the last one wins."""
+"""Table by which an engine beside us hands over what it joined: a row for each (model, label, hour) and layer,
+absolute; the last one wins."""
 LABELS_FILE = "labels.json"
 """Beside the tables: the labels of each model, written by the control plane."""
