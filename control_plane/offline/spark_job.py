@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 
 import msgspec
 from google.protobuf.message import DecodeError
+from pyspark.errors import StreamingQueryException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - as everybody calls it
 from runway.v1 import ground_truth_pb2
@@ -34,6 +35,8 @@ from control_plane.core.ground_truth.tables import COLUMNS, KINDS, LABELS_FILE, 
 STREAM_ID = "runway-stream"
 OFFSETS_AT_ONCE_MAX = 2_000
 """Records of a micro-batch: 130 M rows at most."""
+FAILURES_MAX = 3
+"""Failures in a row, without a micro-batch between them, after which the job ends and its supervisor is asked."""
 DEAD_LETTERS = "dead_letters"
 _ROWS_DDL = (
     "kind string, prediction_id binary, at_us long, number double, version int, revision int, label_type string, "
@@ -239,8 +242,21 @@ def stream(arguments: argparse.Namespace) -> None:
     writer = records.writeStream.foreachBatch(engine.take).option(
         "checkpointLocation", f"{engine.tables}/_checkpoints/{STREAM_ID}"
     )
-    query = (writer.trigger(availableNow=True) if arguments.once else writer.trigger(processingTime="1 second")).start()
-    query.awaitTermination()
+    writer = writer.trigger(availableNow=True) if arguments.once else writer.trigger(processingTime="1 second")
+    failures = 0
+    while True:
+        query = writer.start()
+        try:
+            query.awaitTermination()
+        except StreamingQueryException as error:
+            # A micro-batch that is done again after a crash ends the query once it is committed: Spark's report of its
+            # progress stumbles over offsets that it has not asked for yet (seen with 4.1.1).
+            failures = failures + 1 if query.lastProgress is None else 1
+            if failures >= FAILURES_MAX:
+                raise
+            print(f"the query ended and is started again: {str(error)[:500]}", file=sys.stderr, flush=True)
+        else:
+            return
 
 
 def batch(arguments: argparse.Namespace) -> None:
