@@ -290,6 +290,7 @@ def test_every_rpc_has_a_method(runway: Runway) -> None:
         "OperationsService": runway.operations,
         "PolicyService": runway.policies,
         "LineageService": runway.lineage,
+        "FactsService": runway.facts,
     }
     for service in SERVICES:
         for method in service.methods:

@@ -277,7 +277,7 @@ def test_the_command_line_reads_the_real_thing(runway: Runway, capsys: pytest.Ca
         ("retrains cancel rt_000001 --reason enough", 0, "rt_000001 of air_time was cancelled."),
         ("rollouts list", 0, "ro_000001"),
         ("coverage air_time", 0, "air_time made no predictions"),
-        ("performance air_time", 0, "No outcome of air_time has arrived"),
+        ("performance air_time", 0, "air_time has no prediction of this time with a final outcome"),
         ("hold --reason storm", 0, "Retraining is held"),
         ("release", 0, "Retraining is released"),
         ("events --model air_time", 0, "rt_000001"),

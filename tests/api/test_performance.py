@@ -128,6 +128,7 @@ async def test_other_label_types_say_what_they_are(slow: Api) -> None:
     found = await performance(slow, label_type="refund", start_time=instant(START), end_time=instant(later))
     assert (found.label_type, found.label_kind) == ("refund", ground_truth_pb2.LABEL_KIND_PROXY)
     assert found.total.labelled == 50
+    assert not any(metric.HasField("baseline") for metric in found.total.metrics), "the holdout is of the other label"
 
 
 @pytest.mark.parametrize(

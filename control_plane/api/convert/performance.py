@@ -32,11 +32,17 @@ VersionOf = Callable[[int], ModelVersion | None]
 def performance_response(
     report: PerformanceReport, declared: LabelSpec, version_of: VersionOf, revision: int
 ) -> ground_truth_pb2.GetPerformanceResponse:
-    """A report beside the holdouts of its versions."""
+    """A report beside the holdouts of its versions, which are of the model's own label: on another one nothing is
+    promised."""
     kinds = {spec.label_type: kind for spec, kind in all_labels(declared)}
+    own = report.label.label_type == declared.label_type
+
+    def version(row: PerformanceRow) -> ModelVersion | None:
+        return version_of(row.version) if own else None
+
     return ground_truth_pb2.GetPerformanceResponse(
-        total=_row(report.total, version_of(report.total.version)),
-        rows=[_row(row, version_of(row.version)) for row in report.rows],
+        total=_row(report.total, version(report.total)),
+        rows=[_row(row, version(row)) for row in report.rows],
         revision=revision,
         delays=_delays(report),
         label_type=report.label.label_type,
