@@ -46,7 +46,7 @@ class Facts:
             self.stub.JoinPartition, request, method="FactsService/JoinPartition", deadline_s=deadline_s
         )
 
-    def erase(
+    def erase_facts(
         self,
         prediction_ids: Iterable[bytes] = (),
         *,
@@ -69,7 +69,7 @@ class Facts:
         request = facts_pb2.ListErasuresRequest(limit=limit)
         return self._connection.read(self.stub.ListErasures, request, method="FactsService/ListErasures").receipts
 
-    def ingest_status(self, model_id: str = "") -> facts_pb2.GetIngestStatusResponse:
+    def get_ingest_status(self, model_id: str = "") -> facts_pb2.GetIngestStatusResponse:
         """Where facts come from, what is kept of them, and what is degraded now; of one model, or of all."""
         request = facts_pb2.GetIngestStatusRequest(model_id=model_id)
         return self._connection.read(self.stub.GetIngestStatus, request, method="FactsService/GetIngestStatus")

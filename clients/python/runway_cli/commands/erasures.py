@@ -40,7 +40,7 @@ def erase_facts(
             raise click.UsageError("this cannot be undone: say --yes to do it without being asked")
         whose = f" and all predictions of {count(len(entities), 'entity', 'entities')}" if entities else ""
         click.confirm(f"Erase {count(len(wanted), 'prediction')}{whose} for good?", abort=True, err=True)
-    receipt = session.runway.facts.erase(wanted, entity_ids=entities, why=Why(reason=reason))
+    receipt = session.runway.facts.erase_facts(wanted, entity_ids=entities, why=Why(reason=reason))
     if session.as_json:
         session.emit(receipt)
         return

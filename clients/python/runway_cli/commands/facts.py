@@ -22,7 +22,7 @@ REASON_CHARS_MAX = 160
 def show_status(session: Session, model: str) -> None:
     """Where facts come from, what is kept of them, and what is degraded now."""
     runway, page = session.runway, session.page
-    answer = runway.facts.ingest_status(bare_model(model))
+    answer = runway.facts.get_ingest_status(bare_model(model))
     if session.as_json:
         session.emit(answer)
         return
