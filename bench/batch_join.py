@@ -89,7 +89,7 @@ def run() -> list[Row]:
 def _measured(rows: int, cpu: dict[str, float], rss: dict[str, float], peers: list[str]) -> _Ours:
     """Our join of so many rows, and peers on the same files."""
     with tempfile.TemporaryDirectory(prefix="runway-bench-") as folder:
-        found = _printed("bench.join_rows", folder, str(rows))
+        found = printed("bench.join_rows", folder, str(rows))
         ours = _Ours(
             rows=int(found["predictions"]),
             seal_cpu_s=float(found["seal_cpu_s"]),
@@ -99,7 +99,7 @@ def _measured(rows: int, cpu: dict[str, float], rss: dict[str, float], peers: li
             outcomes=int(found["outcomes"]),
         )
         for peer in peers:
-            theirs = _printed("bench.join_peers", peer, folder)
+            theirs = printed("bench.join_peers", peer, folder)
             if theirs["answer"] != found["answer"]:
                 raise AssertionError(f"{peer} and we do not agree")
             named = f"{peer}, all at once" if peer == "duckdb" else f"{peer} merge"
@@ -109,7 +109,8 @@ def _measured(rows: int, cpu: dict[str, float], rss: dict[str, float], peers: li
     return ours
 
 
-def _printed(module: str, *arguments: str) -> dict[str, Any]:
+def printed(module: str, *arguments: str) -> dict[str, Any]:
+    """What a module of the benchmarks prints as one line of JSON."""
     done = subprocess.run(
         [sys.executable, "-m", module, *arguments],
         cwd=Path(__file__).parent.parent,

@@ -67,8 +67,8 @@ def write_and_join(folder: Path, rows: int) -> Joined:
     store = ParquetFactStore(folder, StoreConfig(join_every=timedelta(days=3650)))
     facts, maintenance = store._facts, store._maintenance  # rows come past the wire and the speed view
     for model in range(MODELS):
-        facts.put_label(_model(model), LABEL)
-        facts.speed.set_horizon(_model(model), 10**6)
+        facts.put_label(model_name(model), LABEL)
+        facts.speed.set_horizon(model_name(model), 10**6)
     maintenance.tick(ended, force=True)  # the first pass, with nothing to do; the next one is ten years away
     seal_s = 0.0
     outcomes = 0
@@ -179,7 +179,7 @@ def _ids(number: npt.NDArray[np.uint64], instants: npt.NDArray[np.int64]) -> pa.
     return pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(number), [None, pa.py_buffer(ids.tobytes())])
 
 
-def _model(at: int) -> str:
+def model_name(at: int) -> str:
     return f"join_model_{at}"
 
 
@@ -198,7 +198,7 @@ def _predictions(batch: int, batch_us: int) -> Record:
     head = BatchHead(
         kind="predictions",
         batch_id=f"p{batch}",
-        model_id=_model(batch % MODELS),
+        model_id=model_name(batch % MODELS),
         version=1 + batch % 2,
         rows=ROWS_PER_BATCH,
         horizon=0,
@@ -218,7 +218,7 @@ def _outcomes(now: int, parts: list[tuple[int, int]], batch_us: int) -> Record:
     head = BatchHead(
         kind="outcomes",
         batch_id=f"o{now}",
-        model_id=_model(now % MODELS),
+        model_id=model_name(now % MODELS),
         label_type=LABEL.label_type,
         rows=len(number),
         horizon=0,
