@@ -12,8 +12,12 @@ from tools.jars import engines
 
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    """Killed and started by tests, at one address."""
-    one = Broker(tmp_path_factory.mktemp("kafka"), engines())
+    """Killed and started by tests, at one address; or the reason why there is none."""
+    try:
+        found = engines()
+    except OSError as error:
+        pytest.skip(f"no Kafka here: {error}")
+    one = Broker(tmp_path_factory.mktemp("kafka"), found)
     yield one
     one.kill()
 
