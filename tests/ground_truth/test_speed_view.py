@@ -174,3 +174,21 @@ def test_nothing_to_join_is_nothing() -> None:
     empty = IncrementalJoin()
     assert (empty.rows, empty.orphans("default"), empty.partials(SPEC, HOUR, mature=False)) == (0, {}, None)
     assert merge([]).of("predicted") == 0
+
+
+def test_what_was_joined_is_no_orphan_once_its_prediction_has_expired() -> None:
+    view = SpeedView()
+    timeless = id_columns(np.arange(320, dtype=np.uint8).reshape(20, 16))
+    predict(view, "m", timeless)
+    turn_out(view, "m", timeless)
+    assert view.orphans("m", "default", -1, 10**6) == {}
+    view.expire("m", HOUR + 2)
+    assert view.orphans("m", "default", -1, 10**6) == {}
+
+
+def test_a_rate_of_another_hour_leaves_an_hour_alone() -> None:
+    view = SpeedView()
+    predict(view, "m", ids_of(100))
+    before = partial_of(view, "m")
+    view.restrict("m", HOUR + 5, 0.01)
+    assert partial_of(view, "m") is before

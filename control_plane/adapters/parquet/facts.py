@@ -97,6 +97,8 @@ class Facts:
             self.references[(model_id, version)] = digest
         for model_id, hour in self.catalog.db.execute("SELECT model_id, hour FROM horizons"):
             self.speed.set_horizon(model_id, hour)
+        for model_id, tier in self.catalog.db.execute("SELECT model_id, tier FROM tiers"):
+            self.speed.set_tier(model_id, tier)
         for model_id, hour, rate in self.catalog.db.execute("SELECT model_id, hour, rate FROM hour_rates"):
             self.note_rates(model_id, {hour: rate})
 
@@ -180,6 +182,12 @@ class Facts:
                 return keys[key]
         row = self.catalog.db.execute("SELECT rows FROM batches WHERE key = ?", (key,)).fetchone()
         return int(row[0]) if row else None
+
+    def put_tier(self, model_id: str, tier: int) -> None:
+        """Remember a model's tier: after a restart memory may run short before anybody says it again."""
+        if self.speed.tier(model_id) != tier:
+            self.catalog.db.execute("INSERT OR REPLACE INTO tiers VALUES (?, ?)", (model_id, tier))
+            self.speed.set_tier(model_id, tier)
 
     def note_rates(self, model_id: str, rates: dict[int, float]) -> None:
         """Rows of these hours were kept of a share of ids only."""

@@ -24,6 +24,7 @@ CREATE INDEX IF NOT EXISTS hours_in_ids_by_hour ON hours_in_ids (model_id, hour)
 CREATE TABLE IF NOT EXISTS volumes (
     model_id TEXT NOT NULL, hour INTEGER NOT NULL, predictions INTEGER NOT NULL,
     PRIMARY KEY (model_id, hour)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS tiers (model_id TEXT PRIMARY KEY, tier INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS hour_rates (
     model_id TEXT NOT NULL, hour INTEGER NOT NULL, rate REAL NOT NULL, PRIMARY KEY (model_id, hour)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS source_hours (

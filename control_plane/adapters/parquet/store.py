@@ -223,7 +223,7 @@ class ParquetFactStore:
     def describe_model(self, model_id: str, *, tier: int, speed_window: timedelta) -> None:
         """See `FactStore`."""
         with self._facts.lock:
-            self._facts.speed.set_tier(parse_model_id(model_id), tier)
+            self._facts.put_tier(parse_model_id(model_id), tier)
             self._facts.speed_windows[model_id] = speed_window
 
     def put_profile(self, json_bytes: bytes) -> str:

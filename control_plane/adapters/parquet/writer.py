@@ -28,7 +28,7 @@ from control_plane.core.ground_truth.batch import (
     read_outcomes,
     read_predictions,
 )
-from control_plane.core.ground_truth.ids import MICROSECONDS_PER_HOUR, id_hours
+from control_plane.core.ground_truth.ids import MICROSECONDS_PER_HOUR, NO_HOUR, id_hours
 from control_plane.core.ground_truth.sampling import kept
 
 GROUP_BYTES_MAX = 32 * 1024 * 1024
@@ -280,13 +280,14 @@ class Writer:
         """The rows of a batch that are inside the sample, and what is recorded of it.
 
         An outcome is kept at the rate of its prediction's hour, if predictions of that are here: so outcomes of an hour
-        that was taken whole stay whole, whatever the rate is now.
+        that was taken whole stay whole, whatever the rate is now. Whose id carries no time is kept: nobody can tell at
+        which rate its prediction was.
         """
         if isinstance(batch, PredictionBatch):
             hours, known = batch.predicted_us // MICROSECONDS_PER_HOUR, {}
         else:
             hours = id_hours(batch.ids)
-            known = self._facts.rates_where_known(head.model_id, hours, request.rate)
+            known = {NO_HOUR: 1.0, **self._facts.rates_where_known(head.model_id, hours, request.rate)}
         rates = {hour: rate for hour in hours_of(hours) if (rate := known.get(hour, request.rate)) < 1}
         if not rates:
             whole = msgspec.structs.replace(head, rows=batch.rows)

@@ -98,6 +98,11 @@ class SpeedView:
         model = self._model(model_id)
         model.horizon = max(model.horizon, hour)
 
+    def tier(self, model_id: str) -> int:
+        """How important a model is; the lowest tier if nobody said."""
+        model = self._models.get(model_id)
+        return model.tier if model else LOWEST_TIER
+
     def set_tier(self, model_id: str, tier: int) -> None:
         """Say how important a model is, 1 to 4: lower tiers give up memory first."""
         self._model(model_id).tier = tier
@@ -256,6 +261,8 @@ class SpeedView:
         counts: dict[int, int] = {}
         for stratum in model.kept if model else ():
             for hour, count in stratum.orphans(label_type).items():
+                if hour == NO_HOUR and model is not None and model.horizon:
+                    continue  # their predictions may have expired: the batch join knows
                 if first_hour <= hour < end_hour:
                     counts[hour] = counts.get(hour, 0) + count
         return {hour: round(count / self.rate(model_id, hour)) for hour, count in sorted(counts.items())}
@@ -394,6 +401,8 @@ class SpeedView:
         """Leave out the ids of an hour whose share is not below a rate. Rare: the hour is filed anew."""
         model.rates[hour] = rate
         for place, stratum in enumerate(model.strata):
+            if hour not in stratum.hours() and all(of != hour for _, of, _ in stratum.outcome_files()):
+                continue
             predictions, outcomes = stratum.everything()
             fresh = IncrementalJoin()
             for of, hours_in_ids, rows in predictions:
