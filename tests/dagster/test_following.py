@@ -21,6 +21,7 @@ UNDRAWN = frozenset(
         *("RolloutStarted", "ValidationReported", "RolloutEnded"),
         *("LineageReported", "LineagePolicySet", "UnfinishedRunsDropped"),
         *("RuleSet", "RuleRemoved"),
+        "FactsErased",
         *("LimitsSet", "RetrainingHeld", "RetrainingReleased", "ClockAdvanced"),
     }
 )

@@ -78,6 +78,12 @@ async def joined(server: Served, *, authoritative: bool) -> facts_pb2.JoinPartit
     return await stub.JoinPartition(request, timeout=60)
 
 
+def cancelled() -> bool:
+    """Is it this task that was cancelled? A call whose channel was closed under it says so too."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
+
+
 class Senders:
     """Clients that send the history in order, a few messages at once, each again until it is acknowledged."""
 
@@ -105,6 +111,9 @@ class Senders:
                 self.joins += 1
             except (grpc.aio.AioRpcError, grpc.aio.UsageError) as error:
                 assert isinstance(error, grpc.aio.UsageError) or error.code() in AWAY, error
+            except asyncio.CancelledError:
+                if cancelled():
+                    raise
             await asyncio.sleep(0.02)
 
     async def _told(self, message: Message) -> bool:

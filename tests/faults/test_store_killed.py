@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from control_plane.adapters.parquet import conversion, segments
 from tests.faults.history import MODELS, SPEC, Message, arrivals, distinct_predictions, history, send, submit
 from tests.faults.victim import GROUPS, IN_FLIGHT, open_store, predicted
 from tests.ground_truth.joins import finish, stored_answer, twin_answer
@@ -103,6 +104,13 @@ def lives(directory: Path) -> Iterator[Lives]:
         yield found
         assert process.stdin is not None
         process.stdin.close()
+
+
+@pytest.fixture(autouse=True)
+def own_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`open_store` makes everything small, in this process too: other tests must not feel it."""
+    monkeypatch.setattr(segments, "SEGMENT_BYTES_MAX", segments.SEGMENT_BYTES_MAX)
+    monkeypatch.setattr(conversion, "SEALED_BYTES_MAX", conversion.SEALED_BYTES_MAX)
 
 
 def bounds(messages: list[Message], acknowledged: int) -> tuple[int, int]:
