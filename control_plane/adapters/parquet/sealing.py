@@ -29,6 +29,7 @@ from control_plane.core.ground_truth.batch import (
     read_outcomes,
     read_predictions,
 )
+from control_plane.core.ground_truth.hours import late_outcomes
 from control_plane.core.ground_truth.ids import (
     MICROSECONDS_PER_HOUR,
     NO_HOUR,
@@ -36,7 +37,6 @@ from control_plane.core.ground_truth.ids import (
     hash_buckets,
     id_hours,
 )
-from control_plane.core.ground_truth.speed import late_outcomes
 from control_plane.core.ground_truth.tables import TableKind
 
 ROW_GROUP_ROWS = 262_144

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from control_plane.core.ground_truth.hours import EARLY_HOURS_MAX, by_hour, distinct_hours, late_outcomes
 from control_plane.core.ground_truth.ids import MICROSECONDS_PER_HOUR, NO_HOUR, IdColumns, Int64s, hash_shares, id_hours
 from control_plane.core.ground_truth.incremental import IncrementalJoin, VersionPartials
 from control_plane.core.ground_truth.join import (
@@ -42,8 +43,6 @@ SPLIT_ROWS = 262_144
 """Rows from which on a model is kept as several joins by rate; fewer are filed anew in a moment when it halves."""
 STRATA = 12
 """Joins of a large model: the last holds the ids of every rate below 1 / 2^11."""
-EARLY_HOURS_MAX = 24
-"""How far an outcome may be observed before its prediction and still be waited for; clocks differ, not by days."""
 LOWEST_TIER = 4
 
 
@@ -139,11 +138,11 @@ class SpeedView:
         )
         new = np.ones(len(score), np.bool_) if tell_new else None
         in_ids = id_hours(ids)
-        for hour, at in _split(predicted_us // MICROSECONDS_PER_HOUR):
+        for hour, at in by_hour(predicted_us // MICROSECONDS_PER_HOUR):
             if hour < model.horizon:
                 continue
             place = np.arange(len(score)) if at is None else at
-            hours_in_ids = _distinct_hours(in_ids if at is None else in_ids[at])
+            hours_in_ids = distinct_hours(in_ids if at is None else in_ids[at])
             self._begin(model, (hour, *hours_in_ids))
             low = model.rate_of((hour, *hours_in_ids))
             if low < model.rates.get(hour, 1.0):
@@ -190,7 +189,7 @@ class SpeedView:
             for hour, count in zip(*np.unique(belongs, return_counts=True), strict=True):
                 late_by_hour[int(hour)] = int(count)
             hours, rows = hours[~late], rows.take(~late)
-        for hour, at in _split(hours):
+        for hour, at in by_hour(hours):
             self._begin(model, (hour,))
             run = rows if at is None else rows.take(at)
             for stratum, within in self._strata(model, run.ids, hour):
@@ -446,33 +445,3 @@ def _among(ids: IdColumns, wanted: IdColumns) -> Bools:
     for at in np.flatnonzero(found):
         found[at] = (int(ids.key[at]), int(ids.high[at])) in pairs
     return found
-
-
-def late_outcomes(ids: IdColumns, observed_us: Int64s, horizon: int) -> tuple[Int64s, Bools]:
-    """Hours in the ids, and which rows are late at a horizon. Shapes (n,).
-
-    An id without time, or with another clock's, is late once it was observed so long ago that its prediction has
-    expired too.
-    """
-    hours = id_hours(ids)
-    seen_until = observed_us // MICROSECONDS_PER_HOUR + EARLY_HOURS_MAX
-    return hours, ((hours != NO_HOUR) & (hours < horizon)) | (seen_until < horizon)
-
-
-def _split(hours: Int64s) -> Iterable[tuple[int, Int64s | None]]:
-    """Distinct hours with the positions of their rows, in order of arrival; None for all rows."""
-    if len(hours) == 0:
-        return
-    first = int(hours[0])
-    if (hours == first).all():
-        yield first, None
-        return
-    order = np.argsort(hours, kind="stable")
-    for hour in _distinct_hours(hours):
-        start, end = np.searchsorted(hours, [hour, hour + 1], sorter=order)
-        yield hour, order[start:end]
-
-
-def _distinct_hours(hours: Int64s) -> list[int]:
-    low, high = int(hours.min()), int(hours.max())
-    return [low] if low == high else [int(hour) for hour in np.unique(hours)]
