@@ -62,6 +62,7 @@ class FactConsumer:
                 "allow.auto.create.topics": False,
                 "reconnect.backoff.max.ms": 2_000,
                 "error_cb": self._failed,
+                "on_commit": self._committed_last,
             }
         )
         self._stopping = threading.Event()
@@ -112,6 +113,7 @@ class FactConsumer:
                 except KafkaException as error:
                     self._lost(str(error))
                     self._stopping.wait(RETRY_S)
+            self._commit_all()
         finally:
             self._consumer.close()
 
@@ -171,6 +173,19 @@ class FactConsumer:
             place = (message.topic(), message.partition())
             behind[place] = max(behind.get(place, 0), message.offset() + 1)
         offsets = [TopicPartition(topic, partition, offset) for (topic, partition), offset in behind.items()]
+        # Not waited for: a broker that is gone answers no sooner than its session ends, and this thread has to say so.
+        self._consumer.commit(offsets=offsets, asynchronous=True)
+
+    def _committed_last(self, error: KafkaError | None, _places: Sequence[TopicPartition]) -> None:
+        """The library tells how a commit went."""
+        if error is not None and error.code() != KafkaError._NO_OFFSET:
+            log.warning("kafka.commit_failed", message=error.str())
+
+    def _commit_all(self) -> None:
+        """At the end, and waited for: where this group goes on. Nothing is lost if it fails."""
+        if self._gone_since is not None or not self._positions:
+            return
+        offsets = [TopicPartition(topic, number, at) for (topic, number), at in self._positions.items()]
         try:
             self._consumer.commit(offsets=offsets, asynchronous=False)
         except KafkaException as error:
