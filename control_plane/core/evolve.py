@@ -5,21 +5,30 @@ from typing import assert_never
 
 from msgspec.structs import replace
 
-from control_plane.core import registry_fold
+from control_plane.core import evolve_retraining, evolve_rollout, registry_fold
 from control_plane.core.erasure import RECEIPTS_MAX, ErasureReceipt
 from control_plane.core.events import (
+    AlertSilenced,
     AliasMoved,
+    ApprovalAsked,
     AttemptEnded,
+    BreakerChanged,
+    CanaryJudged,
     CascadeCooldownStarted,
+    CascadeSettled,
     ClockAdvanced,
     CoverageAlertCleared,
     CoverageAlertRaised,
     DependenciesDeclared,
     DependenciesRetracted,
+    DestinationRemoved,
+    DestinationSet,
     EdgesSettled,
     Envelope,
     Event,
     FactsErased,
+    FreezeRemoved,
+    FreezeSet,
     LeaseRenewed,
     LifecycleChanged,
     LimitsSet,
@@ -36,25 +45,32 @@ from control_plane.core.events import (
     OverrideSet,
     PoliciesSet,
     RetrainEnded,
+    RetrainHeld,
     RetrainingHeld,
     RetrainingReleased,
     RetrainJoined,
     RetrainLeased,
+    RetrainReleased,
     RetrainRequested,
+    RolloutApproved,
     RolloutEnded,
+    RolloutHeld,
+    RolloutReleased,
+    RolloutsGrouped,
     RolloutStarted,
+    RolloutStepped,
     RuleRemoved,
     RuleSet,
     RulesMatched,
     StreakChanged,
     UnfinishedRunsDropped,
+    UpliftMeasured,
     ValidationReported,
     VerdictChanged,
     VersionRegistered,
+    WeightReported,
 )
 from control_plane.core.evolve_graph import change_graph, put_model_node
-from control_plane.core.retraining.rules import merged_causes
-from control_plane.core.retraining.types import Attempt, AttemptState, Retrain, RetrainState
 from control_plane.core.state import (
     REQUESTS_DROPPED,
     REQUESTS_KEPT_MAX,
@@ -64,7 +80,6 @@ from control_plane.core.state import (
     Standing,
     State,
     VerdictChange,
-    begun,
     in_force,
 )
 
@@ -136,13 +151,50 @@ def _apply(state: State, envelope: Envelope, event: Event) -> None:  # noqa: PLR
             record = state.models[event.model_id]
             record.coverage_alert = False
             record.coverage_cause = record.coverage_explanation = ""
-        case RetrainRequested() | RetrainJoined() | RetrainLeased() | LeaseRenewed() | AttemptEnded() | RetrainEnded():
-            _retraining(state, envelope, event)
-        case RolloutStarted() | ValidationReported() | RolloutEnded():
-            _rollout(state, envelope, event)
+        case (
+            RetrainRequested()
+            | RetrainJoined()
+            | RetrainLeased()
+            | LeaseRenewed()
+            | AttemptEnded()
+            | RetrainHeld()
+            | RetrainReleased()
+            | RetrainEnded()
+        ):
+            evolve_retraining.retrain_changed(state, envelope, event)
         case CascadeCooldownStarted():
-            for model_id, until in event.until.items():
-                state.models[model_id].cooling_until = until
+            evolve_retraining.cascade_started(state, envelope, event)
+        case CascadeSettled():
+            evolve_retraining.cascade_settled(state, event)
+        case BreakerChanged():
+            state.breakers[event.breaker.scheduler] = event.breaker
+        case (
+            RolloutStarted()
+            | ValidationReported()
+            | ApprovalAsked()
+            | RolloutApproved()
+            | RolloutStepped()
+            | WeightReported()
+            | CanaryJudged()
+            | RolloutHeld()
+            | RolloutReleased()
+            | RolloutEnded()
+        ):
+            evolve_rollout.rollout_changed(state, envelope, event)
+        case RolloutsGrouped():
+            evolve_rollout.grouped(state, event)
+        case FreezeSet():
+            state.freezes[event.freeze.name] = event.freeze
+        case FreezeRemoved():
+            state.freezes.pop(event.name, None)
+        case UpliftMeasured():
+            state.uplifts[event.uplift.rollout_id] = event.uplift
+        case DestinationSet():
+            state.destinations[event.destination.name] = event.destination
+        case DestinationRemoved():
+            state.destinations.pop(event.name, None)
+        case AlertSilenced():
+            state.silences[event.silence.key] = event.silence
         case LimitsSet():
             state.limits = event.limits
         case RetrainingHeld():
@@ -219,113 +271,3 @@ def _verdict_changed(state: State, envelope: Envelope, event: VerdictChanged) ->
         )
     )
     del record.verdict_changes[:-VERDICT_CHANGES_KEPT_MAX]
-
-
-def _retraining(
-    state: State,
-    envelope: Envelope,
-    event: RetrainRequested | RetrainJoined | RetrainLeased | LeaseRenewed | AttemptEnded | RetrainEnded,
-) -> None:
-    record = state.models[event.model_id]
-    if isinstance(event, RetrainRequested):
-        state.retrains_count += 1
-        state.retrains[event.retrain_id] = Retrain(
-            retrain_id=event.retrain_id,
-            model_id=event.model_id,
-            state=RetrainState.WAITING,
-            causes=(event.cause,),
-            score=event.score,
-            requested_at=envelope.at,
-            requested_by=envelope.actor,
-            reason=envelope.reason,
-            not_before=event.not_before,
-            ignore_cooldown=event.ignore_cooldown,
-        )
-        state.live_retrains[event.retrain_id] = None
-        record.live_retrain = event.retrain_id
-        record.retrain_ids.append(event.retrain_id)
-        return
-    before = state.retrains[event.retrain_id]
-    state.retrains[event.retrain_id] = _next(before, envelope, event)
-    if isinstance(event, RetrainEnded):
-        del state.live_retrains[event.retrain_id]
-        record.live_retrain = None
-        if before.attempts:
-            # A retrain that never ran leaves no cooldown behind.
-            record.retrain_ended_at = envelope.at
-
-
-def _next(
-    retrain: Retrain,
-    envelope: Envelope,
-    event: RetrainJoined | RetrainLeased | LeaseRenewed | AttemptEnded | RetrainEnded,
-) -> Retrain:
-    match event:
-        case RetrainJoined():
-            return replace(
-                retrain,
-                causes=merged_causes(retrain.causes, event.cause),
-                not_before=event.not_before,
-                ignore_cooldown=event.ignore_cooldown,
-            )
-        case RetrainLeased():
-            attempt = Attempt(
-                attempt_id=event.attempt_id,
-                number=event.number,
-                state=AttemptState.RUNNING,
-                scheduler=event.scheduler,
-                lease_token=event.lease_token,
-                leased_at=envelope.at,
-                expires_at=event.expires_at,
-                wave=event.wave,
-            )
-            return replace(retrain, state=RetrainState.RUNNING, attempts=(*retrain.attempts, attempt))
-        case LeaseRenewed():
-            last = retrain.attempts[-1]
-            renewed = replace(last, expires_at=event.expires_at, run=event.run or last.run)
-            return replace(retrain, attempts=(*retrain.attempts[:-1], renewed))
-        case AttemptEnded():
-            last = retrain.attempts[-1]
-            ended = replace(
-                last,
-                state=event.state,
-                ended_at=envelope.at,
-                failure=event.failure,
-                run=event.run or last.run,
-                version=event.version,
-            )
-            after = replace(retrain, attempts=(*retrain.attempts[:-1], ended))
-            if event.state is AttemptState.SUCCEEDED:
-                return replace(after, state=RetrainState.VALIDATING)
-            if event.retry_at is not None:
-                return replace(after, state=RetrainState.WAITING, not_before=event.retry_at)
-            return after
-        case RetrainEnded():
-            return replace(retrain, state=event.state, ended_at=envelope.at, conclusion=event.conclusion)
-        case _:
-            assert_never(event)
-
-
-def _rollout(state: State, envelope: Envelope, event: RolloutStarted | ValidationReported | RolloutEnded) -> None:
-    record = state.models[event.model_id]
-    match event:
-        case RolloutStarted():
-            state.rollouts_count += 1
-            state.rollouts[event.rollout_id] = begun(event, envelope.at)
-            record.live_rollout = event.rollout_id
-            record.rollout_ids.append(event.rollout_id)
-            if event.retrain_id is not None:
-                retrain = state.retrains[event.retrain_id]
-                state.retrains[event.retrain_id] = replace(retrain, rollout_id=event.rollout_id)
-        case ValidationReported():
-            rollout = state.rollouts[event.rollout_id]
-            state.rollouts[event.rollout_id] = replace(rollout, validation=event.validation)
-        case RolloutEnded():
-            rollout = state.rollouts[event.rollout_id]
-            state.rollouts[event.rollout_id] = replace(
-                rollout, state=event.state, ended_at=envelope.at, conclusion=event.conclusion
-            )
-            if record.live_rollout == event.rollout_id:
-                record.live_rollout = None
-        case _:
-            assert_never(event)

@@ -219,7 +219,11 @@ def default_task(task_type: TaskType) -> Task:
 
 def built_in(tier: int, task_type: TaskType) -> EffectivePolicies:
     """What is in force where no scope says anything."""
-    return EffectivePolicies(staleness=default_policy(tier), label=LabelSpec(task=default_task(task_type)))
+    return EffectivePolicies(
+        staleness=default_policy(tier),
+        rollout=RolloutPolicy(approvals=1 if tier == 1 else 0),
+        label=LabelSpec(task=default_task(task_type)),
+    )
 
 
 def applied(policies: EffectivePolicies, overrides: Mapping[str, Scalar]) -> EffectivePolicies:
@@ -324,6 +328,10 @@ def sourced(violation: Violation, sources: Mapping[str, str]) -> Violation:
     return replace(violation, message=f"{violation.message} ({whence})" if whence else violation.message)
 
 
+OF_TIER = frozenset({"staleness.cadence", "rollout.approvals"})
+"""Fields whose built-in default depends on the tier."""
+
+
 def explanation(path: str, source: str, tier: int) -> str:
     """Where a value comes from, in words.
 
@@ -341,7 +349,7 @@ def explanation(path: str, source: str, tier: int) -> str:
         case "model":
             return "set on the model itself"
         case _:
-            return f"the built-in default of tier {tier}" if path == "staleness.cadence" else "the built-in default"
+            return f"the built-in default of tier {tier}" if path in OF_TIER else "the built-in default"
 
 
 # All scopes

@@ -4,17 +4,26 @@ from datetime import timedelta
 from typing import assert_never
 
 from control_plane.core.events import (
+    AlertSilenced,
     AliasMoved,
+    ApprovalAsked,
     AttemptEnded,
+    BreakerChanged,
+    CanaryJudged,
     CascadeCooldownStarted,
+    CascadeSettled,
     ClockAdvanced,
     CoverageAlertCleared,
     CoverageAlertRaised,
     DependenciesDeclared,
     DependenciesRetracted,
+    DestinationRemoved,
+    DestinationSet,
     EdgesSettled,
     Envelope,
     FactsErased,
+    FreezeRemoved,
+    FreezeSet,
     LeaseRenewed,
     LifecycleChanged,
     LimitsSet,
@@ -31,27 +40,37 @@ from control_plane.core.events import (
     OverrideSet,
     PoliciesSet,
     RetrainEnded,
+    RetrainHeld,
     RetrainingHeld,
     RetrainingReleased,
     RetrainJoined,
     RetrainLeased,
+    RetrainReleased,
     RetrainRequested,
+    RolloutApproved,
     RolloutEnded,
+    RolloutHeld,
+    RolloutReleased,
+    RolloutsGrouped,
     RolloutStarted,
+    RolloutStepped,
     RuleRemoved,
     RuleSet,
     RulesMatched,
     StreakChanged,
     UnfinishedRunsDropped,
+    UpliftMeasured,
     ValidationReported,
     VerdictChanged,
     VersionRegistered,
+    WeightReported,
 )
 from control_plane.core.graph.lineage_facts import EdgeChange, EdgeState, LineagePolicy
 from control_plane.core.registry.types import Metric
 from control_plane.core.retraining.types import AttemptState, RetrainCause
 from control_plane.core.rollout.types import Validation
 from control_plane.core.rules.types import RuleAction, RuleMatch
+from control_plane.core.sentences_of_releases import release_sentence
 from control_plane.core.timewindow import spelled
 
 NAMES_MAX = 6
@@ -62,6 +81,7 @@ CAUSES = {
     RetrainCause.OPERATOR: "somebody asked",
     RetrainCause.UPSTREAM: "an upstream model changed",
     RetrainCause.RULE: "a rule asks for it",
+    RetrainCause.SCHEDULE: "its schedule asks for it",
 }
 
 
@@ -168,6 +188,27 @@ def sentence(envelope: Envelope) -> str:  # noqa: PLR0912 - one line per event
             return f"retraining is held by {envelope.actor}: nothing new is leased"
         case RetrainingReleased():
             return f"retraining goes on, released by {envelope.actor}"
+        case (
+            RetrainHeld()
+            | RetrainReleased()
+            | CascadeSettled()
+            | BreakerChanged()
+            | ApprovalAsked()
+            | RolloutApproved()
+            | RolloutStepped()
+            | WeightReported()
+            | CanaryJudged()
+            | RolloutHeld()
+            | RolloutReleased()
+            | RolloutsGrouped()
+            | FreezeSet()
+            | FreezeRemoved()
+            | UpliftMeasured()
+            | DestinationSet()
+            | DestinationRemoved()
+            | AlertSilenced()
+        ):
+            return release_sentence(envelope, event)
         case ClockAdvanced():
             return f"the clock stands at {event.to:%Y-%m-%d %H:%M}"
         case _:

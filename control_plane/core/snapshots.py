@@ -12,18 +12,19 @@ from typing import Any
 
 import msgspec
 
+from control_plane.core.alerts.types import Destination, Silence
 from control_plane.core.erasure import ErasureReceipt
 from control_plane.core.graph.dependency_graph import DependencyGraph
 from control_plane.core.graph.facts import Dependency, GraphSnapshot, Node
 from control_plane.core.graph.lineage import EdgeRecord, Ledger, LedgerSnapshot
 from control_plane.core.graph.lineage_fold import rebuild_claims, rebuild_times
-from control_plane.core.ids import model_node
+from control_plane.core.ids import TeamId, model_node
 from control_plane.core.policies import PolicyBook, PolicyVersion
-from control_plane.core.retraining.types import Retrain, RetrainingLimits
-from control_plane.core.rollout.types import Rollout
+from control_plane.core.retraining.types import Breaker, Retrain, RetrainingLimits
+from control_plane.core.rollout.types import FreezeWindow, Rollout, RolloutGroup, Uplift
 from control_plane.core.rules.book import RuleBook
 from control_plane.core.rules.types import RuleVersion
-from control_plane.core.state import NO_POLICIES, ModelRecord, RequestRecord, State, in_force
+from control_plane.core.state import NO_POLICIES, ModelRecord, RequestRecord, Spending, State, in_force
 
 
 class _Head(msgspec.Struct, frozen=True, kw_only=True, tag="head"):
@@ -45,6 +46,12 @@ class _Head(msgspec.Struct, frozen=True, kw_only=True, tag="head"):
     rollouts_count: int
     erasures: list[ErasureReceipt] = []
     erasures_count: int = 0
+    breakers: list[Breaker] = []
+    spending: dict[TeamId, Spending] = {}
+    freezes: list[FreezeWindow] = []
+    groups: list[RolloutGroup] = []
+    destinations: list[Destination] = []
+    silences: list[Silence] = []
 
 
 class _Models(msgspec.Struct, frozen=True, tag="models"):
@@ -71,14 +78,18 @@ class _Rollouts(msgspec.Struct, frozen=True, tag="rollouts"):
     items: list[Rollout]
 
 
+class _Uplifts(msgspec.Struct, frozen=True, tag="uplifts"):
+    items: list[Uplift]
+
+
 class _Requests(msgspec.Struct, frozen=True, tag="requests"):
     items: list[tuple[str, RequestRecord]]
 
 
-_Several = _Models | _Nodes | _Dependencies | _EdgeRecords | _Retrains | _Rollouts | _Requests
+_Several = _Models | _Nodes | _Dependencies | _EdgeRecords | _Retrains | _Rollouts | _Uplifts | _Requests
 _Part = _Head | _Several
 
-SNAPSHOT_VERSION = 4
+SNAPSHOT_VERSION = 5
 """Codec version; a snapshot of another one is ignored and the log is replayed instead."""
 
 PART_ITEMS = 1_000
@@ -105,6 +116,7 @@ def capture(state: State) -> Callable[[], bytes]:
     models = [_captured(record) for record in state.models.values()]
     graph, ledger = state.graph.captured(), state.lineage.captured()
     retrains, rollouts = list(state.retrains.values()), list(state.rollouts.values())
+    uplifts = list(state.uplifts.values())
     requests = list(state.requests.items())
     head = _Head(
         revision=state.revision,
@@ -122,6 +134,12 @@ def capture(state: State) -> Callable[[], bytes]:
         rollouts_count=state.rollouts_count,
         erasures=state.erasures,
         erasures_count=state.erasures_count,
+        breakers=list(state.breakers.values()),
+        spending=dict(state.spending),
+        freezes=list(state.freezes.values()),
+        groups=list(state.groups.values()),
+        destinations=list(state.destinations.values()),
+        silences=list(state.silences.values()),
     )
 
     def encode() -> bytes:
@@ -135,6 +153,7 @@ def capture(state: State) -> Callable[[], bytes]:
             (_EdgeRecords, records),
             (_Retrains, retrains),
             (_Rollouts, rollouts),
+            (_Uplifts, uplifts),
             (_Requests, requests),
         ]
         parts: list[_Part] = [msgspec.structs.replace(head, lineage=told)]
@@ -207,4 +226,12 @@ def decode_snapshot(blob: bytes) -> State:
     state.rollouts_count = head.rollouts_count
     state.erasures = head.erasures
     state.erasures_count = head.erasures_count
+    state.live_rollouts = {i: None for i, rollout in state.rollouts.items() if rollout.live}
+    state.uplifts = {uplift.rollout_id: uplift for uplift in parts.get(_Uplifts, [])}
+    state.breakers = {breaker.scheduler: breaker for breaker in head.breakers}
+    state.spending = dict(head.spending)
+    state.freezes = {freeze.name: freeze for freeze in head.freezes}
+    state.groups = {group.group_id: group for group in head.groups}
+    state.destinations = {destination.name: destination for destination in head.destinations}
+    state.silences = {silence.key: silence for silence in head.silences}
     return state

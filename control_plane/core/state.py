@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from control_plane.core.alerts.types import Destination, Silence
 from control_plane.core.commands import Result
 from control_plane.core.erasure import ErasureReceipt
 from control_plane.core.errors import NotFound, Reason
@@ -30,8 +31,16 @@ from control_plane.core.ids import (
 )
 from control_plane.core.policies import EffectivePolicies, Overrides, PolicyBook, built_in
 from control_plane.core.registry.types import PRODUCTION, AliasMove, Lifecycle, ModelFacts, ModelVersion, TaskType
-from control_plane.core.retraining.types import Retrain, RetrainingLimits, RetrainingPolicy, RetrainState
-from control_plane.core.rollout.types import Rollout, RolloutPolicy, RolloutState, ValidationPolicy
+from control_plane.core.retraining.types import Breaker, Retrain, RetrainingLimits, RetrainingPolicy, RetrainState
+from control_plane.core.rollout.types import (
+    FreezeWindow,
+    Rollout,
+    RolloutGroup,
+    RolloutPolicy,
+    RolloutState,
+    Uplift,
+    ValidationPolicy,
+)
 from control_plane.core.rules.book import RuleBook
 from control_plane.core.rules.types import NO_OUTCOME, RuleOutcome
 from control_plane.core.staleness.policy import StalenessPolicy
@@ -75,6 +84,27 @@ class VerdictChange(msgspec.Struct, frozen=True, kw_only=True):
     revision: int
 
 
+class Cascade(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a model cools down: an upstream model was promoted."""
+
+    upstream: ModelId
+    version: int
+    began_at: datetime
+    """Of the first promotion of several in a row: bounds how long the model can be made to wait."""
+    until: datetime
+    harmed: bool | None = None
+    """What the first look after `until` said; None before."""
+    why: str = ""
+
+
+class Spending(msgspec.Struct, frozen=True, kw_only=True):
+    """GPU hours that a team's ended attempts have spent in one week."""
+
+    week: datetime
+    """Monday 00:00 UTC."""
+    gpu_hours: float
+
+
 NO_POLICIES = built_in(4, TaskType.BINARY)
 """In place of the policies in force, where a snapshot leaves them out."""
 
@@ -108,6 +138,8 @@ class ModelRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     cooling_until: datetime | None = None
     lifecycle: Lifecycle = Lifecycle.REGISTERED
     rollout_ids: list[RolloutId] = []
+    cascade: Cascade | None = None
+    """The upstream promotion that it cools down after, until it was looked at afresh."""
     rule_outcome: RuleOutcome = NO_OUTCOME
     """What the rules made of it when it was last looked at, or when a rule changed since."""
 
@@ -207,6 +239,17 @@ class State:
         self.erasures: list[ErasureReceipt] = []
         """Oldest first, at most `RECEIPTS_MAX`; replaced, never changed in place."""
         self.erasures_count = 0
+        self.breakers: dict[str, Breaker] = {}
+        self.spending: dict[TeamId, Spending] = {}
+        """Of the newest week in which something ended, by team."""
+        self.freezes: dict[str, FreezeWindow] = {}
+        self.groups: dict[str, RolloutGroup] = {}
+        self.uplifts: dict[RolloutId, Uplift] = {}
+        """Measured, oldest first."""
+        self.destinations: dict[str, Destination] = {}
+        self.silences: dict[str, Silence] = {}
+        self.live_rollouts: dict[RolloutId, None] = {}
+        """Oldest first; follows from `rollouts`."""
 
     @property
     def lineage_parts(self) -> Parts:
@@ -280,8 +323,11 @@ class State:
 
     def validating(self) -> list[Rollout]:
         """Rollouts that wait for their validation."""
-        found = (self.rollouts[r.live_rollout] for r in self.models.values() if r.live_rollout is not None)
-        return [rollout for rollout in found if rollout.state is RolloutState.VALIDATING]
+        return [rollout for rollout in self.rolling() if rollout.state is RolloutState.VALIDATING]
+
+    def rolling(self) -> Iterator[Rollout]:
+        """Live rollouts, oldest first."""
+        return (self.rollouts[rollout_id] for rollout_id in self.live_rollouts)
 
     def live_upstream(self, model_id: ModelId) -> Sequence[ModelId]:
         """Models upstream of this one (at any distance) whose retrain has not ended, sorted."""
@@ -310,4 +356,6 @@ def begun(started: RolloutStarted, at: datetime) -> Rollout:
         state=RolloutState.VALIDATING,
         started_at=at,
         retrain_id=started.retrain_id,
+        plan=started.plan,
+        requested_by=started.requested_by,
     )

@@ -14,7 +14,7 @@ from control_plane.core.commands import (
     RollBack,
 )
 from control_plane.core.decide.decision import Decision
-from control_plane.core.errors import Reason, Refused
+from control_plane.core.errors import Invalid, Reason, Refused, Violation
 from control_plane.core.events import (
     AliasMoved,
     CascadeCooldownStarted,
@@ -37,13 +37,19 @@ from control_plane.core.timewindow import spelled
 
 def report_validation(state: State, command: ReportValidation, now: datetime) -> Decision:
     """Promote the candidate or refuse it. Telling the same result again changes nothing."""
-    check_validation(command.validation)
+    validation = command.validation
+    if validation is None:
+        raise Invalid(
+            Reason.INVALID_ARGUMENT,
+            Violation(field="validation", rule="required", message="give a validation, or evidence for the gate"),
+        )
+    check_validation(validation)
     record = state.model(command.model_id)
     state.version(command.model_id, command.version)
     rollout = live_rollout(state, record, command.version)
     if rollout is None:
         ended = last_rollout(state, command.model_id, command.version)
-        if ended is not None and ended.validation == command.validation:
+        if ended is not None and ended.validation == validation:
             return Decision(result=_result(ended))
         raise Refused(
             Reason.ROLLOUT_FINISHED,
@@ -55,10 +61,10 @@ def report_validation(state: State, command: ReportValidation, now: datetime) ->
         rollout_id=rollout.rollout_id,
         model_id=command.model_id,
         version=command.version,
-        validation=command.validation,
+        validation=validation,
     )
     return Decision(
-        events=(reported, *_settled(state, record, replace(rollout, validation=command.validation), now)),
+        events=(reported, *_settled(state, record, replace(rollout, validation=validation), now)),
         result=_result(rollout),
     )
 

@@ -34,6 +34,7 @@ class RetrainState(StrEnum):
     REFUSED = "REFUSED"
     FAILED = "FAILED"
     CANCELLED = "CANCELLED"
+    SUPERSEDED = "SUPERSEDED"
 
 
 LIVE = frozenset({RetrainState.WAITING, RetrainState.RUNNING, RetrainState.VALIDATING})
@@ -46,6 +47,23 @@ class RetrainCause(StrEnum):
     OPERATOR = "OPERATOR"
     UPSTREAM = "UPSTREAM"
     RULE = "RULE"
+    SCHEDULE = "SCHEDULE"
+
+
+class FailureClass(StrEnum):
+    """Why an attempt failed; see the contract's `FailureClass` for what follows."""
+
+    UNKNOWN = "UNKNOWN"
+    OUT_OF_MEMORY = "OUT_OF_MEMORY"
+    DATA_MISSING = "DATA_MISSING"
+    PREEMPTED = "PREEMPTED"
+    BUG = "BUG"
+    TIMEOUT = "TIMEOUT"
+    SCHEDULER = "SCHEDULER"
+
+
+UNCOUNTED = frozenset({FailureClass.PREEMPTED, FailureClass.SCHEDULER})
+"""Nobody's fault: such an attempt is not one of `attempts_max`."""
 
 
 class AttemptState(StrEnum):
@@ -73,6 +91,15 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     failure: str = ""
     run: str = ""
     version: int | None = None
+    failure_class: FailureClass | None = None
+    gpu_hours_reserved: float = 0.0
+    """Held in the team's budget while it runs."""
+    gpu_hours: float = 0.0
+    """Spent, once it has ended."""
+    log_url: str = ""
+    probe: bool = False
+    """The one attempt that tries out a scheduler whose breaker is half open."""
+    memory_scale: int = 1
 
 
 class Retrain(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,6 +119,13 @@ class Retrain(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: datetime | None = None
     conclusion: str = ""
     rollout_id: RolloutId | None = None
+    held_by: str = ""
+    """Who lets it wait until it is released; empty if nobody does."""
+    hold_reason: str = ""
+    group: str = ""
+    """The cascade or applied plan that it belongs to; empty for one of its own."""
+    expires_at: datetime | None = None
+    superseded_by: RetrainId | None = None
 
     @property
     def live(self) -> bool:
@@ -118,10 +152,60 @@ class RetrainingPolicy(msgspec.Struct, frozen=True, kw_only=True):
     retry_backoff: timedelta = timedelta(minutes=5)
     off_peak_start_hour: int = 22
     off_peak_end_hour: int = 6
+    scheduler: str = ""
+    resource_class: str = "default"
+    gpus: float = 0.0
+    duration_expected: timedelta = timedelta(minutes=30)
+    request_ttl: timedelta = timedelta(days=14)
+    impact_max: int = 25
+    every: timedelta = timedelta(0)
+    cascade_cooldown_max: timedelta = timedelta(hours=24)
+    data_backoff: timedelta = timedelta(hours=1)
+    preemptions_max: int = 10
 
 
 class RetrainingLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """How many attempts may run at once, in the fleet and per team."""
+    """How many attempts may run at once, in the fleet, per team, class and scheduler; and what a team may spend."""
 
     running_max: int = 50
     running_per_team_max: int = 10
+    tier1_reserve: int = 0
+    """Of `running_max`, kept free for tier 1."""
+    by_team: dict[str, int] = {}
+    by_resource_class: dict[str, int] = {}
+    by_scheduler: dict[str, int] = {}
+    gpu_hours_per_week: dict[str, float] = {}
+    """Team -> GPU hours from Monday to Sunday, UTC; a team without an entry has no budget to keep."""
+
+
+class BreakerState(StrEnum):
+    """Of a scheduler's circuit breaker; see the contract's `BreakerState`."""
+
+    CLOSED = "CLOSED"
+    OPEN = "OPEN"
+    HALF_OPEN = "HALF_OPEN"
+
+
+class Breaker(msgspec.Struct, frozen=True, kw_only=True):
+    """A scheduler's circuit breaker. The calls that it counts are not kept in the log, its changes are.
+
+    state      | on                                              | becomes
+    -----------+-------------------------------------------------+----------------------------------
+    CLOSED     | too many failed calls, or tripped by hand       | OPEN
+    OPEN       | `open_until` has come                           | HALF_OPEN
+    HALF_OPEN  | the probe succeeded, three times                | CLOSED (drains at a bounded rate)
+    HALF_OPEN  | a call failed                                   | OPEN, twice as long
+    any        | reset by hand                                   | CLOSED
+    """
+
+    scheduler: str
+    state: BreakerState = BreakerState.CLOSED
+    since: datetime
+    reason: str = ""
+    open_until: datetime | None = None
+    """None while OPEN: somebody tripped it, only a reset closes it."""
+    openings: int = 0
+    """In a row, without a close between: each doubles the time."""
+    successes: int = 0
+    """While HALF_OPEN."""
+    bypassed_by: str = ""

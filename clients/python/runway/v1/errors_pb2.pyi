@@ -73,6 +73,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_RULE_NOT_FOUND: _ErrorReason.ValueType  # 45
     ERROR_REASON_EVALUATION_NOT_FOUND: _ErrorReason.ValueType  # 46
     ERROR_REASON_EVIDENCE_NOT_KEPT: _ErrorReason.ValueType  # 47
+    ERROR_REASON_PLAN_CHANGED: _ErrorReason.ValueType  # 48
+    ERROR_REASON_SCHEDULER_NOT_FOUND: _ErrorReason.ValueType  # 49
+    ERROR_REASON_APPROVAL_REQUIRED: _ErrorReason.ValueType  # 50
+    ERROR_REASON_APPROVAL_NOT_YOURS: _ErrorReason.ValueType  # 51
+    ERROR_REASON_ROLLOUT_NOT_WAITING: _ErrorReason.ValueType  # 52
+    ERROR_REASON_FREEZE_NOT_FOUND: _ErrorReason.ValueType  # 53
+    ERROR_REASON_FROZEN: _ErrorReason.ValueType  # 54
+    ERROR_REASON_DESTINATION_NOT_FOUND: _ErrorReason.ValueType  # 55
+    ERROR_REASON_ALERT_NOT_FOUND: _ErrorReason.ValueType  # 56
+    ERROR_REASON_RETRAIN_NOT_WAITING: _ErrorReason.ValueType  # 57
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper): ...
 
@@ -124,4 +134,14 @@ ERROR_REASON_INVALID_LINEAGE: ErrorReason.ValueType  # 44
 ERROR_REASON_RULE_NOT_FOUND: ErrorReason.ValueType  # 45
 ERROR_REASON_EVALUATION_NOT_FOUND: ErrorReason.ValueType  # 46
 ERROR_REASON_EVIDENCE_NOT_KEPT: ErrorReason.ValueType  # 47
+ERROR_REASON_PLAN_CHANGED: ErrorReason.ValueType  # 48
+ERROR_REASON_SCHEDULER_NOT_FOUND: ErrorReason.ValueType  # 49
+ERROR_REASON_APPROVAL_REQUIRED: ErrorReason.ValueType  # 50
+ERROR_REASON_APPROVAL_NOT_YOURS: ErrorReason.ValueType  # 51
+ERROR_REASON_ROLLOUT_NOT_WAITING: ErrorReason.ValueType  # 52
+ERROR_REASON_FREEZE_NOT_FOUND: ErrorReason.ValueType  # 53
+ERROR_REASON_FROZEN: ErrorReason.ValueType  # 54
+ERROR_REASON_DESTINATION_NOT_FOUND: ErrorReason.ValueType  # 55
+ERROR_REASON_ALERT_NOT_FOUND: ErrorReason.ValueType  # 56
+ERROR_REASON_RETRAIN_NOT_WAITING: ErrorReason.ValueType  # 57
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

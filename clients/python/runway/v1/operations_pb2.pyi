@@ -46,19 +46,123 @@ class RetrainingLimits(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ByTeamEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class ByResourceClassEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class BySchedulerEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class GpuHoursPerWeekEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     RUNNING_MAX_FIELD_NUMBER: _builtins.int
     RUNNING_PER_TEAM_MAX_FIELD_NUMBER: _builtins.int
+    TIER1_RESERVE_FIELD_NUMBER: _builtins.int
+    BY_TEAM_FIELD_NUMBER: _builtins.int
+    BY_RESOURCE_CLASS_FIELD_NUMBER: _builtins.int
+    BY_SCHEDULER_FIELD_NUMBER: _builtins.int
+    GPU_HOURS_PER_WEEK_FIELD_NUMBER: _builtins.int
     running_max: _builtins.int
     running_per_team_max: _builtins.int
+    tier1_reserve: _builtins.int
+    """Of running_max, kept free for tier 1."""
+    @_builtins.property
+    def by_team(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Teams, resource classes and schedulers with a limit of their own."""
+
+    @_builtins.property
+    def by_resource_class(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]: ...
+    @_builtins.property
+    def by_scheduler(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]: ...
+    @_builtins.property
+    def gpu_hours_per_week(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """GPU hours that a team may spend from Monday to Sunday, UTC."""
+
     def __init__(
         self,
         *,
         running_max: _builtins.int = ...,
         running_per_team_max: _builtins.int = ...,
+        tier1_reserve: _builtins.int = ...,
+        by_team: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        by_resource_class: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        by_scheduler: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        gpu_hours_per_week: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["running_max", b"running_max", "running_per_team_max", b"running_per_team_max"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by_resource_class", b"by_resource_class", "by_scheduler", b"by_scheduler", "by_team", b"by_team", "gpu_hours_per_week", b"gpu_hours_per_week", "running_max", b"running_max", "running_per_team_max", b"running_per_team_max", "tier1_reserve", b"tier1_reserve"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -170,6 +274,46 @@ class GetStatusResponse(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class GpuHoursThisWeekEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class RolloutsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     SERVER_VERSION_FIELD_NUMBER: _builtins.int
     LEADER_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
@@ -188,6 +332,9 @@ class GetStatusResponse(_message.Message):
     PREDICTIONS_INGESTED_FIELD_NUMBER: _builtins.int
     OUTCOMES_INGESTED_FIELD_NUMBER: _builtins.int
     WATCHERS_FIELD_NUMBER: _builtins.int
+    GPU_HOURS_THIS_WEEK_FIELD_NUMBER: _builtins.int
+    ROLLOUTS_FIELD_NUMBER: _builtins.int
+    OPEN_BREAKERS_FIELD_NUMBER: _builtins.int
     server_version: _builtins.str
     leader: _builtins.bool
     epoch: _builtins.int
@@ -215,6 +362,18 @@ class GetStatusResponse(_message.Message):
 
     @_builtins.property
     def limits(self) -> Global___RetrainingLimits: ...
+    @_builtins.property
+    def gpu_hours_this_week(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """Team -> GPU hours spent or reserved this week, of those that have a budget or have spent any."""
+
+    @_builtins.property
+    def rollouts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Rollout state name (CANARY ...) -> live rollouts."""
+
+    @_builtins.property
+    def open_breakers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Schedulers whose breaker is not closed."""
+
     def __init__(
         self,
         *,
@@ -236,10 +395,13 @@ class GetStatusResponse(_message.Message):
         predictions_ingested: _builtins.int = ...,
         outcomes_ingested: _builtins.int = ...,
         watchers: _builtins.int = ...,
+        gpu_hours_this_week: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        rollouts: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        open_breakers: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "now", b"now", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock_mode", b"clock_mode", "dependencies", b"dependencies", "epoch", b"epoch", "leader", b"leader", "limits", b"limits", "models", b"models", "nodes", b"nodes", "now", b"now", "outcomes_ingested", b"outcomes_ingested", "predictions_ingested", b"predictions_ingested", "retraining_held", b"retraining_held", "retrains", b"retrains", "revision", b"revision", "server_version", b"server_version", "snapshot_revision", b"snapshot_revision", "started_at", b"started_at", "verdicts", b"verdicts", "watchers", b"watchers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock_mode", b"clock_mode", "dependencies", b"dependencies", "epoch", b"epoch", "gpu_hours_this_week", b"gpu_hours_this_week", "leader", b"leader", "limits", b"limits", "models", b"models", "nodes", b"nodes", "now", b"now", "open_breakers", b"open_breakers", "outcomes_ingested", b"outcomes_ingested", "predictions_ingested", b"predictions_ingested", "retraining_held", b"retraining_held", "retrains", b"retrains", "revision", b"revision", "rollouts", b"rollouts", "server_version", b"server_version", "snapshot_revision", b"snapshot_revision", "started_at", b"started_at", "verdicts", b"verdicts", "watchers", b"watchers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -694,6 +694,16 @@ class RetrainingPolicy(_message.Message):
     RETRY_BACKOFF_FIELD_NUMBER: _builtins.int
     OFF_PEAK_START_HOUR_FIELD_NUMBER: _builtins.int
     OFF_PEAK_END_HOUR_FIELD_NUMBER: _builtins.int
+    SCHEDULER_FIELD_NUMBER: _builtins.int
+    RESOURCE_CLASS_FIELD_NUMBER: _builtins.int
+    GPUS_FIELD_NUMBER: _builtins.int
+    DURATION_EXPECTED_FIELD_NUMBER: _builtins.int
+    REQUEST_TTL_FIELD_NUMBER: _builtins.int
+    IMPACT_MAX_FIELD_NUMBER: _builtins.int
+    EVERY_FIELD_NUMBER: _builtins.int
+    CASCADE_COOLDOWN_MAX_FIELD_NUMBER: _builtins.int
+    DATA_BACKOFF_FIELD_NUMBER: _builtins.int
+    PREEMPTIONS_MAX_FIELD_NUMBER: _builtins.int
     automatic: _builtins.bool
     """Request a retrain when the verdict becomes STALE. False: verdicts only inform."""
     attempts_max: _builtins.int
@@ -701,6 +711,16 @@ class RetrainingPolicy(_message.Message):
     off_peak_start_hour: _builtins.int
     """Off-peak hours of the day in UTC, [start, end), over midnight if end is smaller."""
     off_peak_end_hour: _builtins.int
+    scheduler: _builtins.str
+    """Which scheduler runs it; empty: any that asks."""
+    resource_class: _builtins.str
+    """What it runs on, for limits by class: `default`, `gpu`, `a100` ..."""
+    gpus: _builtins.float
+    """GPUs that a training holds; its GPU hours are this times the time it runs."""
+    impact_max: _builtins.int
+    """A retrain whose promotion would touch more models downstream than this goes to the off-peak hours."""
+    preemptions_max: _builtins.int
+    """Preemptions that do not count as attempts."""
     @_builtins.property
     def cooldown(self) -> _duration_pb2.Duration:
         """No new retrain of the model sooner than this after its last one ended."""
@@ -721,6 +741,26 @@ class RetrainingPolicy(_message.Message):
     def retry_backoff(self) -> _duration_pb2.Duration:
         """Wait before the second attempt; doubles with each further one."""
 
+    @_builtins.property
+    def duration_expected(self) -> _duration_pb2.Duration:
+        """How long a training is expected to take, until one of the model's own has shown it."""
+
+    @_builtins.property
+    def request_ttl(self) -> _duration_pb2.Duration:
+        """A request that has not run after this long is cancelled."""
+
+    @_builtins.property
+    def every(self) -> _duration_pb2.Duration:
+        """Retrain when the version in production was trained longer ago than this; 0: never for that reason."""
+
+    @_builtins.property
+    def cascade_cooldown_max(self) -> _duration_pb2.Duration:
+        """However many upstream models are promoted one after the other, the model waits no longer than this."""
+
+    @_builtins.property
+    def data_backoff(self) -> _duration_pb2.Duration:
+        """Wait after a failure for want of data."""
+
     def __init__(
         self,
         *,
@@ -733,27 +773,57 @@ class RetrainingPolicy(_message.Message):
         retry_backoff: _duration_pb2.Duration | None = ...,
         off_peak_start_hour: _builtins.int | None = ...,
         off_peak_end_hour: _builtins.int | None = ...,
+        scheduler: _builtins.str | None = ...,
+        resource_class: _builtins.str | None = ...,
+        gpus: _builtins.float | None = ...,
+        duration_expected: _duration_pb2.Duration | None = ...,
+        request_ttl: _duration_pb2.Duration | None = ...,
+        impact_max: _builtins.int | None = ...,
+        every: _duration_pb2.Duration | None = ...,
+        cascade_cooldown_max: _duration_pb2.Duration | None = ...,
+        data_backoff: _duration_pb2.Duration | None = ...,
+        preemptions_max: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_attempts_max", b"_attempts_max", "_automatic", b"_automatic", "_off_peak_end_hour", b"_off_peak_end_hour", "_off_peak_start_hour", b"_off_peak_start_hour", "attempt_timeout", b"attempt_timeout", "attempts_max", b"attempts_max", "automatic", b"automatic", "cascade_cooldown", b"cascade_cooldown", "cooldown", b"cooldown", "lease_ttl", b"lease_ttl", "off_peak_end_hour", b"off_peak_end_hour", "off_peak_start_hour", b"off_peak_start_hour", "retry_backoff", b"retry_backoff"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_attempts_max", b"_attempts_max", "_automatic", b"_automatic", "_gpus", b"_gpus", "_impact_max", b"_impact_max", "_off_peak_end_hour", b"_off_peak_end_hour", "_off_peak_start_hour", b"_off_peak_start_hour", "_preemptions_max", b"_preemptions_max", "_resource_class", b"_resource_class", "_scheduler", b"_scheduler", "attempt_timeout", b"attempt_timeout", "attempts_max", b"attempts_max", "automatic", b"automatic", "cascade_cooldown", b"cascade_cooldown", "cascade_cooldown_max", b"cascade_cooldown_max", "cooldown", b"cooldown", "data_backoff", b"data_backoff", "duration_expected", b"duration_expected", "every", b"every", "gpus", b"gpus", "impact_max", b"impact_max", "lease_ttl", b"lease_ttl", "off_peak_end_hour", b"off_peak_end_hour", "off_peak_start_hour", b"off_peak_start_hour", "preemptions_max", b"preemptions_max", "request_ttl", b"request_ttl", "resource_class", b"resource_class", "retry_backoff", b"retry_backoff", "scheduler", b"scheduler"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempts_max", b"_attempts_max", "_automatic", b"_automatic", "_off_peak_end_hour", b"_off_peak_end_hour", "_off_peak_start_hour", b"_off_peak_start_hour", "attempt_timeout", b"attempt_timeout", "attempts_max", b"attempts_max", "automatic", b"automatic", "cascade_cooldown", b"cascade_cooldown", "cooldown", b"cooldown", "lease_ttl", b"lease_ttl", "off_peak_end_hour", b"off_peak_end_hour", "off_peak_start_hour", b"off_peak_start_hour", "retry_backoff", b"retry_backoff"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempts_max", b"_attempts_max", "_automatic", b"_automatic", "_gpus", b"_gpus", "_impact_max", b"_impact_max", "_off_peak_end_hour", b"_off_peak_end_hour", "_off_peak_start_hour", b"_off_peak_start_hour", "_preemptions_max", b"_preemptions_max", "_resource_class", b"_resource_class", "_scheduler", b"_scheduler", "attempt_timeout", b"attempt_timeout", "attempts_max", b"attempts_max", "automatic", b"automatic", "cascade_cooldown", b"cascade_cooldown", "cascade_cooldown_max", b"cascade_cooldown_max", "cooldown", b"cooldown", "data_backoff", b"data_backoff", "duration_expected", b"duration_expected", "every", b"every", "gpus", b"gpus", "impact_max", b"impact_max", "lease_ttl", b"lease_ttl", "off_peak_end_hour", b"off_peak_end_hour", "off_peak_start_hour", b"off_peak_start_hour", "preemptions_max", b"preemptions_max", "request_ttl", b"request_ttl", "resource_class", b"resource_class", "retry_backoff", b"retry_backoff", "scheduler", b"scheduler"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__attempts_max: _TypeAlias = _typing.Literal["attempts_max"]  # noqa: Y015
     _WhichOneofArgType__attempts_max: _TypeAlias = _typing.Literal["_attempts_max", b"_attempts_max"]  # noqa: Y015
     _WhichOneofReturnType__automatic: _TypeAlias = _typing.Literal["automatic"]  # noqa: Y015
     _WhichOneofArgType__automatic: _TypeAlias = _typing.Literal["_automatic", b"_automatic"]  # noqa: Y015
+    _WhichOneofReturnType__gpus: _TypeAlias = _typing.Literal["gpus"]  # noqa: Y015
+    _WhichOneofArgType__gpus: _TypeAlias = _typing.Literal["_gpus", b"_gpus"]  # noqa: Y015
+    _WhichOneofReturnType__impact_max: _TypeAlias = _typing.Literal["impact_max"]  # noqa: Y015
+    _WhichOneofArgType__impact_max: _TypeAlias = _typing.Literal["_impact_max", b"_impact_max"]  # noqa: Y015
     _WhichOneofReturnType__off_peak_end_hour: _TypeAlias = _typing.Literal["off_peak_end_hour"]  # noqa: Y015
     _WhichOneofArgType__off_peak_end_hour: _TypeAlias = _typing.Literal["_off_peak_end_hour", b"_off_peak_end_hour"]  # noqa: Y015
     _WhichOneofReturnType__off_peak_start_hour: _TypeAlias = _typing.Literal["off_peak_start_hour"]  # noqa: Y015
     _WhichOneofArgType__off_peak_start_hour: _TypeAlias = _typing.Literal["_off_peak_start_hour", b"_off_peak_start_hour"]  # noqa: Y015
+    _WhichOneofReturnType__preemptions_max: _TypeAlias = _typing.Literal["preemptions_max"]  # noqa: Y015
+    _WhichOneofArgType__preemptions_max: _TypeAlias = _typing.Literal["_preemptions_max", b"_preemptions_max"]  # noqa: Y015
+    _WhichOneofReturnType__resource_class: _TypeAlias = _typing.Literal["resource_class"]  # noqa: Y015
+    _WhichOneofArgType__resource_class: _TypeAlias = _typing.Literal["_resource_class", b"_resource_class"]  # noqa: Y015
+    _WhichOneofReturnType__scheduler: _TypeAlias = _typing.Literal["scheduler"]  # noqa: Y015
+    _WhichOneofArgType__scheduler: _TypeAlias = _typing.Literal["_scheduler", b"_scheduler"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__attempts_max) -> _WhichOneofReturnType__attempts_max | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__automatic) -> _WhichOneofReturnType__automatic | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__gpus) -> _WhichOneofReturnType__gpus | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__impact_max) -> _WhichOneofReturnType__impact_max | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__off_peak_end_hour) -> _WhichOneofReturnType__off_peak_end_hour | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__off_peak_start_hour) -> _WhichOneofReturnType__off_peak_start_hour | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__preemptions_max) -> _WhichOneofReturnType__preemptions_max | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__resource_class) -> _WhichOneofReturnType__resource_class | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__scheduler) -> _WhichOneofReturnType__scheduler | None: ...
 
 Global___RetrainingPolicy: _TypeAlias = RetrainingPolicy  # noqa: Y015
 
@@ -766,10 +836,34 @@ class ValidationPolicy(_message.Message):
     SKIP_FIELD_NUMBER: _builtins.int
     MARGIN_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
+    SIGNIFICANCE_FIELD_NUMBER: _builtins.int
+    SLICE_MARGIN_FIELD_NUMBER: _builtins.int
+    SLICE_ROWS_MIN_FIELD_NUMBER: _builtins.int
+    CALIBRATION_MAX_FIELD_NUMBER: _builtins.int
+    LATENCY_MS_MAX_FIELD_NUMBER: _builtins.int
+    SIZE_MB_MAX_FIELD_NUMBER: _builtins.int
+    EMBEDDING_COMPATIBLE_FIELD_NUMBER: _builtins.int
+    CHECKS_FIELD_NUMBER: _builtins.int
+    ROWS_MIN_FIELD_NUMBER: _builtins.int
     skip: _builtins.bool
     """Promote without validation. For models whose validation lives elsewhere."""
     margin: _builtins.float
     """The candidate may be worse than production by at most this much, in the metric's units."""
+    significance: _builtins.float
+    """One-sided level of the test for non-inferiority."""
+    slice_margin: _builtins.float
+    """As `margin`, for each slice of enough rows; 0: slices are shown, not judged."""
+    slice_rows_min: _builtins.int
+    calibration_max: _builtins.float
+    """Largest expected calibration error, latency and size; 0: not judged."""
+    latency_ms_max: _builtins.float
+    size_mb_max: _builtins.float
+    embedding_compatible: _builtins.bool
+    """Embeddings must stay compatible with those in production, unless the model moves with its consumers."""
+    checks: _builtins.str
+    """Custom checks that must be reported and pass, as `fairness, smoke_test`."""
+    rows_min: _builtins.int
+    """Fewer rows of the holdout than this prove nothing: refused."""
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
         """A validation that has not been reported after this long refuses the candidate."""
@@ -780,19 +874,64 @@ class ValidationPolicy(_message.Message):
         skip: _builtins.bool | None = ...,
         margin: _builtins.float | None = ...,
         timeout: _duration_pb2.Duration | None = ...,
+        significance: _builtins.float | None = ...,
+        slice_margin: _builtins.float | None = ...,
+        slice_rows_min: _builtins.int | None = ...,
+        calibration_max: _builtins.float | None = ...,
+        latency_ms_max: _builtins.float | None = ...,
+        size_mb_max: _builtins.float | None = ...,
+        embedding_compatible: _builtins.bool | None = ...,
+        checks: _builtins.str | None = ...,
+        rows_min: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_margin", b"_margin", "_skip", b"_skip", "margin", b"margin", "skip", b"skip", "timeout", b"timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_calibration_max", b"_calibration_max", "_checks", b"_checks", "_embedding_compatible", b"_embedding_compatible", "_latency_ms_max", b"_latency_ms_max", "_margin", b"_margin", "_rows_min", b"_rows_min", "_significance", b"_significance", "_size_mb_max", b"_size_mb_max", "_skip", b"_skip", "_slice_margin", b"_slice_margin", "_slice_rows_min", b"_slice_rows_min", "calibration_max", b"calibration_max", "checks", b"checks", "embedding_compatible", b"embedding_compatible", "latency_ms_max", b"latency_ms_max", "margin", b"margin", "rows_min", b"rows_min", "significance", b"significance", "size_mb_max", b"size_mb_max", "skip", b"skip", "slice_margin", b"slice_margin", "slice_rows_min", b"slice_rows_min", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_margin", b"_margin", "_skip", b"_skip", "margin", b"margin", "skip", b"skip", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_calibration_max", b"_calibration_max", "_checks", b"_checks", "_embedding_compatible", b"_embedding_compatible", "_latency_ms_max", b"_latency_ms_max", "_margin", b"_margin", "_rows_min", b"_rows_min", "_significance", b"_significance", "_size_mb_max", b"_size_mb_max", "_skip", b"_skip", "_slice_margin", b"_slice_margin", "_slice_rows_min", b"_slice_rows_min", "calibration_max", b"calibration_max", "checks", b"checks", "embedding_compatible", b"embedding_compatible", "latency_ms_max", b"latency_ms_max", "margin", b"margin", "rows_min", b"rows_min", "significance", b"significance", "size_mb_max", b"size_mb_max", "skip", b"skip", "slice_margin", b"slice_margin", "slice_rows_min", b"slice_rows_min", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__calibration_max: _TypeAlias = _typing.Literal["calibration_max"]  # noqa: Y015
+    _WhichOneofArgType__calibration_max: _TypeAlias = _typing.Literal["_calibration_max", b"_calibration_max"]  # noqa: Y015
+    _WhichOneofReturnType__checks: _TypeAlias = _typing.Literal["checks"]  # noqa: Y015
+    _WhichOneofArgType__checks: _TypeAlias = _typing.Literal["_checks", b"_checks"]  # noqa: Y015
+    _WhichOneofReturnType__embedding_compatible: _TypeAlias = _typing.Literal["embedding_compatible"]  # noqa: Y015
+    _WhichOneofArgType__embedding_compatible: _TypeAlias = _typing.Literal["_embedding_compatible", b"_embedding_compatible"]  # noqa: Y015
+    _WhichOneofReturnType__latency_ms_max: _TypeAlias = _typing.Literal["latency_ms_max"]  # noqa: Y015
+    _WhichOneofArgType__latency_ms_max: _TypeAlias = _typing.Literal["_latency_ms_max", b"_latency_ms_max"]  # noqa: Y015
     _WhichOneofReturnType__margin: _TypeAlias = _typing.Literal["margin"]  # noqa: Y015
     _WhichOneofArgType__margin: _TypeAlias = _typing.Literal["_margin", b"_margin"]  # noqa: Y015
+    _WhichOneofReturnType__rows_min: _TypeAlias = _typing.Literal["rows_min"]  # noqa: Y015
+    _WhichOneofArgType__rows_min: _TypeAlias = _typing.Literal["_rows_min", b"_rows_min"]  # noqa: Y015
+    _WhichOneofReturnType__significance: _TypeAlias = _typing.Literal["significance"]  # noqa: Y015
+    _WhichOneofArgType__significance: _TypeAlias = _typing.Literal["_significance", b"_significance"]  # noqa: Y015
+    _WhichOneofReturnType__size_mb_max: _TypeAlias = _typing.Literal["size_mb_max"]  # noqa: Y015
+    _WhichOneofArgType__size_mb_max: _TypeAlias = _typing.Literal["_size_mb_max", b"_size_mb_max"]  # noqa: Y015
     _WhichOneofReturnType__skip: _TypeAlias = _typing.Literal["skip"]  # noqa: Y015
     _WhichOneofArgType__skip: _TypeAlias = _typing.Literal["_skip", b"_skip"]  # noqa: Y015
+    _WhichOneofReturnType__slice_margin: _TypeAlias = _typing.Literal["slice_margin"]  # noqa: Y015
+    _WhichOneofArgType__slice_margin: _TypeAlias = _typing.Literal["_slice_margin", b"_slice_margin"]  # noqa: Y015
+    _WhichOneofReturnType__slice_rows_min: _TypeAlias = _typing.Literal["slice_rows_min"]  # noqa: Y015
+    _WhichOneofArgType__slice_rows_min: _TypeAlias = _typing.Literal["_slice_rows_min", b"_slice_rows_min"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__calibration_max) -> _WhichOneofReturnType__calibration_max | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__checks) -> _WhichOneofReturnType__checks | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__embedding_compatible) -> _WhichOneofReturnType__embedding_compatible | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__latency_ms_max) -> _WhichOneofReturnType__latency_ms_max | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__margin) -> _WhichOneofReturnType__margin | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rows_min) -> _WhichOneofReturnType__rows_min | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__significance) -> _WhichOneofReturnType__significance | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__size_mb_max) -> _WhichOneofReturnType__size_mb_max | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__skip) -> _WhichOneofReturnType__skip | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__slice_margin) -> _WhichOneofReturnType__slice_margin | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__slice_rows_min) -> _WhichOneofReturnType__slice_rows_min | None: ...
 
 Global___ValidationPolicy: _TypeAlias = ValidationPolicy  # noqa: Y015
 
@@ -803,20 +942,110 @@ class RolloutPolicy(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUIRE_LOAD_CHECK_FIELD_NUMBER: _builtins.int
+    SERVING_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    BAKE_FIELD_NUMBER: _builtins.int
+    OBSERVATIONS_MIN_FIELD_NUMBER: _builtins.int
+    SHADOW_FIELD_NUMBER: _builtins.int
+    METRICS_FIELD_NUMBER: _builtins.int
+    FALSE_ROLLBACK_MAX_FIELD_NUMBER: _builtins.int
+    WAIT_MAX_FIELD_NUMBER: _builtins.int
+    APPROVALS_FIELD_NUMBER: _builtins.int
+    APPROVAL_TTL_FIELD_NUMBER: _builtins.int
+    START_HOUR_FIELD_NUMBER: _builtins.int
+    END_HOUR_FIELD_NUMBER: _builtins.int
     require_load_check: _builtins.bool
     """Refuse to point an alias at a version that nobody has shown to load (ReportLoadCheck)."""
+    serving: _builtins.str
+    """The serving system that splits the model's traffic; empty: a validated candidate is promoted at once."""
+    steps: _builtins.str
+    """Shares of the traffic before all of it, as `5%, 20%, 50%`."""
+    observations_min: _builtins.int
+    """Observations of each arm that each step needs at least."""
+    metrics: _builtins.str
+    """What the judge compares: a name, the better direction, the tolerance relative to the control, as
+    `engagement higher 3%, latency_ms lower 10%`.
+    """
+    false_rollback_max: _builtins.float
+    """Chance of rolling back a candidate that is no worse, over the whole canary however often it is looked at."""
+    approvals: _builtins.int
+    """Approvals that a candidate needs before it sees traffic; 1 for tier 1 unless set."""
+    start_hour: _builtins.int
+    """Hours of the day in UTC, [start, end), in which steps are taken; alike: always."""
+    end_hour: _builtins.int
+    @_builtins.property
+    def bake(self) -> _duration_pb2.Duration:
+        """How long each step lasts at least."""
+
+    @_builtins.property
+    def shadow(self) -> _duration_pb2.Duration:
+        """How long the candidate sees a copy of the traffic before its first step; 0: no shadow."""
+
+    @_builtins.property
+    def wait_max(self) -> _duration_pb2.Duration:
+        """How long an inconclusive step may wait for more before it asks."""
+
+    @_builtins.property
+    def approval_ttl(self) -> _duration_pb2.Duration:
+        """A rollout that has not been approved after this long is refused."""
+
     def __init__(
         self,
         *,
         require_load_check: _builtins.bool | None = ...,
+        serving: _builtins.str | None = ...,
+        steps: _builtins.str | None = ...,
+        bake: _duration_pb2.Duration | None = ...,
+        observations_min: _builtins.int | None = ...,
+        shadow: _duration_pb2.Duration | None = ...,
+        metrics: _builtins.str | None = ...,
+        false_rollback_max: _builtins.float | None = ...,
+        wait_max: _duration_pb2.Duration | None = ...,
+        approvals: _builtins.int | None = ...,
+        approval_ttl: _duration_pb2.Duration | None = ...,
+        start_hour: _builtins.int | None = ...,
+        end_hour: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_require_load_check", b"_require_load_check", "require_load_check", b"require_load_check"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_approvals", b"_approvals", "_end_hour", b"_end_hour", "_false_rollback_max", b"_false_rollback_max", "_metrics", b"_metrics", "_observations_min", b"_observations_min", "_require_load_check", b"_require_load_check", "_serving", b"_serving", "_start_hour", b"_start_hour", "_steps", b"_steps", "approval_ttl", b"approval_ttl", "approvals", b"approvals", "bake", b"bake", "end_hour", b"end_hour", "false_rollback_max", b"false_rollback_max", "metrics", b"metrics", "observations_min", b"observations_min", "require_load_check", b"require_load_check", "serving", b"serving", "shadow", b"shadow", "start_hour", b"start_hour", "steps", b"steps", "wait_max", b"wait_max"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_require_load_check", b"_require_load_check", "require_load_check", b"require_load_check"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_approvals", b"_approvals", "_end_hour", b"_end_hour", "_false_rollback_max", b"_false_rollback_max", "_metrics", b"_metrics", "_observations_min", b"_observations_min", "_require_load_check", b"_require_load_check", "_serving", b"_serving", "_start_hour", b"_start_hour", "_steps", b"_steps", "approval_ttl", b"approval_ttl", "approvals", b"approvals", "bake", b"bake", "end_hour", b"end_hour", "false_rollback_max", b"false_rollback_max", "metrics", b"metrics", "observations_min", b"observations_min", "require_load_check", b"require_load_check", "serving", b"serving", "shadow", b"shadow", "start_hour", b"start_hour", "steps", b"steps", "wait_max", b"wait_max"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__approvals: _TypeAlias = _typing.Literal["approvals"]  # noqa: Y015
+    _WhichOneofArgType__approvals: _TypeAlias = _typing.Literal["_approvals", b"_approvals"]  # noqa: Y015
+    _WhichOneofReturnType__end_hour: _TypeAlias = _typing.Literal["end_hour"]  # noqa: Y015
+    _WhichOneofArgType__end_hour: _TypeAlias = _typing.Literal["_end_hour", b"_end_hour"]  # noqa: Y015
+    _WhichOneofReturnType__false_rollback_max: _TypeAlias = _typing.Literal["false_rollback_max"]  # noqa: Y015
+    _WhichOneofArgType__false_rollback_max: _TypeAlias = _typing.Literal["_false_rollback_max", b"_false_rollback_max"]  # noqa: Y015
+    _WhichOneofReturnType__metrics: _TypeAlias = _typing.Literal["metrics"]  # noqa: Y015
+    _WhichOneofArgType__metrics: _TypeAlias = _typing.Literal["_metrics", b"_metrics"]  # noqa: Y015
+    _WhichOneofReturnType__observations_min: _TypeAlias = _typing.Literal["observations_min"]  # noqa: Y015
+    _WhichOneofArgType__observations_min: _TypeAlias = _typing.Literal["_observations_min", b"_observations_min"]  # noqa: Y015
     _WhichOneofReturnType__require_load_check: _TypeAlias = _typing.Literal["require_load_check"]  # noqa: Y015
     _WhichOneofArgType__require_load_check: _TypeAlias = _typing.Literal["_require_load_check", b"_require_load_check"]  # noqa: Y015
+    _WhichOneofReturnType__serving: _TypeAlias = _typing.Literal["serving"]  # noqa: Y015
+    _WhichOneofArgType__serving: _TypeAlias = _typing.Literal["_serving", b"_serving"]  # noqa: Y015
+    _WhichOneofReturnType__start_hour: _TypeAlias = _typing.Literal["start_hour"]  # noqa: Y015
+    _WhichOneofArgType__start_hour: _TypeAlias = _typing.Literal["_start_hour", b"_start_hour"]  # noqa: Y015
+    _WhichOneofReturnType__steps: _TypeAlias = _typing.Literal["steps"]  # noqa: Y015
+    _WhichOneofArgType__steps: _TypeAlias = _typing.Literal["_steps", b"_steps"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__approvals) -> _WhichOneofReturnType__approvals | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__end_hour) -> _WhichOneofReturnType__end_hour | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__false_rollback_max) -> _WhichOneofReturnType__false_rollback_max | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__metrics) -> _WhichOneofReturnType__metrics | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__observations_min) -> _WhichOneofReturnType__observations_min | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__require_load_check) -> _WhichOneofReturnType__require_load_check | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__serving) -> _WhichOneofReturnType__serving | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__start_hour) -> _WhichOneofReturnType__start_hour | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__steps) -> _WhichOneofReturnType__steps | None: ...
 
 Global___RolloutPolicy: _TypeAlias = RolloutPolicy  # noqa: Y015
 

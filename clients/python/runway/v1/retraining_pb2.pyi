@@ -42,6 +42,8 @@ class _RetrainStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RetrainS
     RETRAIN_STATE_FAILED: _RetrainState.ValueType  # 6
     """All attempts failed."""
     RETRAIN_STATE_CANCELLED: _RetrainState.ValueType  # 7
+    RETRAIN_STATE_SUPERSEDED: _RetrainState.ValueType  # 8
+    """Another retrain of the model took its place."""
 
 class RetrainState(_RetrainState, metaclass=_RetrainStateEnumTypeWrapper): ...
 
@@ -59,6 +61,8 @@ RETRAIN_STATE_REFUSED: RetrainState.ValueType  # 5
 RETRAIN_STATE_FAILED: RetrainState.ValueType  # 6
 """All attempts failed."""
 RETRAIN_STATE_CANCELLED: RetrainState.ValueType  # 7
+RETRAIN_STATE_SUPERSEDED: RetrainState.ValueType  # 8
+"""Another retrain of the model took its place."""
 Global___RetrainState: _TypeAlias = RetrainState  # noqa: Y015
 
 class _RetrainCause:
@@ -76,6 +80,8 @@ class _RetrainCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RetrainC
     """An upstream model was promoted and the evidence says so."""
     RETRAIN_CAUSE_RULE: _RetrainCause.ValueType  # 4
     """A rule asks for it."""
+    RETRAIN_CAUSE_SCHEDULE: _RetrainCause.ValueType  # 5
+    """Too long since the last training, by the policy's `every`."""
 
 class RetrainCause(_RetrainCause, metaclass=_RetrainCauseEnumTypeWrapper): ...
 
@@ -88,7 +94,51 @@ RETRAIN_CAUSE_UPSTREAM: RetrainCause.ValueType  # 3
 """An upstream model was promoted and the evidence says so."""
 RETRAIN_CAUSE_RULE: RetrainCause.ValueType  # 4
 """A rule asks for it."""
+RETRAIN_CAUSE_SCHEDULE: RetrainCause.ValueType  # 5
+"""Too long since the last training, by the policy's `every`."""
 Global___RetrainCause: _TypeAlias = RetrainCause  # noqa: Y015
+
+class _FailureClass:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FailureClassEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FailureClass.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FAILURE_CLASS_UNSPECIFIED: _FailureClass.ValueType  # 0
+    FAILURE_CLASS_UNKNOWN: _FailureClass.ValueType  # 1
+    """Nothing more is known: backoff, doubling."""
+    FAILURE_CLASS_OUT_OF_MEMORY: _FailureClass.ValueType  # 2
+    """Tried again with twice the memory (`Lease.memory_scale`)."""
+    FAILURE_CLASS_DATA_MISSING: _FailureClass.ValueType  # 3
+    """Tried again after the policy's `data_backoff`."""
+    FAILURE_CLASS_PREEMPTED: _FailureClass.ValueType  # 4
+    """Tried again at once; does not count as an attempt, up to the policy's `preemptions_max`."""
+    FAILURE_CLASS_BUG: _FailureClass.ValueType  # 5
+    """Trying again is pointless."""
+    FAILURE_CLASS_TIMEOUT: _FailureClass.ValueType  # 6
+    """It ran out of time, or gave no sign of life."""
+    FAILURE_CLASS_SCHEDULER: _FailureClass.ValueType  # 7
+    """The scheduler could not start it; does not count as an attempt."""
+
+class FailureClass(_FailureClass, metaclass=_FailureClassEnumTypeWrapper):
+    """Why an attempt failed; decides whether, when and how it is tried again."""
+
+FAILURE_CLASS_UNSPECIFIED: FailureClass.ValueType  # 0
+FAILURE_CLASS_UNKNOWN: FailureClass.ValueType  # 1
+"""Nothing more is known: backoff, doubling."""
+FAILURE_CLASS_OUT_OF_MEMORY: FailureClass.ValueType  # 2
+"""Tried again with twice the memory (`Lease.memory_scale`)."""
+FAILURE_CLASS_DATA_MISSING: FailureClass.ValueType  # 3
+"""Tried again after the policy's `data_backoff`."""
+FAILURE_CLASS_PREEMPTED: FailureClass.ValueType  # 4
+"""Tried again at once; does not count as an attempt, up to the policy's `preemptions_max`."""
+FAILURE_CLASS_BUG: FailureClass.ValueType  # 5
+"""Trying again is pointless."""
+FAILURE_CLASS_TIMEOUT: FailureClass.ValueType  # 6
+"""It ran out of time, or gave no sign of life."""
+FAILURE_CLASS_SCHEDULER: FailureClass.ValueType  # 7
+"""The scheduler could not start it; does not count as an attempt."""
+Global___FailureClass: _TypeAlias = FailureClass  # noqa: Y015
 
 class _AttemptState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -126,6 +176,11 @@ class Attempt(_message.Message):
     FAILURE_FIELD_NUMBER: _builtins.int
     RUN_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    FAILURE_CLASS_FIELD_NUMBER: _builtins.int
+    GPU_HOURS_RESERVED_FIELD_NUMBER: _builtins.int
+    GPU_HOURS_FIELD_NUMBER: _builtins.int
+    LOG_URL_FIELD_NUMBER: _builtins.int
+    PROBE_FIELD_NUMBER: _builtins.int
     attempt_id: _builtins.str
     number: _builtins.int
     state: Global___AttemptState.ValueType
@@ -134,6 +189,14 @@ class Attempt(_message.Message):
     run: _builtins.str
     """The scheduler's run id or link."""
     version: _builtins.int
+    failure_class: Global___FailureClass.ValueType
+    gpu_hours_reserved: _builtins.float
+    """Reserved in the team's budget while it runs."""
+    gpu_hours: _builtins.float
+    """Spent, once it has ended."""
+    log_url: _builtins.str
+    probe: _builtins.bool
+    """The one attempt that tries out a scheduler whose breaker is half open."""
     @_builtins.property
     def leased_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -150,10 +213,15 @@ class Attempt(_message.Message):
         failure: _builtins.str = ...,
         run: _builtins.str = ...,
         version: _builtins.int = ...,
+        failure_class: Global___FailureClass.ValueType = ...,
+        gpu_hours_reserved: _builtins.float = ...,
+        gpu_hours: _builtins.float = ...,
+        log_url: _builtins.str = ...,
+        probe: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at", "leased_at", b"leased_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "ended_at", b"ended_at", "failure", b"failure", "leased_at", b"leased_at", "number", b"number", "run", b"run", "scheduler", b"scheduler", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "ended_at", b"ended_at", "failure", b"failure", "failure_class", b"failure_class", "gpu_hours", b"gpu_hours", "gpu_hours_reserved", b"gpu_hours_reserved", "leased_at", b"leased_at", "log_url", b"log_url", "number", b"number", "probe", b"probe", "run", b"run", "scheduler", b"scheduler", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -178,6 +246,12 @@ class Retrain(_message.Message):
     CONCLUSION_FIELD_NUMBER: _builtins.int
     WAITING_FOR_FIELD_NUMBER: _builtins.int
     ROLLOUT_ID_FIELD_NUMBER: _builtins.int
+    HELD_BY_FIELD_NUMBER: _builtins.int
+    HOLD_REASON_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    SUPERSEDED_BY_FIELD_NUMBER: _builtins.int
+    EXPECTED_FIELD_NUMBER: _builtins.int
     retrain_id: _builtins.str
     model_id: _builtins.str
     state: Global___RetrainState.ValueType
@@ -189,6 +263,12 @@ class Retrain(_message.Message):
     conclusion: _builtins.str
     """Why it ended as it did."""
     rollout_id: _builtins.str
+    held_by: _builtins.str
+    """Who holds it, and why; empty if nobody does."""
+    hold_reason: _builtins.str
+    group: _builtins.str
+    """The cascade or the applied plan that it belongs to; empty for one of its own."""
+    superseded_by: _builtins.str
     @_builtins.property
     def causes(self) -> _containers.RepeatedScalarFieldContainer[Global___RetrainCause.ValueType]: ...
     @_builtins.property
@@ -204,6 +284,14 @@ class Retrain(_message.Message):
     @_builtins.property
     def waiting_for(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Why it is not running now, in words; empty once it runs."""
+
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """Cancelled if it has not run by then."""
+
+    @_builtins.property
+    def expected(self) -> Global___ExpectedRetrain:
+        """Expected, by the plan as of now: which wave, when it starts and ends; while it waits or runs."""
 
     def __init__(
         self,
@@ -223,14 +311,528 @@ class Retrain(_message.Message):
         conclusion: _builtins.str = ...,
         waiting_for: _abc.Iterable[_builtins.str] | None = ...,
         rollout_id: _builtins.str = ...,
+        held_by: _builtins.str = ...,
+        hold_reason: _builtins.str = ...,
+        group: _builtins.str = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+        superseded_by: _builtins.str = ...,
+        expected: Global___ExpectedRetrain | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at", "not_before", b"not_before", "requested_at", b"requested_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at", "expected", b"expected", "expires_at", b"expires_at", "not_before", b"not_before", "requested_at", b"requested_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "causes", b"causes", "conclusion", b"conclusion", "ended_at", b"ended_at", "model_id", b"model_id", "not_before", b"not_before", "reason", b"reason", "requested_at", b"requested_at", "requested_by", b"requested_by", "retrain_id", b"retrain_id", "rollout_id", b"rollout_id", "score", b"score", "state", b"state", "tier", b"tier", "waiting_for", b"waiting_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "causes", b"causes", "conclusion", b"conclusion", "ended_at", b"ended_at", "expected", b"expected", "expires_at", b"expires_at", "group", b"group", "held_by", b"held_by", "hold_reason", b"hold_reason", "model_id", b"model_id", "not_before", b"not_before", "reason", b"reason", "requested_at", b"requested_at", "requested_by", b"requested_by", "retrain_id", b"retrain_id", "rollout_id", b"rollout_id", "score", b"score", "state", b"state", "superseded_by", b"superseded_by", "tier", b"tier", "waiting_for", b"waiting_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Retrain: _TypeAlias = Retrain  # noqa: Y015
+
+@_typing.final
+class ExpectedRetrain(_message.Message):
+    """One retrain as a plan expects it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
+    TEAM_FIELD_NUMBER: _builtins.int
+    WAVE_FIELD_NUMBER: _builtins.int
+    SLOT_FIELD_NUMBER: _builtins.int
+    STARTS_AT_FIELD_NUMBER: _builtins.int
+    ENDS_AT_FIELD_NUMBER: _builtins.int
+    GPU_HOURS_FIELD_NUMBER: _builtins.int
+    WAITS_FOR_FIELD_NUMBER: _builtins.int
+    REQUESTED_FIELD_NUMBER: _builtins.int
+    LIKELIHOOD_FIELD_NUMBER: _builtins.int
+    WHY_LIKELY_FIELD_NUMBER: _builtins.int
+    RETRAIN_ID_FIELD_NUMBER: _builtins.int
+    DOWNSTREAM_FIELD_NUMBER: _builtins.int
+    RESOURCE_CLASS_FIELD_NUMBER: _builtins.int
+    SCHEDULER_FIELD_NUMBER: _builtins.int
+    model_id: _builtins.str
+    tier: _common_pb2.Tier.ValueType
+    team: _builtins.str
+    wave: _builtins.int
+    """1 is the first wave."""
+    slot: _builtins.int
+    """Slot of the fleet that it takes, from 1."""
+    gpu_hours: _builtins.float
+    requested: _builtins.bool
+    """Asked for (or live already); false: follows from an upstream promotion, if the evidence says so."""
+    likelihood: _builtins.float
+    """How likely it is needed at all, 0 to 1; 1 for what is requested. `why_likely` says what that is read from."""
+    why_likely: _builtins.str
+    retrain_id: _builtins.str
+    """The live retrain, if there is one already."""
+    downstream: _builtins.int
+    """Models downstream that its promotion would make wait and look."""
+    resource_class: _builtins.str
+    scheduler: _builtins.str
+    @_builtins.property
+    def starts_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def ends_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def waits_for(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Why not sooner, in words."""
+
+    def __init__(
+        self,
+        *,
+        model_id: _builtins.str = ...,
+        tier: _common_pb2.Tier.ValueType = ...,
+        team: _builtins.str = ...,
+        wave: _builtins.int = ...,
+        slot: _builtins.int = ...,
+        starts_at: _timestamp_pb2.Timestamp | None = ...,
+        ends_at: _timestamp_pb2.Timestamp | None = ...,
+        gpu_hours: _builtins.float = ...,
+        waits_for: _abc.Iterable[_builtins.str] | None = ...,
+        requested: _builtins.bool = ...,
+        likelihood: _builtins.float = ...,
+        why_likely: _builtins.str = ...,
+        retrain_id: _builtins.str = ...,
+        downstream: _builtins.int = ...,
+        resource_class: _builtins.str = ...,
+        scheduler: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ends_at", b"ends_at", "starts_at", b"starts_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["downstream", b"downstream", "ends_at", b"ends_at", "gpu_hours", b"gpu_hours", "likelihood", b"likelihood", "model_id", b"model_id", "requested", b"requested", "resource_class", b"resource_class", "retrain_id", b"retrain_id", "scheduler", b"scheduler", "slot", b"slot", "starts_at", b"starts_at", "team", b"team", "tier", b"tier", "waits_for", b"waits_for", "wave", b"wave", "why_likely", b"why_likely"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExpectedRetrain: _TypeAlias = ExpectedRetrain  # noqa: Y015
+
+@_typing.final
+class RetrainPlan(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RETRAINS_FIELD_NUMBER: _builtins.int
+    WAVES_FIELD_NUMBER: _builtins.int
+    ENDS_AT_FIELD_NUMBER: _builtins.int
+    GPU_HOURS_EXPECTED_FIELD_NUMBER: _builtins.int
+    GPU_HOURS_MAX_FIELD_NUMBER: _builtins.int
+    RETRAINS_MAX_FIELD_NUMBER: _builtins.int
+    RUNNING_MAX_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    waves: _builtins.int
+    gpu_hours_expected: _builtins.float
+    """Expected, each retrain by its likelihood; and if all are needed."""
+    gpu_hours_max: _builtins.float
+    retrains_max: _builtins.int
+    """The worst case, exact: never more retrains than this, never more at once."""
+    running_max: _builtins.int
+    etag: _builtins.str
+    """Send it back with ApplyRetrainPlan."""
+    @_builtins.property
+    def retrains(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExpectedRetrain]:
+        """By expected start."""
+
+    @_builtins.property
+    def ends_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What stands in the way, in words: holds, breakers, budgets that would not suffice."""
+
+    def __init__(
+        self,
+        *,
+        retrains: _abc.Iterable[Global___ExpectedRetrain] | None = ...,
+        waves: _builtins.int = ...,
+        ends_at: _timestamp_pb2.Timestamp | None = ...,
+        gpu_hours_expected: _builtins.float = ...,
+        gpu_hours_max: _builtins.float = ...,
+        retrains_max: _builtins.int = ...,
+        running_max: _builtins.int = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ends_at", b"ends_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ends_at", b"ends_at", "etag", b"etag", "gpu_hours_expected", b"gpu_hours_expected", "gpu_hours_max", b"gpu_hours_max", "retrains", b"retrains", "retrains_max", b"retrains_max", "running_max", b"running_max", "warnings", b"warnings", "waves", b"waves"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetrainPlan: _TypeAlias = RetrainPlan  # noqa: Y015
+
+@_typing.final
+class PlanRetrainsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_IDS_FIELD_NUMBER: _builtins.int
+    WITHOUT_CASCADE_FIELD_NUMBER: _builtins.int
+    IGNORE_COOLDOWN_FIELD_NUMBER: _builtins.int
+    OFF_PEAK_FIELD_NUMBER: _builtins.int
+    READ_FIELD_NUMBER: _builtins.int
+    without_cascade: _builtins.bool
+    """Only what is asked for, without what may follow downstream."""
+    ignore_cooldown: _builtins.bool
+    off_peak: _builtins.bool
+    """Begin in the off-peak hours."""
+    @_builtins.property
+    def model_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Empty: all that is due by itself."""
+
+    @_builtins.property
+    def read(self) -> _common_pb2.ReadOptions: ...
+    def __init__(
+        self,
+        *,
+        model_ids: _abc.Iterable[_builtins.str] | None = ...,
+        without_cascade: _builtins.bool = ...,
+        ignore_cooldown: _builtins.bool = ...,
+        off_peak: _builtins.bool = ...,
+        read: _common_pb2.ReadOptions | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["read", b"read"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ignore_cooldown", b"ignore_cooldown", "model_ids", b"model_ids", "off_peak", b"off_peak", "read", b"read", "without_cascade", b"without_cascade"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanRetrainsRequest: _TypeAlias = PlanRetrainsRequest  # noqa: Y015
+
+@_typing.final
+class PlanRetrainsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLAN_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    @_builtins.property
+    def plan(self) -> Global___RetrainPlan: ...
+    def __init__(
+        self,
+        *,
+        plan: Global___RetrainPlan | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanRetrainsResponse: _TypeAlias = PlanRetrainsResponse  # noqa: Y015
+
+@_typing.final
+class ApplyRetrainPlanRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MUTATION_FIELD_NUMBER: _builtins.int
+    MODEL_IDS_FIELD_NUMBER: _builtins.int
+    IGNORE_COOLDOWN_FIELD_NUMBER: _builtins.int
+    OFF_PEAK_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    ignore_cooldown: _builtins.bool
+    off_peak: _builtins.bool
+    etag: _builtins.str
+    """Of the plan that was looked at; empty: do not check."""
+    @_builtins.property
+    def mutation(self) -> _common_pb2.Mutation: ...
+    @_builtins.property
+    def model_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        mutation: _common_pb2.Mutation | None = ...,
+        model_ids: _abc.Iterable[_builtins.str] | None = ...,
+        ignore_cooldown: _builtins.bool = ...,
+        off_peak: _builtins.bool = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mutation", b"mutation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "ignore_cooldown", b"ignore_cooldown", "model_ids", b"model_ids", "mutation", b"mutation", "off_peak", b"off_peak"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApplyRetrainPlanRequest: _TypeAlias = ApplyRetrainPlanRequest  # noqa: Y015
+
+@_typing.final
+class ApplyRetrainPlanResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLAN_FIELD_NUMBER: _builtins.int
+    RETRAIN_IDS_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    group: _builtins.str
+    revision: _builtins.int
+    @_builtins.property
+    def plan(self) -> Global___RetrainPlan: ...
+    @_builtins.property
+    def retrain_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        plan: Global___RetrainPlan | None = ...,
+        retrain_ids: _abc.Iterable[_builtins.str] | None = ...,
+        group: _builtins.str = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "plan", b"plan", "retrain_ids", b"retrain_ids", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApplyRetrainPlanResponse: _TypeAlias = ApplyRetrainPlanResponse  # noqa: Y015
+
+@_typing.final
+class HoldRetrainRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MUTATION_FIELD_NUMBER: _builtins.int
+    RETRAIN_ID_FIELD_NUMBER: _builtins.int
+    retrain_id: _builtins.str
+    @_builtins.property
+    def mutation(self) -> _common_pb2.Mutation: ...
+    def __init__(
+        self,
+        *,
+        mutation: _common_pb2.Mutation | None = ...,
+        retrain_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mutation", b"mutation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mutation", b"mutation", "retrain_id", b"retrain_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HoldRetrainRequest: _TypeAlias = HoldRetrainRequest  # noqa: Y015
+
+@_typing.final
+class HoldRetrainResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RETRAIN_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    @_builtins.property
+    def retrain(self) -> Global___Retrain: ...
+    def __init__(
+        self,
+        *,
+        retrain: Global___Retrain | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["retrain", b"retrain"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["retrain", b"retrain", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HoldRetrainResponse: _TypeAlias = HoldRetrainResponse  # noqa: Y015
+
+@_typing.final
+class ReleaseRetrainRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MUTATION_FIELD_NUMBER: _builtins.int
+    RETRAIN_ID_FIELD_NUMBER: _builtins.int
+    retrain_id: _builtins.str
+    @_builtins.property
+    def mutation(self) -> _common_pb2.Mutation: ...
+    def __init__(
+        self,
+        *,
+        mutation: _common_pb2.Mutation | None = ...,
+        retrain_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mutation", b"mutation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mutation", b"mutation", "retrain_id", b"retrain_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseRetrainRequest: _TypeAlias = ReleaseRetrainRequest  # noqa: Y015
+
+@_typing.final
+class ReleaseRetrainResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RETRAIN_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    @_builtins.property
+    def retrain(self) -> Global___Retrain: ...
+    def __init__(
+        self,
+        *,
+        retrain: Global___Retrain | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["retrain", b"retrain"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["retrain", b"retrain", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseRetrainResponse: _TypeAlias = ReleaseRetrainResponse  # noqa: Y015
+
+@_typing.final
+class Return(_message.Message):
+    """What a promoted retrain brought."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RETRAIN_ID_FIELD_NUMBER: _builtins.int
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    METRIC_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    UPLIFT_FIELD_NUMBER: _builtins.int
+    STANDARD_ERROR_FIELD_NUMBER: _builtins.int
+    SAMPLE_SIZE_FIELD_NUMBER: _builtins.int
+    GPU_HOURS_FIELD_NUMBER: _builtins.int
+    MEASURED_AT_FIELD_NUMBER: _builtins.int
+    CAUSES_FIELD_NUMBER: _builtins.int
+    retrain_id: _builtins.str
+    model_id: _builtins.str
+    version: _builtins.int
+    metric: _builtins.str
+    before: _builtins.float
+    """The metric of the version before, in the last window that it served, and of this one since."""
+    after: _builtins.float
+    uplift: _builtins.float
+    """Better is positive, whichever way the metric points."""
+    standard_error: _builtins.float
+    sample_size: _builtins.int
+    gpu_hours: _builtins.float
+    @_builtins.property
+    def measured_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def causes(self) -> _containers.RepeatedScalarFieldContainer[Global___RetrainCause.ValueType]: ...
+    def __init__(
+        self,
+        *,
+        retrain_id: _builtins.str = ...,
+        model_id: _builtins.str = ...,
+        version: _builtins.int = ...,
+        metric: _builtins.str = ...,
+        before: _builtins.float = ...,
+        after: _builtins.float = ...,
+        uplift: _builtins.float = ...,
+        standard_error: _builtins.float = ...,
+        sample_size: _builtins.int = ...,
+        gpu_hours: _builtins.float = ...,
+        measured_at: _timestamp_pb2.Timestamp | None = ...,
+        causes: _abc.Iterable[Global___RetrainCause.ValueType] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["measured_at", b"measured_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "causes", b"causes", "gpu_hours", b"gpu_hours", "measured_at", b"measured_at", "metric", b"metric", "model_id", b"model_id", "retrain_id", b"retrain_id", "sample_size", b"sample_size", "standard_error", b"standard_error", "uplift", b"uplift", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Return: _TypeAlias = Return  # noqa: Y015
+
+@_typing.final
+class ReturnTotal(_message.Message):
+    """What one model's retrains came to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    RETRAINS_FIELD_NUMBER: _builtins.int
+    PROMOTED_FIELD_NUMBER: _builtins.int
+    MEASURED_FIELD_NUMBER: _builtins.int
+    UPLIFT_FIELD_NUMBER: _builtins.int
+    GPU_HOURS_FIELD_NUMBER: _builtins.int
+    FOR_NOTHING_FIELD_NUMBER: _builtins.int
+    model_id: _builtins.str
+    retrains: _builtins.int
+    promoted: _builtins.int
+    measured: _builtins.int
+    uplift: _builtins.float
+    gpu_hours: _builtins.float
+    for_nothing: _builtins.str
+    """Retrained for nothing: enough retrains, no measurable uplift; in words, with what to change."""
+    def __init__(
+        self,
+        *,
+        model_id: _builtins.str = ...,
+        retrains: _builtins.int = ...,
+        promoted: _builtins.int = ...,
+        measured: _builtins.int = ...,
+        uplift: _builtins.float = ...,
+        gpu_hours: _builtins.float = ...,
+        for_nothing: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["for_nothing", b"for_nothing", "gpu_hours", b"gpu_hours", "measured", b"measured", "model_id", b"model_id", "promoted", b"promoted", "retrains", b"retrains", "uplift", b"uplift"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReturnTotal: _TypeAlias = ReturnTotal  # noqa: Y015
+
+@_typing.final
+class ListReturnsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_FIELD_NUMBER: _builtins.int
+    READ_FIELD_NUMBER: _builtins.int
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    TEAM_FIELD_NUMBER: _builtins.int
+    model_id: _builtins.str
+    team: _builtins.str
+    @_builtins.property
+    def page(self) -> _common_pb2.PageRequest: ...
+    @_builtins.property
+    def read(self) -> _common_pb2.ReadOptions: ...
+    def __init__(
+        self,
+        *,
+        page: _common_pb2.PageRequest | None = ...,
+        read: _common_pb2.ReadOptions | None = ...,
+        model_id: _builtins.str = ...,
+        team: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["page", b"page", "read", b"read"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_id", b"model_id", "page", b"page", "read", b"read", "team", b"team"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListReturnsRequest: _TypeAlias = ListReturnsRequest  # noqa: Y015
+
+@_typing.final
+class ListReturnsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RETURNS_FIELD_NUMBER: _builtins.int
+    TOTALS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    revision: _builtins.int
+    @_builtins.property
+    def returns(self) -> _containers.RepeatedCompositeFieldContainer[Global___Return]:
+        """Newest first."""
+
+    @_builtins.property
+    def totals(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReturnTotal]:
+        """By model, the most GPU hours first; on the first page."""
+
+    def __init__(
+        self,
+        *,
+        returns: _abc.Iterable[Global___Return] | None = ...,
+        totals: _abc.Iterable[Global___ReturnTotal] | None = ...,
+        next_page_token: _builtins.str = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "returns", b"returns", "revision", b"revision", "totals", b"totals"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListReturnsResponse: _TypeAlias = ListReturnsResponse  # noqa: Y015
 
 @_typing.final
 class RequestRetrainRequest(_message.Message):
@@ -239,9 +841,15 @@ class RequestRetrainRequest(_message.Message):
     MUTATION_FIELD_NUMBER: _builtins.int
     MODEL_ID_FIELD_NUMBER: _builtins.int
     IGNORE_COOLDOWN_FIELD_NUMBER: _builtins.int
+    SUPERSEDE_FIELD_NUMBER: _builtins.int
+    OFF_PEAK_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     ignore_cooldown: _builtins.bool
     """Run even during a cooldown. Limits and order still hold."""
+    supersede: _builtins.bool
+    """Take the place of a live retrain, running or not, instead of joining it."""
+    off_peak: _builtins.bool
+    """Begin in the model's off-peak hours."""
     @_builtins.property
     def mutation(self) -> _common_pb2.Mutation: ...
     def __init__(
@@ -250,10 +858,12 @@ class RequestRetrainRequest(_message.Message):
         mutation: _common_pb2.Mutation | None = ...,
         model_id: _builtins.str = ...,
         ignore_cooldown: _builtins.bool = ...,
+        supersede: _builtins.bool = ...,
+        off_peak: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["mutation", b"mutation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ignore_cooldown", b"ignore_cooldown", "model_id", b"model_id", "mutation", b"mutation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ignore_cooldown", b"ignore_cooldown", "model_id", b"model_id", "mutation", b"mutation", "off_peak", b"off_peak", "supersede", b"supersede"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -386,7 +996,12 @@ class ListRetrainsRequest(_message.Message):
     READ_FIELD_NUMBER: _builtins.int
     MODEL_ID_FIELD_NUMBER: _builtins.int
     STATES_FIELD_NUMBER: _builtins.int
+    TEAM_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
+    team: _builtins.str
+    group: _builtins.str
+    """Only those of one cascade or applied plan."""
     @_builtins.property
     def page(self) -> _common_pb2.PageRequest: ...
     @_builtins.property
@@ -400,10 +1015,12 @@ class ListRetrainsRequest(_message.Message):
         read: _common_pb2.ReadOptions | None = ...,
         model_id: _builtins.str = ...,
         states: _abc.Iterable[Global___RetrainState.ValueType] | None = ...,
+        team: _builtins.str = ...,
+        group: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["page", b"page", "read", b"read"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_id", b"model_id", "page", b"page", "read", b"read", "states", b"states"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "model_id", b"model_id", "page", b"page", "read", b"read", "states", b"states", "team", b"team"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -486,6 +1103,10 @@ class Lease(_message.Message):
     WAVE_FIELD_NUMBER: _builtins.int
     DATA_UNTIL_FIELD_NUMBER: _builtins.int
     CAUSES_FIELD_NUMBER: _builtins.int
+    RESOURCE_CLASS_FIELD_NUMBER: _builtins.int
+    MEMORY_SCALE_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    PROBE_FIELD_NUMBER: _builtins.int
     attempt_id: _builtins.str
     retrain_id: _builtins.str
     model_id: _builtins.str
@@ -494,6 +1115,12 @@ class Lease(_message.Message):
     team: _builtins.str
     wave: _builtins.int
     """1 is the first wave of what is waiting now."""
+    resource_class: _builtins.str
+    memory_scale: _builtins.int
+    """Give the training this many times its usual memory: doubles after each OUT_OF_MEMORY."""
+    group: _builtins.str
+    """The cascade or the applied plan that it belongs to."""
+    probe: _builtins.bool
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -515,10 +1142,14 @@ class Lease(_message.Message):
         wave: _builtins.int = ...,
         data_until: _timestamp_pb2.Timestamp | None = ...,
         causes: _abc.Iterable[_builtins.str] | None = ...,
+        resource_class: _builtins.str = ...,
+        memory_scale: _builtins.int = ...,
+        group: _builtins.str = ...,
+        probe: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["data_until", b"data_until", "expires_at", b"expires_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "causes", b"causes", "data_until", b"data_until", "expires_at", b"expires_at", "lease_token", b"lease_token", "model_id", b"model_id", "retrain_id", b"retrain_id", "team", b"team", "tier", b"tier", "wave", b"wave"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "causes", b"causes", "data_until", b"data_until", "expires_at", b"expires_at", "group", b"group", "lease_token", b"lease_token", "memory_scale", b"memory_scale", "model_id", b"model_id", "probe", b"probe", "resource_class", b"resource_class", "retrain_id", b"retrain_id", "team", b"team", "tier", b"tier", "wave", b"wave"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -612,6 +1243,9 @@ class ReportAttemptRequest(_message.Message):
     RUN_FIELD_NUMBER: _builtins.int
     PERMANENT_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
+    FAILURE_CLASS_FIELD_NUMBER: _builtins.int
+    GPU_HOURS_FIELD_NUMBER: _builtins.int
+    LOG_URL_FIELD_NUMBER: _builtins.int
     attempt_id: _builtins.str
     lease_token: _builtins.str
     succeeded_version: _builtins.int
@@ -621,6 +1255,11 @@ class ReportAttemptRequest(_message.Message):
     run: _builtins.str
     permanent: _builtins.bool
     """Failures only: trying again is pointless."""
+    failure_class: Global___FailureClass.ValueType
+    """Failures only; read from the failure's text if not given."""
+    gpu_hours: _builtins.float
+    """What it spent; without it the time it ran times the GPUs that its policy expects."""
+    log_url: _builtins.str
     @_builtins.property
     def mutation(self) -> _common_pb2.Mutation: ...
     @_builtins.property
@@ -636,13 +1275,21 @@ class ReportAttemptRequest(_message.Message):
         run: _builtins.str = ...,
         permanent: _builtins.bool = ...,
         duration: _duration_pb2.Duration | None = ...,
+        failure_class: Global___FailureClass.ValueType = ...,
+        gpu_hours: _builtins.float | None = ...,
+        log_url: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "failure", b"failure", "mutation", b"mutation", "result", b"result", "succeeded_version", b"succeeded_version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_gpu_hours", b"_gpu_hours", "duration", b"duration", "failure", b"failure", "gpu_hours", b"gpu_hours", "mutation", b"mutation", "result", b"result", "succeeded_version", b"succeeded_version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "duration", b"duration", "failure", b"failure", "lease_token", b"lease_token", "mutation", b"mutation", "permanent", b"permanent", "result", b"result", "run", b"run", "succeeded_version", b"succeeded_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gpu_hours", b"_gpu_hours", "attempt_id", b"attempt_id", "duration", b"duration", "failure", b"failure", "failure_class", b"failure_class", "gpu_hours", b"gpu_hours", "lease_token", b"lease_token", "log_url", b"log_url", "mutation", b"mutation", "permanent", b"permanent", "result", b"result", "run", b"run", "succeeded_version", b"succeeded_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__gpu_hours: _TypeAlias = _typing.Literal["gpu_hours"]  # noqa: Y015
+    _WhichOneofArgType__gpu_hours: _TypeAlias = _typing.Literal["_gpu_hours", b"_gpu_hours"]  # noqa: Y015
     _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["succeeded_version", "failure"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__gpu_hours) -> _WhichOneofReturnType__gpu_hours | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
 
 Global___ReportAttemptRequest: _TypeAlias = ReportAttemptRequest  # noqa: Y015

@@ -69,6 +69,31 @@ class RetrainingServiceStub:
                 request_serializer=runway_dot_v1_dot_retraining__pb2.ReportAttemptRequest.SerializeToString,
                 response_deserializer=runway_dot_v1_dot_retraining__pb2.ReportAttemptResponse.FromString,
                 _registered_method=True)
+        self.HoldRetrain = channel.unary_unary(
+                '/runway.v1.RetrainingService/HoldRetrain',
+                request_serializer=runway_dot_v1_dot_retraining__pb2.HoldRetrainRequest.SerializeToString,
+                response_deserializer=runway_dot_v1_dot_retraining__pb2.HoldRetrainResponse.FromString,
+                _registered_method=True)
+        self.ReleaseRetrain = channel.unary_unary(
+                '/runway.v1.RetrainingService/ReleaseRetrain',
+                request_serializer=runway_dot_v1_dot_retraining__pb2.ReleaseRetrainRequest.SerializeToString,
+                response_deserializer=runway_dot_v1_dot_retraining__pb2.ReleaseRetrainResponse.FromString,
+                _registered_method=True)
+        self.PlanRetrains = channel.unary_unary(
+                '/runway.v1.RetrainingService/PlanRetrains',
+                request_serializer=runway_dot_v1_dot_retraining__pb2.PlanRetrainsRequest.SerializeToString,
+                response_deserializer=runway_dot_v1_dot_retraining__pb2.PlanRetrainsResponse.FromString,
+                _registered_method=True)
+        self.ApplyRetrainPlan = channel.unary_unary(
+                '/runway.v1.RetrainingService/ApplyRetrainPlan',
+                request_serializer=runway_dot_v1_dot_retraining__pb2.ApplyRetrainPlanRequest.SerializeToString,
+                response_deserializer=runway_dot_v1_dot_retraining__pb2.ApplyRetrainPlanResponse.FromString,
+                _registered_method=True)
+        self.ListReturns = channel.unary_unary(
+                '/runway.v1.RetrainingService/ListReturns',
+                request_serializer=runway_dot_v1_dot_retraining__pb2.ListReturnsRequest.SerializeToString,
+                response_deserializer=runway_dot_v1_dot_retraining__pb2.ListReturnsResponse.FromString,
+                _registered_method=True)
 
 
 class RetrainingServiceServicer:
@@ -120,6 +145,40 @@ class RetrainingServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def HoldRetrain(self, request, context):
+        """Let a waiting retrain wait until it is released; a running one goes on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReleaseRetrain(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PlanRetrains(self, request, context):
+        """What would happen: the cascade in waves, with slots, cooldowns, times, GPU hours, and its bounds. Changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ApplyRetrainPlan(self, request, context):
+        """Request what a plan names, now or off-peak, as one group. ABORTED if the plan would be another one by now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListReturns(self, request, context):
+        """Was it worth it: measured uplift by retrain, GPU hours spent, and policies that retrain for nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RetrainingServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -157,6 +216,31 @@ def add_RetrainingServiceServicer_to_server(servicer, server):
                     servicer.ReportAttempt,
                     request_deserializer=runway_dot_v1_dot_retraining__pb2.ReportAttemptRequest.FromString,
                     response_serializer=runway_dot_v1_dot_retraining__pb2.ReportAttemptResponse.SerializeToString,
+            ),
+            'HoldRetrain': grpc.unary_unary_rpc_method_handler(
+                    servicer.HoldRetrain,
+                    request_deserializer=runway_dot_v1_dot_retraining__pb2.HoldRetrainRequest.FromString,
+                    response_serializer=runway_dot_v1_dot_retraining__pb2.HoldRetrainResponse.SerializeToString,
+            ),
+            'ReleaseRetrain': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseRetrain,
+                    request_deserializer=runway_dot_v1_dot_retraining__pb2.ReleaseRetrainRequest.FromString,
+                    response_serializer=runway_dot_v1_dot_retraining__pb2.ReleaseRetrainResponse.SerializeToString,
+            ),
+            'PlanRetrains': grpc.unary_unary_rpc_method_handler(
+                    servicer.PlanRetrains,
+                    request_deserializer=runway_dot_v1_dot_retraining__pb2.PlanRetrainsRequest.FromString,
+                    response_serializer=runway_dot_v1_dot_retraining__pb2.PlanRetrainsResponse.SerializeToString,
+            ),
+            'ApplyRetrainPlan': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApplyRetrainPlan,
+                    request_deserializer=runway_dot_v1_dot_retraining__pb2.ApplyRetrainPlanRequest.FromString,
+                    response_serializer=runway_dot_v1_dot_retraining__pb2.ApplyRetrainPlanResponse.SerializeToString,
+            ),
+            'ListReturns': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListReturns,
+                    request_deserializer=runway_dot_v1_dot_retraining__pb2.ListReturnsRequest.FromString,
+                    response_serializer=runway_dot_v1_dot_retraining__pb2.ListReturnsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -348,6 +432,141 @@ class RetrainingService:
             '/runway.v1.RetrainingService/ReportAttempt',
             runway_dot_v1_dot_retraining__pb2.ReportAttemptRequest.SerializeToString,
             runway_dot_v1_dot_retraining__pb2.ReportAttemptResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def HoldRetrain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runway.v1.RetrainingService/HoldRetrain',
+            runway_dot_v1_dot_retraining__pb2.HoldRetrainRequest.SerializeToString,
+            runway_dot_v1_dot_retraining__pb2.HoldRetrainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseRetrain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runway.v1.RetrainingService/ReleaseRetrain',
+            runway_dot_v1_dot_retraining__pb2.ReleaseRetrainRequest.SerializeToString,
+            runway_dot_v1_dot_retraining__pb2.ReleaseRetrainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PlanRetrains(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runway.v1.RetrainingService/PlanRetrains',
+            runway_dot_v1_dot_retraining__pb2.PlanRetrainsRequest.SerializeToString,
+            runway_dot_v1_dot_retraining__pb2.PlanRetrainsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ApplyRetrainPlan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runway.v1.RetrainingService/ApplyRetrainPlan',
+            runway_dot_v1_dot_retraining__pb2.ApplyRetrainPlanRequest.SerializeToString,
+            runway_dot_v1_dot_retraining__pb2.ApplyRetrainPlanResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListReturns(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runway.v1.RetrainingService/ListReturns',
+            runway_dot_v1_dot_retraining__pb2.ListReturnsRequest.SerializeToString,
+            runway_dot_v1_dot_retraining__pb2.ListReturnsResponse.FromString,
             options,
             channel_credentials,
             insecure,

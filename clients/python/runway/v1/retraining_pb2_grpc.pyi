@@ -42,6 +42,15 @@ class RetrainingServiceStub:
     """Still running. LEASE_LOST if the lease expired meanwhile: stop the work."""
     ReportAttempt: _grpc.UnaryUnaryMultiCallable[_retraining_pb2.ReportAttemptRequest, _retraining_pb2.ReportAttemptResponse]
     """How an attempt ended."""
+    HoldRetrain: _grpc.UnaryUnaryMultiCallable[_retraining_pb2.HoldRetrainRequest, _retraining_pb2.HoldRetrainResponse]
+    """Let a waiting retrain wait until it is released; a running one goes on."""
+    ReleaseRetrain: _grpc.UnaryUnaryMultiCallable[_retraining_pb2.ReleaseRetrainRequest, _retraining_pb2.ReleaseRetrainResponse]
+    PlanRetrains: _grpc.UnaryUnaryMultiCallable[_retraining_pb2.PlanRetrainsRequest, _retraining_pb2.PlanRetrainsResponse]
+    """What would happen: the cascade in waves, with slots, cooldowns, times, GPU hours, and its bounds. Changes nothing."""
+    ApplyRetrainPlan: _grpc.UnaryUnaryMultiCallable[_retraining_pb2.ApplyRetrainPlanRequest, _retraining_pb2.ApplyRetrainPlanResponse]
+    """Request what a plan names, now or off-peak, as one group. ABORTED if the plan would be another one by now."""
+    ListReturns: _grpc.UnaryUnaryMultiCallable[_retraining_pb2.ListReturnsRequest, _retraining_pb2.ListReturnsResponse]
+    """Was it worth it: measured uplift by retrain, GPU hours spent, and policies that retrain for nothing."""
 
 @_typing.type_check_only
 class RetrainingServiceAsyncStub(RetrainingServiceStub):
@@ -57,6 +66,15 @@ class RetrainingServiceAsyncStub(RetrainingServiceStub):
     """Still running. LEASE_LOST if the lease expired meanwhile: stop the work."""
     ReportAttempt: _aio.UnaryUnaryMultiCallable[_retraining_pb2.ReportAttemptRequest, _retraining_pb2.ReportAttemptResponse]  # type: ignore[assignment]
     """How an attempt ended."""
+    HoldRetrain: _aio.UnaryUnaryMultiCallable[_retraining_pb2.HoldRetrainRequest, _retraining_pb2.HoldRetrainResponse]  # type: ignore[assignment]
+    """Let a waiting retrain wait until it is released; a running one goes on."""
+    ReleaseRetrain: _aio.UnaryUnaryMultiCallable[_retraining_pb2.ReleaseRetrainRequest, _retraining_pb2.ReleaseRetrainResponse]  # type: ignore[assignment]
+    PlanRetrains: _aio.UnaryUnaryMultiCallable[_retraining_pb2.PlanRetrainsRequest, _retraining_pb2.PlanRetrainsResponse]  # type: ignore[assignment]
+    """What would happen: the cascade in waves, with slots, cooldowns, times, GPU hours, and its bounds. Changes nothing."""
+    ApplyRetrainPlan: _aio.UnaryUnaryMultiCallable[_retraining_pb2.ApplyRetrainPlanRequest, _retraining_pb2.ApplyRetrainPlanResponse]  # type: ignore[assignment]
+    """Request what a plan names, now or off-peak, as one group. ABORTED if the plan would be another one by now."""
+    ListReturns: _aio.UnaryUnaryMultiCallable[_retraining_pb2.ListReturnsRequest, _retraining_pb2.ListReturnsResponse]  # type: ignore[assignment]
+    """Was it worth it: measured uplift by retrain, GPU hours spent, and policies that retrain for nothing."""
 
 class RetrainingServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -111,5 +129,44 @@ class RetrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_retraining_pb2.ReportAttemptResponse, _abc.Awaitable[_retraining_pb2.ReportAttemptResponse]]:
         """How an attempt ended."""
+
+    @_abc_1.abstractmethod
+    def HoldRetrain(
+        self,
+        request: _retraining_pb2.HoldRetrainRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_retraining_pb2.HoldRetrainResponse, _abc.Awaitable[_retraining_pb2.HoldRetrainResponse]]:
+        """Let a waiting retrain wait until it is released; a running one goes on."""
+
+    @_abc_1.abstractmethod
+    def ReleaseRetrain(
+        self,
+        request: _retraining_pb2.ReleaseRetrainRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_retraining_pb2.ReleaseRetrainResponse, _abc.Awaitable[_retraining_pb2.ReleaseRetrainResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def PlanRetrains(
+        self,
+        request: _retraining_pb2.PlanRetrainsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_retraining_pb2.PlanRetrainsResponse, _abc.Awaitable[_retraining_pb2.PlanRetrainsResponse]]:
+        """What would happen: the cascade in waves, with slots, cooldowns, times, GPU hours, and its bounds. Changes nothing."""
+
+    @_abc_1.abstractmethod
+    def ApplyRetrainPlan(
+        self,
+        request: _retraining_pb2.ApplyRetrainPlanRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_retraining_pb2.ApplyRetrainPlanResponse, _abc.Awaitable[_retraining_pb2.ApplyRetrainPlanResponse]]:
+        """Request what a plan names, now or off-peak, as one group. ABORTED if the plan would be another one by now."""
+
+    @_abc_1.abstractmethod
+    def ListReturns(
+        self,
+        request: _retraining_pb2.ListReturnsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_retraining_pb2.ListReturnsResponse, _abc.Awaitable[_retraining_pb2.ListReturnsResponse]]:
+        """Was it worth it: measured uplift by retrain, GPU hours spent, and policies that retrain for nothing."""
 
 def add_RetrainingServiceServicer_to_server(servicer: RetrainingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -5,6 +5,7 @@ From a trained candidate to production: validated, promoted or refused, rolled b
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -32,6 +33,16 @@ class _RolloutStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RolloutS
     ROLLOUT_STATE_PROMOTED: _RolloutState.ValueType  # 2
     ROLLOUT_STATE_REFUSED: _RolloutState.ValueType  # 3
     ROLLOUT_STATE_ROLLED_BACK: _RolloutState.ValueType  # 4
+    ROLLOUT_STATE_AWAITING_APPROVAL: _RolloutState.ValueType  # 5
+    """Validated; somebody other than who asked must approve."""
+    ROLLOUT_STATE_SHADOW: _RolloutState.ValueType  # 6
+    """The candidate sees a copy of the traffic and answers nobody."""
+    ROLLOUT_STATE_CANARY: _RolloutState.ValueType  # 7
+    """The candidate serves the share of the traffic of its step."""
+    ROLLOUT_STATE_AWAITING_DECISION: _RolloutState.ValueType  # 8
+    """The judge stayed inconclusive for as long as it may: somebody must approve or decline."""
+    ROLLOUT_STATE_ABORTED: _RolloutState.ValueType  # 9
+    """Ended by hand or for its group, before it was in production."""
 
 class RolloutState(_RolloutState, metaclass=_RolloutStateEnumTypeWrapper): ...
 
@@ -40,7 +51,370 @@ ROLLOUT_STATE_VALIDATING: RolloutState.ValueType  # 1
 ROLLOUT_STATE_PROMOTED: RolloutState.ValueType  # 2
 ROLLOUT_STATE_REFUSED: RolloutState.ValueType  # 3
 ROLLOUT_STATE_ROLLED_BACK: RolloutState.ValueType  # 4
+ROLLOUT_STATE_AWAITING_APPROVAL: RolloutState.ValueType  # 5
+"""Validated; somebody other than who asked must approve."""
+ROLLOUT_STATE_SHADOW: RolloutState.ValueType  # 6
+"""The candidate sees a copy of the traffic and answers nobody."""
+ROLLOUT_STATE_CANARY: RolloutState.ValueType  # 7
+"""The candidate serves the share of the traffic of its step."""
+ROLLOUT_STATE_AWAITING_DECISION: RolloutState.ValueType  # 8
+"""The judge stayed inconclusive for as long as it may: somebody must approve or decline."""
+ROLLOUT_STATE_ABORTED: RolloutState.ValueType  # 9
+"""Ended by hand or for its group, before it was in production."""
 Global___RolloutState: _TypeAlias = RolloutState  # noqa: Y015
+
+class _JudgeVerdict:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _JudgeVerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JudgeVerdict.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    JUDGE_VERDICT_UNSPECIFIED: _JudgeVerdict.ValueType  # 0
+    JUDGE_VERDICT_PASS: _JudgeVerdict.ValueType  # 1
+    """Not worse than tolerated, for sure."""
+    JUDGE_VERDICT_MARGINAL: _JudgeVerdict.ValueType  # 2
+    """Neither yet."""
+    JUDGE_VERDICT_FAIL: _JudgeVerdict.ValueType  # 3
+    """Worse for sure, and as far as can be told by more than is tolerated."""
+    JUDGE_VERDICT_NODATA: _JudgeVerdict.ValueType  # 4
+    """Too few numbers, none, or numbers that are none: hold."""
+
+class JudgeVerdict(_JudgeVerdict, metaclass=_JudgeVerdictEnumTypeWrapper): ...
+
+JUDGE_VERDICT_UNSPECIFIED: JudgeVerdict.ValueType  # 0
+JUDGE_VERDICT_PASS: JudgeVerdict.ValueType  # 1
+"""Not worse than tolerated, for sure."""
+JUDGE_VERDICT_MARGINAL: JudgeVerdict.ValueType  # 2
+"""Neither yet."""
+JUDGE_VERDICT_FAIL: JudgeVerdict.ValueType  # 3
+"""Worse for sure, and as far as can be told by more than is tolerated."""
+JUDGE_VERDICT_NODATA: JudgeVerdict.ValueType  # 4
+"""Too few numbers, none, or numbers that are none: hold."""
+Global___JudgeVerdict: _TypeAlias = JudgeVerdict  # noqa: Y015
+
+class _MetricDirection:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MetricDirectionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MetricDirection.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    METRIC_DIRECTION_UNSPECIFIED: _MetricDirection.ValueType  # 0
+    METRIC_DIRECTION_HIGHER: _MetricDirection.ValueType  # 1
+    METRIC_DIRECTION_LOWER: _MetricDirection.ValueType  # 2
+
+class MetricDirection(_MetricDirection, metaclass=_MetricDirectionEnumTypeWrapper): ...
+
+METRIC_DIRECTION_UNSPECIFIED: MetricDirection.ValueType  # 0
+METRIC_DIRECTION_HIGHER: MetricDirection.ValueType  # 1
+METRIC_DIRECTION_LOWER: MetricDirection.ValueType  # 2
+Global___MetricDirection: _TypeAlias = MetricDirection  # noqa: Y015
+
+@_typing.final
+class MetricJudgement(_message.Message):
+    """One metric as the judge sees it. Differences are relative to the control's mean; better is positive."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    DIRECTION_FIELD_NUMBER: _builtins.int
+    TOLERANCE_FIELD_NUMBER: _builtins.int
+    CONTROL_MEAN_FIELD_NUMBER: _builtins.int
+    CANDIDATE_MEAN_FIELD_NUMBER: _builtins.int
+    DIFFERENCE_FIELD_NUMBER: _builtins.int
+    LOW_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    CONTROL_COUNT_FIELD_NUMBER: _builtins.int
+    CANDIDATE_COUNT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    verdict: Global___JudgeVerdict.ValueType
+    direction: Global___MetricDirection.ValueType
+    tolerance: _builtins.float
+    control_mean: _builtins.float
+    candidate_mean: _builtins.float
+    difference: _builtins.float
+    low: _builtins.float
+    """Anytime-valid confidence sequence of the difference."""
+    high: _builtins.float
+    control_count: _builtins.int
+    candidate_count: _builtins.int
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        verdict: Global___JudgeVerdict.ValueType = ...,
+        direction: Global___MetricDirection.ValueType = ...,
+        tolerance: _builtins.float = ...,
+        control_mean: _builtins.float = ...,
+        candidate_mean: _builtins.float = ...,
+        difference: _builtins.float = ...,
+        low: _builtins.float = ...,
+        high: _builtins.float = ...,
+        control_count: _builtins.int = ...,
+        candidate_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate_count", b"candidate_count", "candidate_mean", b"candidate_mean", "control_count", b"control_count", "control_mean", b"control_mean", "difference", b"difference", "direction", b"direction", "high", b"high", "low", b"low", "name", b"name", "tolerance", b"tolerance", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MetricJudgement: _TypeAlias = MetricJudgement  # noqa: Y015
+
+@_typing.final
+class Judgement(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERDICT_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    METRICS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    SAMPLE_RATIO_EVIDENCE_FIELD_NUMBER: _builtins.int
+    verdict: Global___JudgeVerdict.ValueType
+    step: _builtins.int
+    reason: _builtins.str
+    """In a sentence."""
+    sample_ratio_evidence: _builtins.float
+    """Evidence that the two arms are not of equal size, as an e-value; above 1000 the canary is held."""
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def metrics(self) -> _containers.RepeatedCompositeFieldContainer[Global___MetricJudgement]: ...
+    def __init__(
+        self,
+        *,
+        verdict: Global___JudgeVerdict.ValueType = ...,
+        at: _timestamp_pb2.Timestamp | None = ...,
+        step: _builtins.int = ...,
+        metrics: _abc.Iterable[Global___MetricJudgement] | None = ...,
+        reason: _builtins.str = ...,
+        sample_ratio_evidence: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "metrics", b"metrics", "reason", b"reason", "sample_ratio_evidence", b"sample_ratio_evidence", "step", b"step", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Judgement: _TypeAlias = Judgement  # noqa: Y015
+
+@_typing.final
+class RolloutStep(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    BAKE_FIELD_NUMBER: _builtins.int
+    OBSERVATIONS_MIN_FIELD_NUMBER: _builtins.int
+    weight: _builtins.float
+    """Share of the traffic, 0 to 1. The control is a part of production of the same size."""
+    observations_min: _builtins.int
+    """Observations of each arm, within this step."""
+    @_builtins.property
+    def bake(self) -> _duration_pb2.Duration: ...
+    def __init__(
+        self,
+        *,
+        weight: _builtins.float = ...,
+        bake: _duration_pb2.Duration | None = ...,
+        observations_min: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bake", b"bake"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bake", b"bake", "observations_min", b"observations_min", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RolloutStep: _TypeAlias = RolloutStep  # noqa: Y015
+
+@_typing.final
+class Approval(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPROVER_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    approver: _builtins.str
+    reason: _builtins.str
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        approver: _builtins.str = ...,
+        at: _timestamp_pb2.Timestamp | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approver", b"approver", "at", b"at", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Approval: _TypeAlias = Approval  # noqa: Y015
+
+@_typing.final
+class ValidationCheck(_message.Message):
+    """One check of the offline gate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PASSED_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    BOUND_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`primary`, `slice:<slice>`, `calibration`, `latency`, `size`, `load`, `embedding`, or a custom check's name."""
+    passed: _builtins.bool
+    value: _builtins.float
+    bound: _builtins.float
+    """What it was held against."""
+    explanation: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        passed: _builtins.bool = ...,
+        value: _builtins.float | None = ...,
+        bound: _builtins.float | None = ...,
+        explanation: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_bound", b"_bound", "_value", b"_value", "bound", b"bound", "value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bound", b"_bound", "_value", b"_value", "bound", b"bound", "explanation", b"explanation", "name", b"name", "passed", b"passed", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__bound: _TypeAlias = _typing.Literal["bound"]  # noqa: Y015
+    _WhichOneofArgType__bound: _TypeAlias = _typing.Literal["_bound", b"_bound"]  # noqa: Y015
+    _WhichOneofReturnType__value: _TypeAlias = _typing.Literal["value"]  # noqa: Y015
+    _WhichOneofArgType__value: _TypeAlias = _typing.Literal["_value", b"_value"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__bound) -> _WhichOneofReturnType__bound | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__value) -> _WhichOneofReturnType__value | None: ...
+
+Global___ValidationCheck: _TypeAlias = ValidationCheck  # noqa: Y015
+
+@_typing.final
+class ValidationEvidence(_message.Message):
+    """What was measured, candidate against production on the same holdout rows; the gate decides by policy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Slice(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        SLICE_FIELD_NUMBER: _builtins.int
+        CANDIDATE_FIELD_NUMBER: _builtins.int
+        PRODUCTION_FIELD_NUMBER: _builtins.int
+        STANDARD_ERROR_FIELD_NUMBER: _builtins.int
+        SAMPLE_SIZE_FIELD_NUMBER: _builtins.int
+        slice: _builtins.str
+        candidate: _builtins.float
+        production: _builtins.float
+        standard_error: _builtins.float
+        sample_size: _builtins.int
+        def __init__(
+            self,
+            *,
+            slice: _builtins.str = ...,
+            candidate: _builtins.float = ...,
+            production: _builtins.float = ...,
+            standard_error: _builtins.float = ...,
+            sample_size: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate", "production", b"production", "sample_size", b"sample_size", "slice", b"slice", "standard_error", b"standard_error"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    METRIC_FIELD_NUMBER: _builtins.int
+    CANDIDATE_FIELD_NUMBER: _builtins.int
+    PRODUCTION_FIELD_NUMBER: _builtins.int
+    STANDARD_ERROR_FIELD_NUMBER: _builtins.int
+    SAMPLE_SIZE_FIELD_NUMBER: _builtins.int
+    SLICES_FIELD_NUMBER: _builtins.int
+    CALIBRATION_ERROR_FIELD_NUMBER: _builtins.int
+    LATENCY_P99_MS_FIELD_NUMBER: _builtins.int
+    SIZE_MB_FIELD_NUMBER: _builtins.int
+    LOADS_FIELD_NUMBER: _builtins.int
+    EMBEDDING_OVERLAP_FIELD_NUMBER: _builtins.int
+    HOLDOUT_FROM_FIELD_NUMBER: _builtins.int
+    HOLDOUT_UNTIL_FIELD_NUMBER: _builtins.int
+    CUSTOM_FIELD_NUMBER: _builtins.int
+    metric: _builtins.str
+    candidate: _builtins.float
+    production: _builtins.float
+    standard_error: _builtins.float
+    """Standard error of the difference, from the same rows (paired)."""
+    sample_size: _builtins.int
+    calibration_error: _builtins.float
+    """Expected calibration error, for binary models."""
+    latency_p99_ms: _builtins.float
+    size_mb: _builtins.float
+    loads: _builtins.bool
+    embedding_overlap: _builtins.float
+    """Overlap of neighbours with the embeddings in production, as a share of the noise floor."""
+    @_builtins.property
+    def slices(self) -> _containers.RepeatedCompositeFieldContainer[Global___ValidationEvidence.Slice]: ...
+    @_builtins.property
+    def holdout_from(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def holdout_until(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def custom(self) -> _containers.RepeatedCompositeFieldContainer[Global___ValidationCheck]:
+        """Checks that somebody else made."""
+
+    def __init__(
+        self,
+        *,
+        metric: _builtins.str = ...,
+        candidate: _builtins.float = ...,
+        production: _builtins.float | None = ...,
+        standard_error: _builtins.float = ...,
+        sample_size: _builtins.int = ...,
+        slices: _abc.Iterable[Global___ValidationEvidence.Slice] | None = ...,
+        calibration_error: _builtins.float | None = ...,
+        latency_p99_ms: _builtins.float | None = ...,
+        size_mb: _builtins.float | None = ...,
+        loads: _builtins.bool | None = ...,
+        embedding_overlap: _builtins.float | None = ...,
+        holdout_from: _timestamp_pb2.Timestamp | None = ...,
+        holdout_until: _timestamp_pb2.Timestamp | None = ...,
+        custom: _abc.Iterable[Global___ValidationCheck] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_calibration_error", b"_calibration_error", "_embedding_overlap", b"_embedding_overlap", "_latency_p99_ms", b"_latency_p99_ms", "_loads", b"_loads", "_production", b"_production", "_size_mb", b"_size_mb", "calibration_error", b"calibration_error", "embedding_overlap", b"embedding_overlap", "holdout_from", b"holdout_from", "holdout_until", b"holdout_until", "latency_p99_ms", b"latency_p99_ms", "loads", b"loads", "production", b"production", "size_mb", b"size_mb"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_calibration_error", b"_calibration_error", "_embedding_overlap", b"_embedding_overlap", "_latency_p99_ms", b"_latency_p99_ms", "_loads", b"_loads", "_production", b"_production", "_size_mb", b"_size_mb", "calibration_error", b"calibration_error", "candidate", b"candidate", "custom", b"custom", "embedding_overlap", b"embedding_overlap", "holdout_from", b"holdout_from", "holdout_until", b"holdout_until", "latency_p99_ms", b"latency_p99_ms", "loads", b"loads", "metric", b"metric", "production", b"production", "sample_size", b"sample_size", "size_mb", b"size_mb", "slices", b"slices", "standard_error", b"standard_error"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__calibration_error: _TypeAlias = _typing.Literal["calibration_error"]  # noqa: Y015
+    _WhichOneofArgType__calibration_error: _TypeAlias = _typing.Literal["_calibration_error", b"_calibration_error"]  # noqa: Y015
+    _WhichOneofReturnType__embedding_overlap: _TypeAlias = _typing.Literal["embedding_overlap"]  # noqa: Y015
+    _WhichOneofArgType__embedding_overlap: _TypeAlias = _typing.Literal["_embedding_overlap", b"_embedding_overlap"]  # noqa: Y015
+    _WhichOneofReturnType__latency_p99_ms: _TypeAlias = _typing.Literal["latency_p99_ms"]  # noqa: Y015
+    _WhichOneofArgType__latency_p99_ms: _TypeAlias = _typing.Literal["_latency_p99_ms", b"_latency_p99_ms"]  # noqa: Y015
+    _WhichOneofReturnType__loads: _TypeAlias = _typing.Literal["loads"]  # noqa: Y015
+    _WhichOneofArgType__loads: _TypeAlias = _typing.Literal["_loads", b"_loads"]  # noqa: Y015
+    _WhichOneofReturnType__production: _TypeAlias = _typing.Literal["production"]  # noqa: Y015
+    _WhichOneofArgType__production: _TypeAlias = _typing.Literal["_production", b"_production"]  # noqa: Y015
+    _WhichOneofReturnType__size_mb: _TypeAlias = _typing.Literal["size_mb"]  # noqa: Y015
+    _WhichOneofArgType__size_mb: _TypeAlias = _typing.Literal["_size_mb", b"_size_mb"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__calibration_error) -> _WhichOneofReturnType__calibration_error | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__embedding_overlap) -> _WhichOneofReturnType__embedding_overlap | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__latency_p99_ms) -> _WhichOneofReturnType__latency_p99_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__loads) -> _WhichOneofReturnType__loads | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__production) -> _WhichOneofReturnType__production | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__size_mb) -> _WhichOneofReturnType__size_mb | None: ...
+
+Global___ValidationEvidence: _TypeAlias = ValidationEvidence  # noqa: Y015
 
 @_typing.final
 class Validation(_message.Message):
@@ -57,6 +431,7 @@ class Validation(_message.Message):
     EXPLANATION_FIELD_NUMBER: _builtins.int
     HOLDOUT_FROM_FIELD_NUMBER: _builtins.int
     HOLDOUT_UNTIL_FIELD_NUMBER: _builtins.int
+    CHECKS_FIELD_NUMBER: _builtins.int
     passed: _builtins.bool
     metric: _builtins.str
     candidate: _builtins.float
@@ -71,6 +446,10 @@ class Validation(_message.Message):
     def holdout_from(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def holdout_until(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def checks(self) -> _containers.RepeatedCompositeFieldContainer[Global___ValidationCheck]:
+        """Everything that was checked; the gate's, where evidence was reported."""
+
     def __init__(
         self,
         *,
@@ -83,10 +462,11 @@ class Validation(_message.Message):
         explanation: _builtins.str = ...,
         holdout_from: _timestamp_pb2.Timestamp | None = ...,
         holdout_until: _timestamp_pb2.Timestamp | None = ...,
+        checks: _abc.Iterable[Global___ValidationCheck] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_production", b"_production", "holdout_from", b"holdout_from", "holdout_until", b"holdout_until", "production", b"production"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_production", b"_production", "candidate", b"candidate", "explanation", b"explanation", "holdout_from", b"holdout_from", "holdout_until", b"holdout_until", "metric", b"metric", "passed", b"passed", "production", b"production", "sample_size", b"sample_size", "standard_error", b"standard_error"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_production", b"_production", "candidate", b"candidate", "checks", b"checks", "explanation", b"explanation", "holdout_from", b"holdout_from", "holdout_until", b"holdout_until", "metric", b"metric", "passed", b"passed", "production", b"production", "sample_size", b"sample_size", "standard_error", b"standard_error"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__production: _TypeAlias = _typing.Literal["production"]  # noqa: Y015
     _WhichOneofArgType__production: _TypeAlias = _typing.Literal["_production", b"_production"]  # noqa: Y015
@@ -108,6 +488,23 @@ class Rollout(_message.Message):
     ENDED_AT_FIELD_NUMBER: _builtins.int
     RETRAIN_ID_FIELD_NUMBER: _builtins.int
     CONCLUSION_FIELD_NUMBER: _builtins.int
+    SERVING_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    WEIGHT_APPLIED_FIELD_NUMBER: _builtins.int
+    WEIGHT_FAILURE_FIELD_NUMBER: _builtins.int
+    STEPPED_AT_FIELD_NUMBER: _builtins.int
+    JUDGEMENT_FIELD_NUMBER: _builtins.int
+    APPROVALS_REQUIRED_FIELD_NUMBER: _builtins.int
+    APPROVALS_FIELD_NUMBER: _builtins.int
+    APPROVAL_UNTIL_FIELD_NUMBER: _builtins.int
+    HELD_BY_FIELD_NUMBER: _builtins.int
+    HOLD_REASON_FIELD_NUMBER: _builtins.int
+    GROUP_ID_FIELD_NUMBER: _builtins.int
+    REQUESTED_BY_FIELD_NUMBER: _builtins.int
+    WAITING_FOR_FIELD_NUMBER: _builtins.int
+    STORY_FIELD_NUMBER: _builtins.int
     rollout_id: _builtins.str
     model_id: _builtins.str
     version: _builtins.int
@@ -115,12 +512,46 @@ class Rollout(_message.Message):
     state: Global___RolloutState.ValueType
     retrain_id: _builtins.str
     conclusion: _builtins.str
+    serving: _builtins.str
+    """Where the candidate's traffic is split; empty: promoted at once."""
+    step: _builtins.int
+    """Index into `steps`; -1 before the first."""
+    weight: _builtins.float
+    """Share of the traffic that the candidate shall have, and has as far as the serving system has confirmed."""
+    weight_applied: _builtins.float
+    weight_failure: _builtins.str
+    """Why the serving system did not do as it was told; empty if it did."""
+    approvals_required: _builtins.int
+    held_by: _builtins.str
+    hold_reason: _builtins.str
+    group_id: _builtins.str
+    requested_by: _builtins.str
     @_builtins.property
     def validation(self) -> Global___Validation: ...
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def ended_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___RolloutStep]: ...
+    @_builtins.property
+    def stepped_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def judgement(self) -> Global___Judgement:
+        """The newest look."""
+
+    @_builtins.property
+    def approvals(self) -> _containers.RepeatedCompositeFieldContainer[Global___Approval]: ...
+    @_builtins.property
+    def approval_until(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def waiting_for(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What it waits for, in words; empty if for nothing but time."""
+
+    @_builtins.property
+    def story(self) -> _containers.RepeatedCompositeFieldContainer[Global___RolloutMoment]:
+        """What it did, oldest first, in sentences."""
+
     def __init__(
         self,
         *,
@@ -134,14 +565,95 @@ class Rollout(_message.Message):
         ended_at: _timestamp_pb2.Timestamp | None = ...,
         retrain_id: _builtins.str = ...,
         conclusion: _builtins.str = ...,
+        serving: _builtins.str = ...,
+        steps: _abc.Iterable[Global___RolloutStep] | None = ...,
+        step: _builtins.int = ...,
+        weight: _builtins.float = ...,
+        weight_applied: _builtins.float | None = ...,
+        weight_failure: _builtins.str = ...,
+        stepped_at: _timestamp_pb2.Timestamp | None = ...,
+        judgement: Global___Judgement | None = ...,
+        approvals_required: _builtins.int = ...,
+        approvals: _abc.Iterable[Global___Approval] | None = ...,
+        approval_until: _timestamp_pb2.Timestamp | None = ...,
+        held_by: _builtins.str = ...,
+        hold_reason: _builtins.str = ...,
+        group_id: _builtins.str = ...,
+        requested_by: _builtins.str = ...,
+        waiting_for: _abc.Iterable[_builtins.str] | None = ...,
+        story: _abc.Iterable[Global___RolloutMoment] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at", "started_at", b"started_at", "validation", b"validation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_weight_applied", b"_weight_applied", "approval_until", b"approval_until", "ended_at", b"ended_at", "judgement", b"judgement", "started_at", b"started_at", "stepped_at", b"stepped_at", "validation", b"validation", "weight_applied", b"weight_applied"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conclusion", b"conclusion", "ended_at", b"ended_at", "model_id", b"model_id", "production_before", b"production_before", "retrain_id", b"retrain_id", "rollout_id", b"rollout_id", "started_at", b"started_at", "state", b"state", "validation", b"validation", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_weight_applied", b"_weight_applied", "approval_until", b"approval_until", "approvals", b"approvals", "approvals_required", b"approvals_required", "conclusion", b"conclusion", "ended_at", b"ended_at", "group_id", b"group_id", "held_by", b"held_by", "hold_reason", b"hold_reason", "judgement", b"judgement", "model_id", b"model_id", "production_before", b"production_before", "requested_by", b"requested_by", "retrain_id", b"retrain_id", "rollout_id", b"rollout_id", "serving", b"serving", "started_at", b"started_at", "state", b"state", "step", b"step", "stepped_at", b"stepped_at", "steps", b"steps", "story", b"story", "validation", b"validation", "version", b"version", "waiting_for", b"waiting_for", "weight", b"weight", "weight_applied", b"weight_applied", "weight_failure", b"weight_failure"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__weight_applied: _TypeAlias = _typing.Literal["weight_applied"]  # noqa: Y015
+    _WhichOneofArgType__weight_applied: _TypeAlias = _typing.Literal["_weight_applied", b"_weight_applied"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__weight_applied) -> _WhichOneofReturnType__weight_applied | None: ...
+
+Global___Rollout: _TypeAlias = Rollout  # noqa: Y015
+
+@_typing.final
+class RolloutMoment(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AT_FIELD_NUMBER: _builtins.int
+    SENTENCE_FIELD_NUMBER: _builtins.int
+    sentence: _builtins.str
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        at: _timestamp_pb2.Timestamp | None = ...,
+        sentence: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "sentence", b"sentence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Rollout: _TypeAlias = Rollout  # noqa: Y015
+Global___RolloutMoment: _TypeAlias = RolloutMoment  # noqa: Y015
+
+@_typing.final
+class FreezeWindow(_message.Message):
+    """No step forward and no promotion from `starts_at` to `ends_at`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    STARTS_AT_FIELD_NUMBER: _builtins.int
+    ENDS_AT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    SET_BY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    scope: _builtins.str
+    """`fleet`, `tier:1` to `tier:4`, `team:<team>` or `model:<model_id>`."""
+    reason: _builtins.str
+    set_by: _builtins.str
+    @_builtins.property
+    def starts_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def ends_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        scope: _builtins.str = ...,
+        starts_at: _timestamp_pb2.Timestamp | None = ...,
+        ends_at: _timestamp_pb2.Timestamp | None = ...,
+        reason: _builtins.str = ...,
+        set_by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ends_at", b"ends_at", "starts_at", b"starts_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ends_at", b"ends_at", "name", b"name", "reason", b"reason", "scope", b"scope", "set_by", b"set_by", "starts_at", b"starts_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FreezeWindow: _TypeAlias = FreezeWindow  # noqa: Y015
 
 @_typing.final
 class ReportValidationRequest(_message.Message):
@@ -151,12 +663,17 @@ class ReportValidationRequest(_message.Message):
     MODEL_ID_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     VALIDATION_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     version: _builtins.int
     @_builtins.property
     def mutation(self) -> _common_pb2.Mutation: ...
     @_builtins.property
-    def validation(self) -> Global___Validation: ...
+    def validation(self) -> Global___Validation:
+        """Judged by whoever validated; or else `evidence`, which the gate judges by the model's policy."""
+
+    @_builtins.property
+    def evidence(self) -> Global___ValidationEvidence: ...
     def __init__(
         self,
         *,
@@ -164,10 +681,11 @@ class ReportValidationRequest(_message.Message):
         model_id: _builtins.str = ...,
         version: _builtins.int = ...,
         validation: Global___Validation | None = ...,
+        evidence: Global___ValidationEvidence | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["mutation", b"mutation", "validation", b"validation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "mutation", b"mutation", "validation", b"validation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_id", b"model_id", "mutation", b"mutation", "validation", b"validation", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "model_id", b"model_id", "mutation", b"mutation", "validation", b"validation", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -249,21 +767,28 @@ class ListRolloutsRequest(_message.Message):
     PAGE_FIELD_NUMBER: _builtins.int
     READ_FIELD_NUMBER: _builtins.int
     MODEL_ID_FIELD_NUMBER: _builtins.int
+    STATES_FIELD_NUMBER: _builtins.int
+    GROUP_ID_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
+    group_id: _builtins.str
     @_builtins.property
     def page(self) -> _common_pb2.PageRequest: ...
     @_builtins.property
     def read(self) -> _common_pb2.ReadOptions: ...
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[Global___RolloutState.ValueType]: ...
     def __init__(
         self,
         *,
         page: _common_pb2.PageRequest | None = ...,
         read: _common_pb2.ReadOptions | None = ...,
         model_id: _builtins.str = ...,
+        states: _abc.Iterable[Global___RolloutState.ValueType] | None = ...,
+        group_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["page", b"page", "read", b"read"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_id", b"model_id", "page", b"page", "read", b"read"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group_id", b"group_id", "model_id", b"model_id", "page", b"page", "read", b"read", "states", b"states"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -395,3 +920,579 @@ class RollBackResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RollBackResponse: _TypeAlias = RollBackResponse  # noqa: Y015
+
+@_typing.final
+class ApproveRolloutRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MUTATION_FIELD_NUMBER: _builtins.int
+    ROLLOUT_ID_FIELD_NUMBER: _builtins.int
+    rollout_id: _builtins.str
+    @_builtins.property
+    def mutation(self) -> _common_pb2.Mutation: ...
+    def __init__(
+        self,
+        *,
+        mutation: _common_pb2.Mutation | None = ...,
+        rollout_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mutation", b"mutation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mutation", b"mutation", "rollout_id", b"rollout_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApproveRolloutRequest: _TypeAlias = ApproveRolloutRequest  # noqa: Y015
+
+@_typing.final
+class ApproveRolloutResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLLOUT_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    @_builtins.property
+    def rollout(self) -> Global___Rollout: ...
+    def __init__(
+        self,
+        *,
+        rollout: Global___Rollout | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rollout", b"rollout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "rollout", b"rollout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApproveRolloutResponse: _TypeAlias = ApproveRolloutResponse  # noqa: Y015
+
+@_typing.final
+class DeclineRolloutRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MUTATION_FIELD_NUMBER: _builtins.int
+    ROLLOUT_ID_FIELD_NUMBER: _builtins.int
+    rollout_id: _builtins.str
+    @_builtins.property
+    def mutation(self) -> _common_pb2.Mutation: ...
+    def __init__(
+        self,
+        *,
+        mutation: _common_pb2.Mutation | None = ...,
+        rollout_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mutation", b"mutation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mutation", b"mutation", "rollout_id", b"rollout_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeclineRolloutRequest: _TypeAlias = DeclineRolloutRequest  # noqa: Y015
+
+@_typing.final
+class DeclineRolloutResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLLOUT_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    @_builtins.property
+    def rollout(self) -> Global___Rollout: ...
+    def __init__(
+        self,
+        *,
+        rollout: Global___Rollout | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rollout", b"rollout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "rollout", b"rollout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeclineRolloutResponse: _TypeAlias = DeclineRolloutResponse  # noqa: Y015
+
+@_typing.final
+class AbortRolloutRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MUTATION_FIELD_NUMBER: _builtins.int
+    ROLLOUT_ID_FIELD_NUMBER: _builtins.int
+    rollout_id: _builtins.str
+    @_builtins.property
+    def mutation(self) -> _common_pb2.Mutation: ...
+    def __init__(
+        self,
+        *,
+        mutation: _common_pb2.Mutation | None = ...,
+        rollout_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mutation", b"mutation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mutation", b"mutation", "rollout_id", b"rollout_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AbortRolloutRequest: _TypeAlias = AbortRolloutRequest  # noqa: Y015
+
+@_typing.final
+class AbortRolloutResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLLOUT_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    @_builtins.property
+    def rollout(self) -> Global___Rollout: ...
+    def __init__(
+        self,
+        *,
+        rollout: Global___Rollout | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rollout", b"rollout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "rollout", b"rollout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AbortRolloutResponse: _TypeAlias = AbortRolloutResponse  # noqa: Y015
+
+@_typing.final
+class HoldRolloutRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MUTATION_FIELD_NUMBER: _builtins.int
+    ROLLOUT_ID_FIELD_NUMBER: _builtins.int
+    rollout_id: _builtins.str
+    @_builtins.property
+    def mutation(self) -> _common_pb2.Mutation: ...
+    def __init__(
+        self,
+        *,
+        mutation: _common_pb2.Mutation | None = ...,
+        rollout_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mutation", b"mutation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mutation", b"mutation", "rollout_id", b"rollout_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HoldRolloutRequest: _TypeAlias = HoldRolloutRequest  # noqa: Y015
+
+@_typing.final
+class HoldRolloutResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLLOUT_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    @_builtins.property
+    def rollout(self) -> Global___Rollout: ...
+    def __init__(
+        self,
+        *,
+        rollout: Global___Rollout | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rollout", b"rollout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "rollout", b"rollout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HoldRolloutResponse: _TypeAlias = HoldRolloutResponse  # noqa: Y015
+
+@_typing.final
+class ReleaseRolloutRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MUTATION_FIELD_NUMBER: _builtins.int
+    ROLLOUT_ID_FIELD_NUMBER: _builtins.int
+    rollout_id: _builtins.str
+    @_builtins.property
+    def mutation(self) -> _common_pb2.Mutation: ...
+    def __init__(
+        self,
+        *,
+        mutation: _common_pb2.Mutation | None = ...,
+        rollout_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mutation", b"mutation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mutation", b"mutation", "rollout_id", b"rollout_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseRolloutRequest: _TypeAlias = ReleaseRolloutRequest  # noqa: Y015
+
+@_typing.final
+class ReleaseRolloutResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLLOUT_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    @_builtins.property
+    def rollout(self) -> Global___Rollout: ...
+    def __init__(
+        self,
+        *,
+        rollout: Global___Rollout | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rollout", b"rollout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "rollout", b"rollout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseRolloutResponse: _TypeAlias = ReleaseRolloutResponse  # noqa: Y015
+
+@_typing.final
+class AdvanceRolloutRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MUTATION_FIELD_NUMBER: _builtins.int
+    ROLLOUT_ID_FIELD_NUMBER: _builtins.int
+    rollout_id: _builtins.str
+    @_builtins.property
+    def mutation(self) -> _common_pb2.Mutation: ...
+    def __init__(
+        self,
+        *,
+        mutation: _common_pb2.Mutation | None = ...,
+        rollout_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mutation", b"mutation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mutation", b"mutation", "rollout_id", b"rollout_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AdvanceRolloutRequest: _TypeAlias = AdvanceRolloutRequest  # noqa: Y015
+
+@_typing.final
+class AdvanceRolloutResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLLOUT_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    @_builtins.property
+    def rollout(self) -> Global___Rollout: ...
+    def __init__(
+        self,
+        *,
+        rollout: Global___Rollout | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rollout", b"rollout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "rollout", b"rollout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AdvanceRolloutResponse: _TypeAlias = AdvanceRolloutResponse  # noqa: Y015
+
+@_typing.final
+class ArmStatistics(_message.Message):
+    """A metric of one arm since the canary began."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNT_FIELD_NUMBER: _builtins.int
+    MEAN_FIELD_NUMBER: _builtins.int
+    M2_FIELD_NUMBER: _builtins.int
+    count: _builtins.int
+    mean: _builtins.float
+    m2: _builtins.float
+    """Sum of squared deviations from the mean."""
+    def __init__(
+        self,
+        *,
+        count: _builtins.int = ...,
+        mean: _builtins.float = ...,
+        m2: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "m2", b"m2", "mean", b"mean"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ArmStatistics: _TypeAlias = ArmStatistics  # noqa: Y015
+
+@_typing.final
+class CanaryMetric(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    CANDIDATE_FIELD_NUMBER: _builtins.int
+    CONTROL_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    @_builtins.property
+    def candidate(self) -> Global___ArmStatistics: ...
+    @_builtins.property
+    def control(self) -> Global___ArmStatistics: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        candidate: Global___ArmStatistics | None = ...,
+        control: Global___ArmStatistics | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate", "control", b"control"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate", "control", b"control", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CanaryMetric: _TypeAlias = CanaryMetric  # noqa: Y015
+
+@_typing.final
+class ReportCanaryRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MUTATION_FIELD_NUMBER: _builtins.int
+    ROLLOUT_ID_FIELD_NUMBER: _builtins.int
+    METRICS_FIELD_NUMBER: _builtins.int
+    CANDIDATE_REQUESTS_FIELD_NUMBER: _builtins.int
+    CONTROL_REQUESTS_FIELD_NUMBER: _builtins.int
+    rollout_id: _builtins.str
+    candidate_requests: _builtins.int
+    """Requests that each arm was given, for the sample-ratio check."""
+    control_requests: _builtins.int
+    @_builtins.property
+    def mutation(self) -> _common_pb2.Mutation: ...
+    @_builtins.property
+    def metrics(self) -> _containers.RepeatedCompositeFieldContainer[Global___CanaryMetric]: ...
+    def __init__(
+        self,
+        *,
+        mutation: _common_pb2.Mutation | None = ...,
+        rollout_id: _builtins.str = ...,
+        metrics: _abc.Iterable[Global___CanaryMetric] | None = ...,
+        candidate_requests: _builtins.int = ...,
+        control_requests: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mutation", b"mutation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate_requests", b"candidate_requests", "control_requests", b"control_requests", "metrics", b"metrics", "mutation", b"mutation", "rollout_id", b"rollout_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportCanaryRequest: _TypeAlias = ReportCanaryRequest  # noqa: Y015
+
+@_typing.final
+class ReportCanaryResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLLOUT_FIELD_NUMBER: _builtins.int
+    JUDGEMENT_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    @_builtins.property
+    def rollout(self) -> Global___Rollout: ...
+    @_builtins.property
+    def judgement(self) -> Global___Judgement: ...
+    def __init__(
+        self,
+        *,
+        rollout: Global___Rollout | None = ...,
+        judgement: Global___Judgement | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["judgement", b"judgement", "rollout", b"rollout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["judgement", b"judgement", "revision", b"revision", "rollout", b"rollout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportCanaryResponse: _TypeAlias = ReportCanaryResponse  # noqa: Y015
+
+@_typing.final
+class GroupRolloutsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MUTATION_FIELD_NUMBER: _builtins.int
+    GROUP_ID_FIELD_NUMBER: _builtins.int
+    ROLLOUT_IDS_FIELD_NUMBER: _builtins.int
+    group_id: _builtins.str
+    @_builtins.property
+    def mutation(self) -> _common_pb2.Mutation: ...
+    @_builtins.property
+    def rollout_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        mutation: _common_pb2.Mutation | None = ...,
+        group_id: _builtins.str = ...,
+        rollout_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mutation", b"mutation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group_id", b"group_id", "mutation", b"mutation", "rollout_ids", b"rollout_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GroupRolloutsRequest: _TypeAlias = GroupRolloutsRequest  # noqa: Y015
+
+@_typing.final
+class GroupRolloutsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLLOUTS_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    @_builtins.property
+    def rollouts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Rollout]: ...
+    def __init__(
+        self,
+        *,
+        rollouts: _abc.Iterable[Global___Rollout] | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "rollouts", b"rollouts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GroupRolloutsResponse: _TypeAlias = GroupRolloutsResponse  # noqa: Y015
+
+@_typing.final
+class SetFreezeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MUTATION_FIELD_NUMBER: _builtins.int
+    FREEZE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def mutation(self) -> _common_pb2.Mutation: ...
+    @_builtins.property
+    def freeze(self) -> Global___FreezeWindow: ...
+    def __init__(
+        self,
+        *,
+        mutation: _common_pb2.Mutation | None = ...,
+        freeze: Global___FreezeWindow | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["freeze", b"freeze", "mutation", b"mutation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["freeze", b"freeze", "mutation", b"mutation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetFreezeRequest: _TypeAlias = SetFreezeRequest  # noqa: Y015
+
+@_typing.final
+class SetFreezeResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FREEZE_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    @_builtins.property
+    def freeze(self) -> Global___FreezeWindow: ...
+    def __init__(
+        self,
+        *,
+        freeze: Global___FreezeWindow | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["freeze", b"freeze"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["freeze", b"freeze", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetFreezeResponse: _TypeAlias = SetFreezeResponse  # noqa: Y015
+
+@_typing.final
+class RemoveFreezeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MUTATION_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    @_builtins.property
+    def mutation(self) -> _common_pb2.Mutation: ...
+    def __init__(
+        self,
+        *,
+        mutation: _common_pb2.Mutation | None = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mutation", b"mutation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mutation", b"mutation", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveFreezeRequest: _TypeAlias = RemoveFreezeRequest  # noqa: Y015
+
+@_typing.final
+class RemoveFreezeResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveFreezeResponse: _TypeAlias = RemoveFreezeResponse  # noqa: Y015
+
+@_typing.final
+class ListFreezesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    READ_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def read(self) -> _common_pb2.ReadOptions: ...
+    def __init__(
+        self,
+        *,
+        read: _common_pb2.ReadOptions | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["read", b"read"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["read", b"read"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListFreezesRequest: _TypeAlias = ListFreezesRequest  # noqa: Y015
+
+@_typing.final
+class ListFreezesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FREEZES_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    @_builtins.property
+    def freezes(self) -> _containers.RepeatedCompositeFieldContainer[Global___FreezeWindow]:
+        """By start."""
+
+    def __init__(
+        self,
+        *,
+        freezes: _abc.Iterable[Global___FreezeWindow] | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["freezes", b"freezes", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListFreezesResponse: _TypeAlias = ListFreezesResponse  # noqa: Y015

@@ -59,6 +59,61 @@ class RolloutServiceStub:
                 request_serializer=runway_dot_v1_dot_rollout__pb2.RollBackRequest.SerializeToString,
                 response_deserializer=runway_dot_v1_dot_rollout__pb2.RollBackResponse.FromString,
                 _registered_method=True)
+        self.ApproveRollout = channel.unary_unary(
+                '/runway.v1.RolloutService/ApproveRollout',
+                request_serializer=runway_dot_v1_dot_rollout__pb2.ApproveRolloutRequest.SerializeToString,
+                response_deserializer=runway_dot_v1_dot_rollout__pb2.ApproveRolloutResponse.FromString,
+                _registered_method=True)
+        self.DeclineRollout = channel.unary_unary(
+                '/runway.v1.RolloutService/DeclineRollout',
+                request_serializer=runway_dot_v1_dot_rollout__pb2.DeclineRolloutRequest.SerializeToString,
+                response_deserializer=runway_dot_v1_dot_rollout__pb2.DeclineRolloutResponse.FromString,
+                _registered_method=True)
+        self.AbortRollout = channel.unary_unary(
+                '/runway.v1.RolloutService/AbortRollout',
+                request_serializer=runway_dot_v1_dot_rollout__pb2.AbortRolloutRequest.SerializeToString,
+                response_deserializer=runway_dot_v1_dot_rollout__pb2.AbortRolloutResponse.FromString,
+                _registered_method=True)
+        self.HoldRollout = channel.unary_unary(
+                '/runway.v1.RolloutService/HoldRollout',
+                request_serializer=runway_dot_v1_dot_rollout__pb2.HoldRolloutRequest.SerializeToString,
+                response_deserializer=runway_dot_v1_dot_rollout__pb2.HoldRolloutResponse.FromString,
+                _registered_method=True)
+        self.ReleaseRollout = channel.unary_unary(
+                '/runway.v1.RolloutService/ReleaseRollout',
+                request_serializer=runway_dot_v1_dot_rollout__pb2.ReleaseRolloutRequest.SerializeToString,
+                response_deserializer=runway_dot_v1_dot_rollout__pb2.ReleaseRolloutResponse.FromString,
+                _registered_method=True)
+        self.AdvanceRollout = channel.unary_unary(
+                '/runway.v1.RolloutService/AdvanceRollout',
+                request_serializer=runway_dot_v1_dot_rollout__pb2.AdvanceRolloutRequest.SerializeToString,
+                response_deserializer=runway_dot_v1_dot_rollout__pb2.AdvanceRolloutResponse.FromString,
+                _registered_method=True)
+        self.ReportCanary = channel.unary_unary(
+                '/runway.v1.RolloutService/ReportCanary',
+                request_serializer=runway_dot_v1_dot_rollout__pb2.ReportCanaryRequest.SerializeToString,
+                response_deserializer=runway_dot_v1_dot_rollout__pb2.ReportCanaryResponse.FromString,
+                _registered_method=True)
+        self.GroupRollouts = channel.unary_unary(
+                '/runway.v1.RolloutService/GroupRollouts',
+                request_serializer=runway_dot_v1_dot_rollout__pb2.GroupRolloutsRequest.SerializeToString,
+                response_deserializer=runway_dot_v1_dot_rollout__pb2.GroupRolloutsResponse.FromString,
+                _registered_method=True)
+        self.SetFreeze = channel.unary_unary(
+                '/runway.v1.RolloutService/SetFreeze',
+                request_serializer=runway_dot_v1_dot_rollout__pb2.SetFreezeRequest.SerializeToString,
+                response_deserializer=runway_dot_v1_dot_rollout__pb2.SetFreezeResponse.FromString,
+                _registered_method=True)
+        self.RemoveFreeze = channel.unary_unary(
+                '/runway.v1.RolloutService/RemoveFreeze',
+                request_serializer=runway_dot_v1_dot_rollout__pb2.RemoveFreezeRequest.SerializeToString,
+                response_deserializer=runway_dot_v1_dot_rollout__pb2.RemoveFreezeResponse.FromString,
+                _registered_method=True)
+        self.ListFreezes = channel.unary_unary(
+                '/runway.v1.RolloutService/ListFreezes',
+                request_serializer=runway_dot_v1_dot_rollout__pb2.ListFreezesRequest.SerializeToString,
+                response_deserializer=runway_dot_v1_dot_rollout__pb2.ListFreezesResponse.FromString,
+                _registered_method=True)
 
 
 class RolloutServiceServicer:
@@ -97,6 +152,81 @@ class RolloutServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ApproveRollout(self, request, context):
+        """Let a rollout that waits for approval go on. Never by whoever asked for it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeclineRollout(self, request, context):
+        """Refuse a rollout that waits for approval or for a decision.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AbortRollout(self, request, context):
+        """End a rollout: traffic goes back to production.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def HoldRollout(self, request, context):
+        """Stay at the present step until released.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReleaseRollout(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AdvanceRollout(self, request, context):
+        """Take the next step now, whatever the judge says; needs a reason.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReportCanary(self, request, context):
+        """What a canary and its control have measured since the canary began. For whoever has the numbers where no metrics
+        source is configured.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GroupRollouts(self, request, context):
+        """Models that move together: one version set, one canary, rolled back as a whole in reverse topological order.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetFreeze(self, request, context):
+        """No step forward and no promotion in a freeze window; rolling back always works.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveFreeze(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListFreezes(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RolloutServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -124,6 +254,61 @@ def add_RolloutServiceServicer_to_server(servicer, server):
                     servicer.RollBack,
                     request_deserializer=runway_dot_v1_dot_rollout__pb2.RollBackRequest.FromString,
                     response_serializer=runway_dot_v1_dot_rollout__pb2.RollBackResponse.SerializeToString,
+            ),
+            'ApproveRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApproveRollout,
+                    request_deserializer=runway_dot_v1_dot_rollout__pb2.ApproveRolloutRequest.FromString,
+                    response_serializer=runway_dot_v1_dot_rollout__pb2.ApproveRolloutResponse.SerializeToString,
+            ),
+            'DeclineRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeclineRollout,
+                    request_deserializer=runway_dot_v1_dot_rollout__pb2.DeclineRolloutRequest.FromString,
+                    response_serializer=runway_dot_v1_dot_rollout__pb2.DeclineRolloutResponse.SerializeToString,
+            ),
+            'AbortRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.AbortRollout,
+                    request_deserializer=runway_dot_v1_dot_rollout__pb2.AbortRolloutRequest.FromString,
+                    response_serializer=runway_dot_v1_dot_rollout__pb2.AbortRolloutResponse.SerializeToString,
+            ),
+            'HoldRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.HoldRollout,
+                    request_deserializer=runway_dot_v1_dot_rollout__pb2.HoldRolloutRequest.FromString,
+                    response_serializer=runway_dot_v1_dot_rollout__pb2.HoldRolloutResponse.SerializeToString,
+            ),
+            'ReleaseRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseRollout,
+                    request_deserializer=runway_dot_v1_dot_rollout__pb2.ReleaseRolloutRequest.FromString,
+                    response_serializer=runway_dot_v1_dot_rollout__pb2.ReleaseRolloutResponse.SerializeToString,
+            ),
+            'AdvanceRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.AdvanceRollout,
+                    request_deserializer=runway_dot_v1_dot_rollout__pb2.AdvanceRolloutRequest.FromString,
+                    response_serializer=runway_dot_v1_dot_rollout__pb2.AdvanceRolloutResponse.SerializeToString,
+            ),
+            'ReportCanary': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportCanary,
+                    request_deserializer=runway_dot_v1_dot_rollout__pb2.ReportCanaryRequest.FromString,
+                    response_serializer=runway_dot_v1_dot_rollout__pb2.ReportCanaryResponse.SerializeToString,
+            ),
+            'GroupRollouts': grpc.unary_unary_rpc_method_handler(
+                    servicer.GroupRollouts,
+                    request_deserializer=runway_dot_v1_dot_rollout__pb2.GroupRolloutsRequest.FromString,
+                    response_serializer=runway_dot_v1_dot_rollout__pb2.GroupRolloutsResponse.SerializeToString,
+            ),
+            'SetFreeze': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetFreeze,
+                    request_deserializer=runway_dot_v1_dot_rollout__pb2.SetFreezeRequest.FromString,
+                    response_serializer=runway_dot_v1_dot_rollout__pb2.SetFreezeResponse.SerializeToString,
+            ),
+            'RemoveFreeze': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveFreeze,
+                    request_deserializer=runway_dot_v1_dot_rollout__pb2.RemoveFreezeRequest.FromString,
+                    response_serializer=runway_dot_v1_dot_rollout__pb2.RemoveFreezeResponse.SerializeToString,
+            ),
+            'ListFreezes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListFreezes,
+                    request_deserializer=runway_dot_v1_dot_rollout__pb2.ListFreezesRequest.FromString,
+                    response_serializer=runway_dot_v1_dot_rollout__pb2.ListFreezesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -261,6 +446,303 @@ class RolloutService:
             '/runway.v1.RolloutService/RollBack',
             runway_dot_v1_dot_rollout__pb2.RollBackRequest.SerializeToString,
             runway_dot_v1_dot_rollout__pb2.RollBackResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ApproveRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runway.v1.RolloutService/ApproveRollout',
+            runway_dot_v1_dot_rollout__pb2.ApproveRolloutRequest.SerializeToString,
+            runway_dot_v1_dot_rollout__pb2.ApproveRolloutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeclineRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runway.v1.RolloutService/DeclineRollout',
+            runway_dot_v1_dot_rollout__pb2.DeclineRolloutRequest.SerializeToString,
+            runway_dot_v1_dot_rollout__pb2.DeclineRolloutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AbortRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runway.v1.RolloutService/AbortRollout',
+            runway_dot_v1_dot_rollout__pb2.AbortRolloutRequest.SerializeToString,
+            runway_dot_v1_dot_rollout__pb2.AbortRolloutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def HoldRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runway.v1.RolloutService/HoldRollout',
+            runway_dot_v1_dot_rollout__pb2.HoldRolloutRequest.SerializeToString,
+            runway_dot_v1_dot_rollout__pb2.HoldRolloutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runway.v1.RolloutService/ReleaseRollout',
+            runway_dot_v1_dot_rollout__pb2.ReleaseRolloutRequest.SerializeToString,
+            runway_dot_v1_dot_rollout__pb2.ReleaseRolloutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AdvanceRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runway.v1.RolloutService/AdvanceRollout',
+            runway_dot_v1_dot_rollout__pb2.AdvanceRolloutRequest.SerializeToString,
+            runway_dot_v1_dot_rollout__pb2.AdvanceRolloutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportCanary(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runway.v1.RolloutService/ReportCanary',
+            runway_dot_v1_dot_rollout__pb2.ReportCanaryRequest.SerializeToString,
+            runway_dot_v1_dot_rollout__pb2.ReportCanaryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GroupRollouts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runway.v1.RolloutService/GroupRollouts',
+            runway_dot_v1_dot_rollout__pb2.GroupRolloutsRequest.SerializeToString,
+            runway_dot_v1_dot_rollout__pb2.GroupRolloutsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetFreeze(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runway.v1.RolloutService/SetFreeze',
+            runway_dot_v1_dot_rollout__pb2.SetFreezeRequest.SerializeToString,
+            runway_dot_v1_dot_rollout__pb2.SetFreezeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveFreeze(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runway.v1.RolloutService/RemoveFreeze',
+            runway_dot_v1_dot_rollout__pb2.RemoveFreezeRequest.SerializeToString,
+            runway_dot_v1_dot_rollout__pb2.RemoveFreezeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListFreezes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runway.v1.RolloutService/ListFreezes',
+            runway_dot_v1_dot_rollout__pb2.ListFreezesRequest.SerializeToString,
+            runway_dot_v1_dot_rollout__pb2.ListFreezesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,27 @@ class RolloutServiceStub:
     """Promote a version by hand. Needs a passed validation unless forced with a reason."""
     RollBack: _grpc.UnaryUnaryMultiCallable[_rollout_pb2.RollBackRequest, _rollout_pb2.RollBackResponse]
     """Point production back at the version before."""
+    ApproveRollout: _grpc.UnaryUnaryMultiCallable[_rollout_pb2.ApproveRolloutRequest, _rollout_pb2.ApproveRolloutResponse]
+    """Let a rollout that waits for approval go on. Never by whoever asked for it."""
+    DeclineRollout: _grpc.UnaryUnaryMultiCallable[_rollout_pb2.DeclineRolloutRequest, _rollout_pb2.DeclineRolloutResponse]
+    """Refuse a rollout that waits for approval or for a decision."""
+    AbortRollout: _grpc.UnaryUnaryMultiCallable[_rollout_pb2.AbortRolloutRequest, _rollout_pb2.AbortRolloutResponse]
+    """End a rollout: traffic goes back to production."""
+    HoldRollout: _grpc.UnaryUnaryMultiCallable[_rollout_pb2.HoldRolloutRequest, _rollout_pb2.HoldRolloutResponse]
+    """Stay at the present step until released."""
+    ReleaseRollout: _grpc.UnaryUnaryMultiCallable[_rollout_pb2.ReleaseRolloutRequest, _rollout_pb2.ReleaseRolloutResponse]
+    AdvanceRollout: _grpc.UnaryUnaryMultiCallable[_rollout_pb2.AdvanceRolloutRequest, _rollout_pb2.AdvanceRolloutResponse]
+    """Take the next step now, whatever the judge says; needs a reason."""
+    ReportCanary: _grpc.UnaryUnaryMultiCallable[_rollout_pb2.ReportCanaryRequest, _rollout_pb2.ReportCanaryResponse]
+    """What a canary and its control have measured since the canary began. For whoever has the numbers where no metrics
+    source is configured.
+    """
+    GroupRollouts: _grpc.UnaryUnaryMultiCallable[_rollout_pb2.GroupRolloutsRequest, _rollout_pb2.GroupRolloutsResponse]
+    """Models that move together: one version set, one canary, rolled back as a whole in reverse topological order."""
+    SetFreeze: _grpc.UnaryUnaryMultiCallable[_rollout_pb2.SetFreezeRequest, _rollout_pb2.SetFreezeResponse]
+    """No step forward and no promotion in a freeze window; rolling back always works."""
+    RemoveFreeze: _grpc.UnaryUnaryMultiCallable[_rollout_pb2.RemoveFreezeRequest, _rollout_pb2.RemoveFreezeResponse]
+    ListFreezes: _grpc.UnaryUnaryMultiCallable[_rollout_pb2.ListFreezesRequest, _rollout_pb2.ListFreezesResponse]
 
 @_typing.type_check_only
 class RolloutServiceAsyncStub(RolloutServiceStub):
@@ -51,6 +72,27 @@ class RolloutServiceAsyncStub(RolloutServiceStub):
     """Promote a version by hand. Needs a passed validation unless forced with a reason."""
     RollBack: _aio.UnaryUnaryMultiCallable[_rollout_pb2.RollBackRequest, _rollout_pb2.RollBackResponse]  # type: ignore[assignment]
     """Point production back at the version before."""
+    ApproveRollout: _aio.UnaryUnaryMultiCallable[_rollout_pb2.ApproveRolloutRequest, _rollout_pb2.ApproveRolloutResponse]  # type: ignore[assignment]
+    """Let a rollout that waits for approval go on. Never by whoever asked for it."""
+    DeclineRollout: _aio.UnaryUnaryMultiCallable[_rollout_pb2.DeclineRolloutRequest, _rollout_pb2.DeclineRolloutResponse]  # type: ignore[assignment]
+    """Refuse a rollout that waits for approval or for a decision."""
+    AbortRollout: _aio.UnaryUnaryMultiCallable[_rollout_pb2.AbortRolloutRequest, _rollout_pb2.AbortRolloutResponse]  # type: ignore[assignment]
+    """End a rollout: traffic goes back to production."""
+    HoldRollout: _aio.UnaryUnaryMultiCallable[_rollout_pb2.HoldRolloutRequest, _rollout_pb2.HoldRolloutResponse]  # type: ignore[assignment]
+    """Stay at the present step until released."""
+    ReleaseRollout: _aio.UnaryUnaryMultiCallable[_rollout_pb2.ReleaseRolloutRequest, _rollout_pb2.ReleaseRolloutResponse]  # type: ignore[assignment]
+    AdvanceRollout: _aio.UnaryUnaryMultiCallable[_rollout_pb2.AdvanceRolloutRequest, _rollout_pb2.AdvanceRolloutResponse]  # type: ignore[assignment]
+    """Take the next step now, whatever the judge says; needs a reason."""
+    ReportCanary: _aio.UnaryUnaryMultiCallable[_rollout_pb2.ReportCanaryRequest, _rollout_pb2.ReportCanaryResponse]  # type: ignore[assignment]
+    """What a canary and its control have measured since the canary began. For whoever has the numbers where no metrics
+    source is configured.
+    """
+    GroupRollouts: _aio.UnaryUnaryMultiCallable[_rollout_pb2.GroupRolloutsRequest, _rollout_pb2.GroupRolloutsResponse]  # type: ignore[assignment]
+    """Models that move together: one version set, one canary, rolled back as a whole in reverse topological order."""
+    SetFreeze: _aio.UnaryUnaryMultiCallable[_rollout_pb2.SetFreezeRequest, _rollout_pb2.SetFreezeResponse]  # type: ignore[assignment]
+    """No step forward and no promotion in a freeze window; rolling back always works."""
+    RemoveFreeze: _aio.UnaryUnaryMultiCallable[_rollout_pb2.RemoveFreezeRequest, _rollout_pb2.RemoveFreezeResponse]  # type: ignore[assignment]
+    ListFreezes: _aio.UnaryUnaryMultiCallable[_rollout_pb2.ListFreezesRequest, _rollout_pb2.ListFreezesResponse]  # type: ignore[assignment]
 
 class RolloutServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -90,5 +132,92 @@ class RolloutServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_rollout_pb2.RollBackResponse, _abc.Awaitable[_rollout_pb2.RollBackResponse]]:
         """Point production back at the version before."""
+
+    @_abc_1.abstractmethod
+    def ApproveRollout(
+        self,
+        request: _rollout_pb2.ApproveRolloutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_rollout_pb2.ApproveRolloutResponse, _abc.Awaitable[_rollout_pb2.ApproveRolloutResponse]]:
+        """Let a rollout that waits for approval go on. Never by whoever asked for it."""
+
+    @_abc_1.abstractmethod
+    def DeclineRollout(
+        self,
+        request: _rollout_pb2.DeclineRolloutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_rollout_pb2.DeclineRolloutResponse, _abc.Awaitable[_rollout_pb2.DeclineRolloutResponse]]:
+        """Refuse a rollout that waits for approval or for a decision."""
+
+    @_abc_1.abstractmethod
+    def AbortRollout(
+        self,
+        request: _rollout_pb2.AbortRolloutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_rollout_pb2.AbortRolloutResponse, _abc.Awaitable[_rollout_pb2.AbortRolloutResponse]]:
+        """End a rollout: traffic goes back to production."""
+
+    @_abc_1.abstractmethod
+    def HoldRollout(
+        self,
+        request: _rollout_pb2.HoldRolloutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_rollout_pb2.HoldRolloutResponse, _abc.Awaitable[_rollout_pb2.HoldRolloutResponse]]:
+        """Stay at the present step until released."""
+
+    @_abc_1.abstractmethod
+    def ReleaseRollout(
+        self,
+        request: _rollout_pb2.ReleaseRolloutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_rollout_pb2.ReleaseRolloutResponse, _abc.Awaitable[_rollout_pb2.ReleaseRolloutResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def AdvanceRollout(
+        self,
+        request: _rollout_pb2.AdvanceRolloutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_rollout_pb2.AdvanceRolloutResponse, _abc.Awaitable[_rollout_pb2.AdvanceRolloutResponse]]:
+        """Take the next step now, whatever the judge says; needs a reason."""
+
+    @_abc_1.abstractmethod
+    def ReportCanary(
+        self,
+        request: _rollout_pb2.ReportCanaryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_rollout_pb2.ReportCanaryResponse, _abc.Awaitable[_rollout_pb2.ReportCanaryResponse]]:
+        """What a canary and its control have measured since the canary began. For whoever has the numbers where no metrics
+        source is configured.
+        """
+
+    @_abc_1.abstractmethod
+    def GroupRollouts(
+        self,
+        request: _rollout_pb2.GroupRolloutsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_rollout_pb2.GroupRolloutsResponse, _abc.Awaitable[_rollout_pb2.GroupRolloutsResponse]]:
+        """Models that move together: one version set, one canary, rolled back as a whole in reverse topological order."""
+
+    @_abc_1.abstractmethod
+    def SetFreeze(
+        self,
+        request: _rollout_pb2.SetFreezeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_rollout_pb2.SetFreezeResponse, _abc.Awaitable[_rollout_pb2.SetFreezeResponse]]:
+        """No step forward and no promotion in a freeze window; rolling back always works."""
+
+    @_abc_1.abstractmethod
+    def RemoveFreeze(
+        self,
+        request: _rollout_pb2.RemoveFreezeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_rollout_pb2.RemoveFreezeResponse, _abc.Awaitable[_rollout_pb2.RemoveFreezeResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ListFreezes(
+        self,
+        request: _rollout_pb2.ListFreezesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_rollout_pb2.ListFreezesResponse, _abc.Awaitable[_rollout_pb2.ListFreezesResponse]]: ...
 
 def add_RolloutServiceServicer_to_server(servicer: RolloutServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

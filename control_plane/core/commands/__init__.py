@@ -1,0 +1,205 @@
+"""Every change somebody can ask for. A command is data: `decide` says whether it may happen and what follows.
+
+The commands at the end are the control plane's own: `plan` issues them when their time has come.
+"""
+
+import msgspec
+
+from control_plane.core.commands.fleet import (
+    AdvanceClock,
+    ApplyFleet,
+    EraseFacts,
+    MoveAlias,
+    RecordCoverage,
+    RecordEvaluation,
+    RegisterModel,
+    RegisterVersion,
+    RemoveAlias,
+    RemoveRule,
+    ReportLoadCheck,
+    SetLifecycle,
+    SetPolicies,
+    SetRule,
+    UpdateModel,
+)
+from control_plane.core.commands.graph import (
+    ClearOverride,
+    DeclareDependencies,
+    DeclareNodes,
+    RemoveNodes,
+    RenameNode,
+    ReportLineage,
+    RetractDependencies,
+    SetLineagePolicy,
+    SetOverride,
+    SettleLineage,
+)
+from control_plane.core.commands.retraining import (
+    CancelRetrain,
+    CloseHealed,
+    ExpireAttempt,
+    HoldRetraining,
+    LeaseRetrains,
+    ReleaseRetraining,
+    RenewLease,
+    ReportFailure,
+    ReportSuccess,
+    RequestRetrain,
+    SetLimits,
+)
+from control_plane.core.commands.rollout import (
+    AbortRollout,
+    AdvanceRollout,
+    ApproveRollout,
+    DeclineRollout,
+    ExpireApproval,
+    ExpireValidation,
+    GroupRollouts,
+    HoldRollout,
+    PromoteVersion,
+    RecordLook,
+    RecordUplift,
+    ReleaseRollout,
+    RemoveFreeze,
+    ReportValidation,
+    ReportWeight,
+    RollBack,
+    SetFreeze,
+    StepRollout,
+)
+from control_plane.core.graph.lineage_facts import QuarantinedEdge
+from control_plane.core.ids import AttemptId, ModelId, NodeId, RetrainId, RolloutId
+
+__all__ = [
+    "AbortRollout",
+    "AdvanceClock",
+    "AdvanceRollout",
+    "ApplyFleet",
+    "ApproveRollout",
+    "CancelRetrain",
+    "ClearOverride",
+    "CloseHealed",
+    "Command",
+    "DeclareDependencies",
+    "DeclareNodes",
+    "DeclineRollout",
+    "EraseFacts",
+    "ExpireApproval",
+    "ExpireAttempt",
+    "ExpireValidation",
+    "GroupRollouts",
+    "HoldRetraining",
+    "HoldRollout",
+    "LeaseRetrains",
+    "MoveAlias",
+    "PromoteVersion",
+    "RecordCoverage",
+    "RecordEvaluation",
+    "RecordLook",
+    "RecordUplift",
+    "RegisterModel",
+    "RegisterVersion",
+    "ReleaseRetraining",
+    "ReleaseRollout",
+    "RemoveAlias",
+    "RemoveFreeze",
+    "RemoveNodes",
+    "RemoveRule",
+    "RenameNode",
+    "RenewLease",
+    "ReportFailure",
+    "ReportLineage",
+    "ReportLoadCheck",
+    "ReportSuccess",
+    "ReportValidation",
+    "ReportWeight",
+    "RequestRetrain",
+    "Result",
+    "RetractDependencies",
+    "RollBack",
+    "SetFreeze",
+    "SetLifecycle",
+    "SetLimits",
+    "SetLineagePolicy",
+    "SetOverride",
+    "SetPolicies",
+    "SetRule",
+    "SettleLineage",
+    "StepRollout",
+    "UpdateModel",
+]
+
+Command = (
+    RegisterModel
+    | UpdateModel
+    | RegisterVersion
+    | MoveAlias
+    | RemoveAlias
+    | SetLifecycle
+    | ReportLoadCheck
+    | SetPolicies
+    | SetRule
+    | RemoveRule
+    | DeclareNodes
+    | DeclareDependencies
+    | RetractDependencies
+    | RemoveNodes
+    | RenameNode
+    | ReportLineage
+    | SetOverride
+    | ClearOverride
+    | SetLineagePolicy
+    | EraseFacts
+    | SettleLineage
+    | ApplyFleet
+    | RequestRetrain
+    | CancelRetrain
+    | LeaseRetrains
+    | RenewLease
+    | ReportSuccess
+    | ReportFailure
+    | ReportValidation
+    | PromoteVersion
+    | RollBack
+    | SetLimits
+    | HoldRetraining
+    | ReleaseRetraining
+    | AdvanceClock
+    | RecordEvaluation
+    | RecordCoverage
+    | ExpireAttempt
+    | ExpireValidation
+    | CloseHealed
+    | ApproveRollout
+    | DeclineRollout
+    | AbortRollout
+    | HoldRollout
+    | ReleaseRollout
+    | AdvanceRollout
+    | RecordLook
+    | ReportWeight
+    | GroupRollouts
+    | SetFreeze
+    | RemoveFreeze
+    | RecordUplift
+    | StepRollout
+    | ExpireApproval
+)
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a command came to: the ids its answer is rendered from. Kept in the log with the command's last event,
+    so that the same request id gets the same answer after a restart."""
+
+    model_id: ModelId | None = None
+    version: int | None = None
+    alias: str | None = None
+    scope: str | None = None
+    changed: int = 0
+    retrain_id: RetrainId | None = None
+    created: bool = False
+    attempt_ids: tuple[AttemptId, ...] = ()
+    rollout_id: RolloutId | None = None
+    node_id: NodeId | None = None
+    dependencies: int = 0
+    quarantined: tuple[QuarantinedEdge, ...] = ()
