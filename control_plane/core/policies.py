@@ -29,6 +29,7 @@ from control_plane.core.ids import ModelId, TeamId
 from control_plane.core.registry.types import TaskType
 from control_plane.core.retraining.rules import policy_violations as retraining_violations
 from control_plane.core.retraining.types import RetrainingPolicy
+from control_plane.core.rollout.plan import plan_violations
 from control_plane.core.rollout.rules import policy_violations as validation_violations
 from control_plane.core.rollout.types import RolloutPolicy, ValidationPolicy
 from control_plane.core.staleness.policy import StalenessPolicy, Weights, default_policy
@@ -313,6 +314,7 @@ def policies_violations(policies: EffectivePolicies) -> list[Violation]:
         *staleness_violations(policies.staleness, metrics=METRICS, primary=policies.label.primary_metric),
         *retraining_violations(policies.retraining),
         *validation_violations(policies.validation),
+        *plan_violations(policies.rollout),
         *label_violations(policies.label),
         *ground_truth_violations(policies.ground_truth),
     ]

@@ -205,6 +205,10 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     """e-value against equal arms."""
     requests: int = 0
     """Of both arms together."""
+    ready: bool = False
+    """As far as the numbers go, the next step may be taken."""
+    lacking: tuple[str, ...] = ()
+    """What it still lacks, in words."""
 
 
 class Approval(msgspec.Struct, frozen=True, kw_only=True):
