@@ -5,7 +5,7 @@ from datetime import datetime
 from control_plane.core.commands import CancelRetrain, Result, SetLifecycle
 from control_plane.core.decide.decision import Decision
 from control_plane.core.decide.retraining import cancel_retrain
-from control_plane.core.decide.rollout import refusal
+from control_plane.core.decide.rollout_ends import refusal
 from control_plane.core.errors import Invalid, Reason, Refused, Violation
 from control_plane.core.events import Event, LifecycleChanged
 from control_plane.core.ids import NodeId

@@ -14,7 +14,7 @@ from control_plane.core.commands import (
     Result,
 )
 from control_plane.core.decide.decision import Decision
-from control_plane.core.decide.rollout import candidate_move, drop_candidate, promotion, ready
+from control_plane.core.decide.rollout_ends import candidate_move, drop_candidate, promotion, ready
 from control_plane.core.errors import Invalid, Reason, Refused, Violation
 from control_plane.core.events import (
     AttemptEnded,

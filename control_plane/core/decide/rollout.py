@@ -14,21 +14,27 @@ from control_plane.core.commands import (
     RollBack,
 )
 from control_plane.core.decide.decision import Decision
+from control_plane.core.decide.rollout_ends import (
+    candidate_move,
+    cooldowns,
+    last_rollout,
+    live_rollout,
+    promotion,
+    ready,
+    refusal,
+)
 from control_plane.core.errors import Invalid, Reason, Refused, Violation
 from control_plane.core.events import (
     AliasMoved,
-    CascadeCooldownStarted,
     Event,
     LoadChecked,
-    RetrainEnded,
     RolloutEnded,
     RolloutStarted,
     ValidationReported,
 )
-from control_plane.core.ids import ModelId, RolloutId, model_node, node_name
-from control_plane.core.registry.types import CANDIDATE, PREVIOUS, PRODUCTION, LoadCheck, ModelVersion
+from control_plane.core.ids import RolloutId
+from control_plane.core.registry.types import PREVIOUS, PRODUCTION, LoadCheck, ModelVersion
 from control_plane.core.relations import check_not_retired
-from control_plane.core.retraining.types import RetrainState
 from control_plane.core.rollout.rules import check_validation, silent_too_long
 from control_plane.core.rollout.types import Rollout, RolloutState, Validation
 from control_plane.core.state import ModelRecord, State, begun
@@ -123,11 +129,6 @@ def report_load_check(state: State, command: ReportLoadCheck, now: datetime) -> 
     return Decision(events=tuple(events), result=Result(model_id=command.model_id, version=command.version, changed=1))
 
 
-def ready(record: ModelRecord, version: ModelVersion) -> bool:
-    """May an alias point at this version, as far as loading goes?"""
-    return not record.rollout_policy.require_load_check or version.loads is True
-
-
 def check_loads(record: ModelRecord, version: ModelVersion) -> None:
     """Raise `Refused` unless the version has shown that it loads, where the policy asks for that."""
     if ready(record, version):
@@ -141,15 +142,6 @@ def check_loads(record: ModelRecord, version: ModelVersion) -> None:
         model_id=record.model_id,
         version=str(version.number),
     )
-
-
-def candidate_move(record: ModelRecord, version: ModelVersion) -> tuple[Event, ...]:
-    """The candidate alias on the version, as soon as an alias may point there."""
-    current = record.aliases.get(CANDIDATE, 0)
-    if current == version.number or not ready(record, version):
-        return ()
-    moved = AliasMoved(model_id=record.model_id, alias=CANDIDATE, from_version=current, to_version=version.number)
-    return (moved,)
 
 
 def _why_promoted(validation: Validation) -> str:
@@ -242,100 +234,13 @@ def roll_back(state: State, command: RollBack, now: datetime) -> Decision:
                 conclusion=f"rolled back to version {previous}",
             )
         )
-    events.extend(_cooldowns(state, command.model_id, previous, now))
+    events.extend(cooldowns(state, command.model_id, previous, now))
     result = Result(
         model_id=command.model_id,
         version=previous,
         rollout_id=rollout.rollout_id if rollout is not None else None,
     )
     return Decision(events=tuple(events), result=result)
-
-
-def promotion(state: State, record: ModelRecord, rollout: Rollout, why: str, now: datetime) -> tuple[Event, ...]:
-    """Production moves, the version before becomes `previous`, models downstream cool down, the retrain ends."""
-    model_id = rollout.model_id
-    current = record.aliases.get(PRODUCTION, 0)
-    events: list[Event] = [
-        AliasMoved(model_id=model_id, alias=PRODUCTION, from_version=current, to_version=rollout.version)
-    ]
-    if current:
-        events.append(
-            AliasMoved(
-                model_id=model_id,
-                alias=PREVIOUS,
-                from_version=record.aliases.get(PREVIOUS, 0),
-                to_version=current,
-            )
-        )
-    events.extend(drop_candidate(record, rollout))
-    events.append(
-        RolloutEnded(
-            rollout_id=rollout.rollout_id,
-            model_id=model_id,
-            version=rollout.version,
-            state=RolloutState.PROMOTED,
-            conclusion=why,
-        )
-    )
-    events.extend(_end_of_retrain(rollout, RetrainState.PROMOTED, f"version {rollout.version} promoted: {why}"))
-    events.extend(_cooldowns(state, model_id, rollout.version, now))
-    return tuple(events)
-
-
-def refusal(record: ModelRecord, rollout: Rollout, why: str) -> tuple[Event, ...]:
-    ended = RolloutEnded(
-        rollout_id=rollout.rollout_id,
-        model_id=rollout.model_id,
-        version=rollout.version,
-        state=RolloutState.REFUSED,
-        conclusion=why,
-    )
-    return (
-        *drop_candidate(record, rollout),
-        ended,
-        *_end_of_retrain(rollout, RetrainState.REFUSED, f"version {rollout.version} refused: {why}"),
-    )
-
-
-def drop_candidate(record: ModelRecord, rollout: Rollout) -> tuple[Event, ...]:
-    if record.aliases.get(CANDIDATE) != rollout.version:
-        return ()
-    return (AliasMoved(model_id=rollout.model_id, alias=CANDIDATE, from_version=rollout.version, to_version=0),)
-
-
-def _end_of_retrain(rollout: Rollout, ended_as: RetrainState, conclusion: str) -> tuple[Event, ...]:
-    if rollout.retrain_id is None:
-        return ()
-    return (
-        RetrainEnded(retrain_id=rollout.retrain_id, model_id=rollout.model_id, state=ended_as, conclusion=conclusion),
-    )
-
-
-def _cooldowns(state: State, model_id: ModelId, version: int, now: datetime) -> tuple[Event, ...]:
-    """Models downstream wait, each as long as its own policy says, counted from now."""
-    until = {
-        downstream: now + state.models[downstream].retraining_policy.cascade_cooldown
-        for node in state.graph.downstream_models(model_node(model_id))
-        if (downstream := ModelId(node_name(node))) in state.models and not state.models[downstream].retired
-    }
-    return (CascadeCooldownStarted(upstream=model_id, version=version, until=until),) if until else ()
-
-
-def live_rollout(state: State, record: ModelRecord, version: int) -> Rollout | None:
-    """The model's live rollout, if it is of this version."""
-    if record.live_rollout is None:
-        return None
-    rollout = state.rollouts[record.live_rollout]
-    return rollout if rollout.version == version else None
-
-
-def last_rollout(state: State, model_id: ModelId, version: int) -> Rollout | None:
-    """The latest rollout of a version, live or ended."""
-    for rollout_id in reversed(state.models[model_id].rollout_ids):
-        rollout = state.rollouts[rollout_id]
-        if rollout.version == version:
-            return rollout
-    return None
 
 
 def _result(rollout: Rollout) -> Result:

@@ -2,11 +2,17 @@
 
 import re
 from datetime import datetime, timedelta
+from itertools import pairwise
 
 from control_plane.core.errors import Violation
 from control_plane.core.rollout.types import CanaryMetric, Direction, RolloutPlan, RolloutPolicy, RolloutStep
 
 STEPS_MAX = 20
+HALF = 0.5
+"""Beyond it the control would be smaller than the candidate."""
+FALSE_ROLLBACK_MOST = 0.2
+APPROVALS_MOST = 5
+HOUR_LAST = 23
 METRICS_MAX = 20
 SPAN_MAX = timedelta(days=365)
 """A step that bakes for a year is forgotten, not careful."""
@@ -35,9 +41,9 @@ def steps_of(text: str) -> tuple[float, ...]:
         shares.append(float(found.group(1)) / 100)
     if any(not 0 < share < 1 for share in shares):
         raise ValueError("steps lie above 0% and below 100%: all of the traffic follows the last step by itself")
-    if any(later <= earlier for earlier, later in zip(shares, shares[1:], strict=False)):
+    if any(later <= earlier for earlier, later in pairwise(shares)):
         raise ValueError("each step must take more of the traffic than the one before")
-    if any(share > 0.5 for share in shares[:-1]) or (shares and shares[-1] > 0.5):  # noqa: PLR2004 - two equal arms
+    if any(share > HALF for share in shares):
         raise ValueError("no step may exceed 50%: its control would be smaller than the candidate")
     return tuple(shares)
 
@@ -86,14 +92,14 @@ def plan_violations(policy: RolloutPolicy) -> list[Violation]:
         found.append(_violation("approval_ttl", "range", f"must be longer than 0 and at most {SPAN_MAX.days} days"))
     if policy.observations_min < 1:
         found.append(_violation("observations_min", "range", "must be at least 1"))
-    if not 0 < policy.false_rollback_max <= 0.2:  # noqa: PLR2004 - one in five is no guard any more
+    if not 0 < policy.false_rollback_max <= FALSE_ROLLBACK_MOST:
         found.append(_violation("false_rollback_max", "range", "must be above 0 and at most 0.2"))
-    if not 0 <= policy.approvals <= 5:  # noqa: PLR2004 - more people than look at one model
+    if not 0 <= policy.approvals <= APPROVALS_MOST:
         found.append(_violation("approvals", "range", "must be 0 to 5"))
     found += [
         _violation(name, "range", "must be an hour from 0 to 23")
         for name in ("start_hour", "end_hour")
-        if not 0 <= getattr(policy, name) <= 23  # noqa: PLR2004
+        if not 0 <= getattr(policy, name) <= HOUR_LAST
     ]
     return found
 
