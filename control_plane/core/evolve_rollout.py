@@ -57,6 +57,10 @@ def rollout_changed(state: State, envelope: Envelope, event: RolloutStarted | Ro
     if sentence:
         after = replace(after, story=(*after.story, Moment(at=envelope.at, sentence=sentence))[-STORY_MOMENTS_MAX:])
     state.rollouts[event.rollout_id] = after
+    if after.unconfirmed:
+        state.unconfirmed_rollouts[event.rollout_id] = None
+    else:
+        state.unconfirmed_rollouts.pop(event.rollout_id, None)
     if isinstance(event, RolloutEnded):
         state.live_rollouts.pop(event.rollout_id, None)
         if record.live_rollout == event.rollout_id:
@@ -80,6 +84,9 @@ def _next(rollout: Rollout, envelope: Envelope, event: RolloutChange) -> Rollout
                 step=event.step,
                 weight=event.weight,
                 stepped_at=envelope.at,
+                canary_since=envelope.at
+                if rollout.canary_since is None or rollout.state is RolloutState.SHADOW
+                else rollout.canary_since,
                 step_counts=event.counts,
                 approval_until=None,
             )

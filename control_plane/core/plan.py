@@ -9,11 +9,15 @@ from datetime import datetime
 from control_plane.core.commands import (
     CloseHealed,
     Command,
+    ExpireApproval,
     ExpireAttempt,
     ExpireValidation,
     RequestRetrain,
     SettleLineage,
+    StepRollout,
 )
+from control_plane.core.decide.approvals import approval_expired
+from control_plane.core.decide.canary import step_events
 from control_plane.core.decide.lineage import lineage_due
 from control_plane.core.decide.retraining import healed
 from control_plane.core.retraining.rules import off_peak, overdue
@@ -32,6 +36,7 @@ def plan(state: State, now: datetime) -> list[Command]:
     due: list[Command] = []
     due.extend(_lost_attempts(state, now))
     due.extend(_silent_validations(state, now))
+    due.extend(_rollouts(state, now))
     due.extend(CloseHealed(retrain_id=r.retrain_id) for r in state.living() if healed(state, r))
     if lineage_due(state, now):
         due.append(SettleLineage())
@@ -56,6 +61,17 @@ def _silent_validations(state: State, now: datetime) -> list[Command]:
         for rollout in state.validating()
         if silent_too_long(rollout, state.models[rollout.model_id].validation_policy, now)
     ]
+
+
+def _rollouts(state: State, now: datetime) -> list[Command]:
+    """Rollouts that nobody approved in time, and those that time alone brings further."""
+    found: list[Command] = []
+    for rollout in state.rolling():
+        if approval_expired(rollout, now):
+            found.append(ExpireApproval(rollout_id=rollout.rollout_id))
+        elif step_events(state, rollout, now):
+            found.append(StepRollout(rollout_id=rollout.rollout_id))
+    return found
 
 
 def _wanted_retrains(state: State, now: datetime) -> list[Command]:

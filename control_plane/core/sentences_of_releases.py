@@ -139,5 +139,6 @@ def _uplift(event: UpliftMeasured) -> str:
     cost = f" for {one.gpu_hours:.1f} GPU hours" if one.gpu_hours else ""
     return (
         f"{event.model_id} version {one.version} brought {one.uplift:+.4g} {one.metric}{cost}: "
-        f"{one.before:.4g} before, {one.after:.4g} after, standard error {one.standard_error:.2g}, {one.sample_size} rows"
+        f"{one.before:.4g} before, {one.after:.4g} after, "
+        f"standard error {one.standard_error:.2g}, {one.sample_size} rows"
     )

@@ -227,6 +227,7 @@ def decode_snapshot(blob: bytes) -> State:
     state.erasures = head.erasures
     state.erasures_count = head.erasures_count
     state.live_rollouts = {i: None for i, rollout in state.rollouts.items() if rollout.live}
+    state.unconfirmed_rollouts = {i: None for i, rollout in state.rollouts.items() if rollout.unconfirmed}
     state.uplifts = {uplift.rollout_id: uplift for uplift in parts.get(_Uplifts, [])}
     state.breakers = {breaker.scheduler: breaker for breaker in head.breakers}
     state.spending = dict(head.spending)

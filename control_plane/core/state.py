@@ -234,6 +234,8 @@ class State:
         self.requests: dict[str, RequestRecord] = {}
         self.limits = RetrainingLimits()
         self.held = False
+        self.held_since: datetime | None = None
+        """When nothing new was leased from on; None if it is."""
         self.retrains_count = 0
         self.rollouts_count = 0
         self.erasures: list[ErasureReceipt] = []
@@ -250,6 +252,8 @@ class State:
         self.silences: dict[str, Silence] = {}
         self.live_rollouts: dict[RolloutId, None] = {}
         """Oldest first; follows from `rollouts`."""
+        self.unconfirmed_rollouts: dict[RolloutId, None] = {}
+        """Ended, and what splits the traffic must still be told or has not confirmed it; follows from `rollouts`."""
 
     @property
     def lineage_parts(self) -> Parts:

@@ -257,7 +257,7 @@ def test_a_model_that_changes_hands_inherits_from_others() -> None:
     before = fleet.state.models[model_id].facts
     after = ModelFacts(model_id=model_id, owner=before.owner, team=TeamId("slow"), tier=2, task_type=before.task_type)
     told = {change.field: change for change in facts_changes(fleet.state, before, after, {}, {})}
-    assert set(told) == {"retraining.cooldown", "staleness.cadence"}
+    assert set(told) == {"retraining.cooldown", "rollout.approvals", "staleness.cadence"}
     assert told["retraining.cooldown"].source_after == "team:slow"
     fleet.do(UpdateModel(model_id=model_id, facts=after))
     assert fleet.state.models[model_id].retraining_policy.cooldown == timedelta(days=2)

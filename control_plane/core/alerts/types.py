@@ -58,6 +58,10 @@ class Destination(msgspec.Struct, frozen=True, kw_only=True):
     quiet_end_hour: int = 0
     allow_private: bool = False
     set_by: str = ""
+    since: int = 0
+    """Revision at which it was first set: it is sent what happens after that."""
+    disabled: str = ""
+    """Why nothing is sent there until it is set again; empty if it is."""
 
 
 class Silence(msgspec.Struct, frozen=True, kw_only=True):

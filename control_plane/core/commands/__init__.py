@@ -5,6 +5,7 @@ The commands at the end are the control plane's own: `plan` issues them when the
 
 import msgspec
 
+from control_plane.core.commands.alerts import RemoveDestination, SetDestination, SilenceAlert
 from control_plane.core.commands.fleet import (
     AdvanceClock,
     ApplyFleet,
@@ -102,6 +103,7 @@ __all__ = [
     "ReleaseRetraining",
     "ReleaseRollout",
     "RemoveAlias",
+    "RemoveDestination",
     "RemoveFreeze",
     "RemoveNodes",
     "RemoveRule",
@@ -117,6 +119,7 @@ __all__ = [
     "Result",
     "RetractDependencies",
     "RollBack",
+    "SetDestination",
     "SetFreeze",
     "SetLifecycle",
     "SetLimits",
@@ -125,6 +128,7 @@ __all__ = [
     "SetPolicies",
     "SetRule",
     "SettleLineage",
+    "SilenceAlert",
     "StepRollout",
     "UpdateModel",
 ]
@@ -184,6 +188,9 @@ Command = (
     | RecordUplift
     | StepRollout
     | ExpireApproval
+    | SetDestination
+    | RemoveDestination
+    | SilenceAlert
 )
 
 

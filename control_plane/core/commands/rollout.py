@@ -15,11 +15,12 @@ class ReportValidation(CommandBase, frozen=True, kw_only=True):
 
 
 class PromoteVersion(CommandBase, frozen=True, kw_only=True):
-    """Promote by hand; `force` skips the validation and needs a reason."""
+    """Send a version that passed its validation on its way; `force` promotes any at once and needs a reason."""
 
     model_id: ModelId
     version: int
     force: bool = False
+    by: str = ""
 
 
 class RollBack(CommandBase, frozen=True, kw_only=True):
@@ -46,6 +47,7 @@ class DeclineRollout(CommandBase, frozen=True, kw_only=True):
 
     rollout_id: RolloutId
     by: str
+    why: str = ""
 
 
 class AbortRollout(CommandBase, frozen=True, kw_only=True):
@@ -53,6 +55,7 @@ class AbortRollout(CommandBase, frozen=True, kw_only=True):
 
     rollout_id: RolloutId
     by: str
+    why: str = ""
 
 
 class HoldRollout(CommandBase, frozen=True, kw_only=True):
@@ -74,6 +77,7 @@ class AdvanceRollout(CommandBase, frozen=True, kw_only=True):
 
     rollout_id: RolloutId
     by: str
+    why: str = ""
 
 
 class RecordLook(CommandBase, frozen=True, kw_only=True):

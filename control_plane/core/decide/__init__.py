@@ -7,27 +7,39 @@ from datetime import datetime
 from typing import assert_never
 
 from control_plane.core.commands import (
+    AbortRollout,
     AdvanceClock,
+    AdvanceRollout,
     ApplyFleet,
+    ApproveRollout,
     CancelRetrain,
     ClearOverride,
     CloseHealed,
     Command,
     DeclareDependencies,
     DeclareNodes,
+    DeclineRollout,
     EraseFacts,
+    ExpireApproval,
     ExpireAttempt,
     ExpireValidation,
+    GroupRollouts,
     HoldRetraining,
+    HoldRollout,
     LeaseRetrains,
     MoveAlias,
     PromoteVersion,
     RecordCoverage,
     RecordEvaluation,
+    RecordLook,
+    RecordUplift,
     RegisterModel,
     RegisterVersion,
     ReleaseRetraining,
+    ReleaseRollout,
     RemoveAlias,
+    RemoveDestination,
+    RemoveFreeze,
     RemoveNodes,
     RemoveRule,
     RenameNode,
@@ -37,9 +49,12 @@ from control_plane.core.commands import (
     ReportLoadCheck,
     ReportSuccess,
     ReportValidation,
+    ReportWeight,
     RequestRetrain,
     RetractDependencies,
     RollBack,
+    SetFreeze,
+    SetDestination,
     SetLifecycle,
     SetLimits,
     SetLineagePolicy,
@@ -47,9 +62,14 @@ from control_plane.core.commands import (
     SetPolicies,
     SetRule,
     SettleLineage,
+    SilenceAlert,
+    StepRollout,
     UpdateModel,
 )
 from control_plane.core.decide import (
+    alerts,
+    approvals,
+    canary,
     erasure,
     fleet,
     graph,
@@ -69,7 +89,7 @@ from control_plane.core.state import State
 __all__ = ["Decision", "decide"]
 
 
-def decide(state: State, command: Command, now: datetime) -> Decision:  # noqa: PLR0912 - one line per command
+def decide(state: State, command: Command, now: datetime) -> Decision:  # noqa: PLR0912, PLR0915 - one line per command
     """Events that `command` leads to at `now`, and its result; raises `Invalid` or `Refused`."""
     match command:
         case RegisterModel():
@@ -144,7 +164,41 @@ def decide(state: State, command: Command, now: datetime) -> Decision:  # noqa: 
             return rollout.promote_version(state, command, now)
         case RollBack():
             return rollout.roll_back(state, command, now)
+        case RecordLook():
+            return canary.record_look(state, command, now)
+        case StepRollout():
+            return canary.step_rollout(state, command, now)
+        case ReportWeight():
+            return canary.report_weight(state, command)
+        case HoldRollout():
+            return canary.hold_rollout(state, command)
+        case ReleaseRollout():
+            return canary.release_rollout(state, command)
+        case AbortRollout():
+            return canary.abort_rollout(state, command)
+        case AdvanceRollout():
+            return canary.advance_rollout(state, command, now)
+        case GroupRollouts():
+            return canary.group_rollouts(state, command)
+        case RecordUplift():
+            return canary.record_uplift(state, command)
+        case ApproveRollout():
+            return approvals.approve_rollout(state, command, now)
+        case DeclineRollout():
+            return approvals.decline_rollout(state, command)
+        case ExpireApproval():
+            return approvals.expire_approval(state, command, now)
+        case SetFreeze():
+            return approvals.set_freeze(state, command, now)
+        case RemoveFreeze():
+            return approvals.remove_freeze(state, command)
         case SetLimits() | HoldRetraining() | ReleaseRetraining() | AdvanceClock():
             return operations.operate(state, command)
+        case SetDestination():
+            return alerts.set_destination(state, command)
+        case RemoveDestination():
+            return alerts.remove_destination(state, command)
+        case SilenceAlert():
+            return alerts.silence_alert(state, command, now)
         case _:
             assert_never(command)

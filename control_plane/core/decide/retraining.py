@@ -14,7 +14,8 @@ from control_plane.core.commands import (
     Result,
 )
 from control_plane.core.decide.decision import Decision
-from control_plane.core.decide.rollout_ends import candidate_move, drop_candidate, promotion, ready
+from control_plane.core.decide.onward import cleared
+from control_plane.core.decide.rollout_ends import candidate_move, drop_candidate, ready
 from control_plane.core.errors import Invalid, Reason, Refused, Violation
 from control_plane.core.events import (
     AttemptEnded,
@@ -39,6 +40,7 @@ from control_plane.core.retraining.rules import (
     retry_at,
 )
 from control_plane.core.retraining.types import Attempt, AttemptState, Retrain, RetrainCause, RetrainState
+from control_plane.core.rollout.plan import plan_of
 from control_plane.core.rollout.types import RolloutState
 from control_plane.core.staleness.verdict import Level
 from control_plane.core.state import State, begun
@@ -242,9 +244,11 @@ def report_success(state: State, command: ReportSuccess, now: datetime) -> Decis
         version=command.version,
         production_before=record.production.number if record.production else 0,
         retrain_id=retrain.retrain_id,
+        plan=plan_of(record.rollout_policy),
+        requested_by=retrain.requested_by,
     )
     if record.validation_policy.skip and ready(record, version):
-        then = promotion(state, record, begun(started, now), "its policy asks for no validation here", now)
+        then = cleared(state, begun(started, now), now, "its policy asks for no validation here")
     else:
         then = candidate_move(record, version)
     return Decision(events=(ended, started, *then), result=_attempt_result(retrain, command.attempt_id))

@@ -13,7 +13,9 @@ from control_plane.core.commands import (
     Result,
     RollBack,
 )
+from control_plane.core.decide.canary import step_events, why_validated
 from control_plane.core.decide.decision import Decision
+from control_plane.core.decide.onward import back, cleared, validated
 from control_plane.core.decide.rollout_ends import (
     candidate_move,
     cooldowns,
@@ -32,27 +34,35 @@ from control_plane.core.events import (
     RolloutStarted,
     ValidationReported,
 )
-from control_plane.core.ids import RolloutId
+from control_plane.core.ids import ModelId, RolloutId
 from control_plane.core.registry.types import PREVIOUS, PRODUCTION, LoadCheck, ModelVersion
 from control_plane.core.relations import check_not_retired
+from control_plane.core.rollout.gate import gate, higher_is_better
+from control_plane.core.rollout.plan import plan_of
 from control_plane.core.rollout.rules import check_validation, silent_too_long
 from control_plane.core.rollout.types import Rollout, RolloutState, Validation
 from control_plane.core.state import ModelRecord, State, begun
 from control_plane.core.timewindow import spelled
 
+BY_HAND = "promoted by hand"
+
 
 def report_validation(state: State, command: ReportValidation, now: datetime) -> Decision:
-    """Promote the candidate or refuse it. Telling the same result again changes nothing."""
-    validation = command.validation
-    if validation is None:
-        raise Invalid(
-            Reason.INVALID_ARGUMENT,
-            Violation(field="validation", rule="required", message="give a validation, or evidence for the gate"),
-        )
-    check_validation(validation)
+    """Refuse the candidate or let it go on. Telling the same result again changes nothing."""
     record = state.model(command.model_id)
     state.version(command.model_id, command.version)
     rollout = live_rollout(state, record, command.version)
+    validation = _validation(record, command, canary=rollout is not None and bool(rollout.plan.serving))
+    check_validation(validation)
+    if rollout is not None and rollout.state is not RolloutState.VALIDATING:
+        if rollout.validation == validation:
+            return Decision(result=_result(rollout))
+        raise Refused(
+            Reason.ROLLOUT_FINISHED,
+            f"version {command.version} of {command.model_id} has been validated already and is "
+            f"{rollout.state.value.lower().replace('_', ' ')}",
+            model_id=command.model_id,
+        )
     if rollout is None:
         ended = last_rollout(state, command.model_id, command.version)
         if ended is not None and ended.validation == validation:
@@ -75,14 +85,29 @@ def report_validation(state: State, command: ReportValidation, now: datetime) ->
     )
 
 
+def _validation(record: ModelRecord, command: ReportValidation, *, canary: bool) -> Validation:
+    """What was reported, or what the gate makes of the evidence."""
+    if command.validation is not None:
+        return command.validation
+    if command.evidence is None:
+        raise Invalid(
+            Reason.INVALID_ARGUMENT,
+            Violation(field="validation", rule="required", message="give a validation, or evidence for the gate"),
+        )
+    return gate(command.evidence, record.validation_policy, higher_is_better(command.evidence.metric), canary=canary)
+
+
 def _settled(state: State, record: ModelRecord, rollout: Rollout, now: datetime) -> tuple[Event, ...]:
     """What follows from what is known of a live rollout.
 
     1. A validation that failed refuses the candidate.
     2. So does a failed load check, where the policy asks for one.
     3. Without a load check that the policy asks for, the rollout waits for it; `expire_validation` ends that.
-    4. A passed validation, or a policy that asks for none, promotes.
+    4. A passed validation, or a policy that asks for none, lets it go on: to whoever approves, to its canary, or where
+       nothing splits the traffic into production.
     """
+    if rollout.state is not RolloutState.VALIDATING:
+        return ()
     validation = rollout.validation
     if validation is not None and not validation.passed:
         return refusal(record, rollout, validation.explanation or "worse than production")
@@ -94,8 +119,7 @@ def _settled(state: State, record: ModelRecord, rollout: Rollout, now: datetime)
         return refusal(record, rollout, "it does not load" + (f": {detail}" if detail else ""))
     if not ready(record, version):
         return ()
-    why = _why_promoted(validation) if validation is not None else "its policy asks for no validation here"
-    return promotion(state, record, rollout, why, now)
+    return cleared(state, rollout, now, why_validated(rollout))
 
 
 def report_load_check(state: State, command: ReportLoadCheck, now: datetime) -> Decision:
@@ -144,22 +168,11 @@ def check_loads(record: ModelRecord, version: ModelVersion) -> None:
     )
 
 
-def _why_promoted(validation: Validation) -> str:
-    return validation.explanation or (
-        f"{validation.metric} {validation.candidate:.4f}"
-        + (
-            f" against {validation.production:.4f}"
-            if validation.production is not None
-            else ", nothing to compare with"
-        )
-    )
-
-
 def expire_validation(state: State, command: ExpireValidation, now: datetime) -> Decision:
     """Silence refuses: production stays."""
     rollout = state.rollout(command.rollout_id)
     record = state.models[rollout.model_id]
-    if not silent_too_long(rollout, record.validation_policy, now):
+    if validated(state, rollout) or not silent_too_long(rollout, record.validation_policy, now):
         return Decision(result=_result(rollout))
     missing = "load check" if rollout.validation is not None or record.validation_policy.skip else "validation"
     why = f"no {missing} was reported within {spelled(record.validation_policy.timeout)}"
@@ -167,7 +180,10 @@ def expire_validation(state: State, command: ExpireValidation, now: datetime) ->
 
 
 def promote_version(state: State, command: PromoteVersion, now: datetime) -> Decision:
-    """Promote by hand: a version that passed its validation, or any with `force`."""
+    """Send a version that passed its validation on its way; with `force` any, into production at once.
+
+    On its way means what its policy says: to whoever approves, through its canary. Freezes hold it up, `force` nothing.
+    """
     record = state.model(command.model_id)
     version = state.version(command.model_id, command.version)
     if record.aliases.get(PRODUCTION) == command.version:
@@ -184,22 +200,35 @@ def promote_version(state: State, command: PromoteVersion, now: datetime) -> Dec
         )
     check_loads(record, version)
     live = live_rollout(state, record, command.version)
+    if live is not None and not command.force:
+        return Decision(events=step_events(state, live, now), result=_result(live))
     if live is not None:
-        return Decision(events=promotion(state, record, live, "promoted by hand", now), result=_result(live))
+        return Decision(events=promotion(state, record, live, BY_HAND, now), result=_result(live))
     events: list[Event] = []
     other = state.rollouts[record.live_rollout] if record.live_rollout is not None else None
     if other is not None:
-        events.extend(refusal(record, other, f"version {command.version} was promoted by hand meanwhile"))
+        events.extend(back(state, other, f"version {command.version} was promoted by hand meanwhile"))
     started = RolloutStarted(
         rollout_id=RolloutId(f"ro_{state.rollouts_count + 1:06d}"),
         model_id=command.model_id,
         version=command.version,
         production_before=record.aliases.get(PRODUCTION, 0),
+        plan=plan_of(record.rollout_policy),
+        requested_by=command.by,
     )
     fresh = begun(started, now)
     events.append(started)
-    events.extend(promotion(state, record, fresh, "promoted by hand", now))
-    return Decision(events=tuple(events), result=_result(fresh))
+    if command.force or earlier is None or earlier.validation is None:
+        events.extend(promotion(state, record, fresh, BY_HAND, now))
+        return Decision(events=tuple(events), result=_result(fresh))
+    known = ValidationReported(
+        rollout_id=fresh.rollout_id,
+        model_id=command.model_id,
+        version=command.version,
+        validation=earlier.validation,
+    )
+    onward = cleared(state, replace(fresh, validation=earlier.validation), now, BY_HAND)
+    return Decision(events=(*events, known, *onward), result=_result(fresh))
 
 
 def roll_back(state: State, command: RollBack, now: datetime) -> Decision:
@@ -220,27 +249,53 @@ def roll_back(state: State, command: RollBack, now: datetime) -> Decision:
     if record.versions[previous - 1].loads is False:
         check_loads(record, record.versions[previous - 1])
     rollout = last_rollout(state, command.model_id, current)
-    events: list[Event] = [
-        AliasMoved(model_id=command.model_id, alias=PRODUCTION, from_version=current, to_version=previous),
-        AliasMoved(model_id=command.model_id, alias=PREVIOUS, from_version=previous, to_version=current),
-    ]
-    if rollout is not None:
-        events.append(
-            RolloutEnded(
-                rollout_id=rollout.rollout_id,
-                model_id=command.model_id,
-                version=current,
-                state=RolloutState.ROLLED_BACK,
-                conclusion=f"rolled back to version {previous}",
-            )
-        )
-    events.extend(cooldowns(state, command.model_id, previous, now))
+    events: list[Event] = []
+    for model_id in _restored_together(state, command.model_id, rollout):
+        events.extend(_restored(state, state.models[model_id], command.model_id, now))
     result = Result(
         model_id=command.model_id,
         version=previous,
         rollout_id=rollout.rollout_id if rollout is not None else None,
     )
     return Decision(events=tuple(events), result=result)
+
+
+def _restored_together(state: State, model_id: ModelId, rollout: Rollout | None) -> list[ModelId]:
+    """The model and all that were promoted with it and still serve that version set, downstream first."""
+    group = state.groups.get(rollout.group_id) if rollout is not None else None
+    if group is None:
+        return [model_id]
+    members = [state.rollouts[one] for one in reversed(group.rollout_ids)]
+    return [
+        one.model_id
+        for one in members
+        if state.models[one.model_id].aliases.get(PRODUCTION) == one.version
+        and state.models[one.model_id].aliases.get(PREVIOUS, 0)
+    ]
+
+
+def _restored(state: State, record: ModelRecord, asked: ModelId, now: datetime) -> list[Event]:
+    """Production back at `previous`: the aliases first, then the rollout's end, then who must look again."""
+    model_id = record.model_id
+    current, previous = record.aliases[PRODUCTION], record.aliases[PREVIOUS]
+    rollout = last_rollout(state, model_id, current)
+    events: list[Event] = [
+        AliasMoved(model_id=model_id, alias=PRODUCTION, from_version=current, to_version=previous),
+        AliasMoved(model_id=model_id, alias=PREVIOUS, from_version=previous, to_version=current),
+    ]
+    if rollout is not None:
+        together = f", with {asked}" if model_id != asked else ""
+        events.append(
+            RolloutEnded(
+                rollout_id=rollout.rollout_id,
+                model_id=model_id,
+                version=current,
+                state=RolloutState.ROLLED_BACK,
+                conclusion=f"rolled back to version {previous}{together}",
+            )
+        )
+    events.extend(cooldowns(state, model_id, previous, now))
+    return events
 
 
 def _result(rollout: Rollout) -> Result:

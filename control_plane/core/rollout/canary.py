@@ -26,7 +26,7 @@ SAMPLE_RATIO_MAX = 1_000.0
 """Evidence against equal arms from which on no number of the canary is to be trusted."""
 
 GROWTH_TOLD = 1.25
-"""A look that says the same is told again once its arms are so much larger: the log keeps the curve, not each minute."""
+"""A look that says the same is told again once its arms are so much larger: the log keeps the curve, not all of it."""
 
 
 def counts_of(plan: RolloutPlan, look: Look) -> dict[str, int]:

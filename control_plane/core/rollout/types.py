@@ -175,6 +175,8 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
     control: dict[str, Arm] = {}
     candidate_requests: int = 0
     control_requests: int = 0
+    trouble: str = ""
+    """Why numbers are missing, where that is known."""
 
 
 class MetricJudgement(msgspec.Struct, frozen=True, kw_only=True):
@@ -209,6 +211,8 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     """As far as the numbers go, the next step may be taken."""
     lacking: tuple[str, ...] = ()
     """What it still lacks, in words."""
+    counts: dict[str, int] = {}
+    """Metric -> observations of the smaller arm."""
 
 
 class Approval(msgspec.Struct, frozen=True, kw_only=True):
@@ -248,6 +252,8 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     weight_applied: float | None = None
     weight_failure: str = ""
     stepped_at: datetime | None = None
+    canary_since: datetime | None = None
+    """From when on its numbers count: when it went into the shadow, and anew when its canary began."""
     judgement: Judgement | None = None
     """The one in force: of the newest look that said something new."""
     step_counts: dict[str, int] = {}
@@ -263,6 +269,14 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     def live(self) -> bool:
         """Not ended yet."""
         return self.state in LIVE
+
+    @property
+    def unconfirmed(self) -> bool:
+        """It has ended, and what splits the traffic has not confirmed yet that it follows."""
+        if self.live or not self.plan.serving or self.weight_applied == self.weight:
+            return False
+        moved = self.state in {RolloutState.PROMOTED, RolloutState.ROLLED_BACK}
+        return moved or self.stepped_at is not None
 
 
 class RolloutGroup(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,203 @@
+"""The offline gate: a candidate against production on the same fresh holdout.
+
+The primary metric must not be worse by more than the margin, shown by a test: the one-sided confidence bound of the
+paired difference lies above -margin. A holdout can be too small to show that even of an equal candidate; such a result
+is *inconclusive*. Where a canary follows it goes on, because the canary has the power to tell; where nothing follows
+the estimate decides, as it always did, and the check says that it proves nothing.
+
+Everything else is a guardrail: each check that the policy asks for must pass, and one that was not reported has not.
+"""
+
+from statistics import NormalDist
+
+from control_plane.core.rollout.types import (
+    SliceEvidence,
+    Validation,
+    ValidationCheck,
+    ValidationEvidence,
+    ValidationPolicy,
+)
+
+HIGHER = frozenset({"auc", "accuracy"})
+
+
+def higher_is_better(metric: str) -> bool:
+    """Which way one of the contract's metrics points."""
+    return metric in HIGHER
+
+
+def gate(evidence: ValidationEvidence, policy: ValidationPolicy, higher: bool, *, canary: bool) -> Validation:
+    """The verdict on a candidate with all its checks. `canary`: one follows, which has the power to tell."""
+    checks = [
+        _rows(evidence, policy),
+        _primary(evidence, policy, higher, canary=canary),
+        *_slices(evidence, policy, higher),
+        _at_most("calibration", evidence.calibration_error, policy.calibration_max, "expected calibration error"),
+        _at_most("latency", evidence.latency_p99_ms, policy.latency_ms_max, "p99 latency in ms"),
+        _at_most("size", evidence.size_mb, policy.size_mb_max, "size in MB"),
+        _loads(evidence),
+        _embedding(evidence, policy),
+        *_custom(evidence, policy),
+    ]
+    known = tuple(check for check in checks if check is not None)
+    failed = [check for check in known if not check.passed]
+    primary = next(check for check in known if check.name == "primary")
+    return Validation(
+        passed=not failed,
+        metric=evidence.metric,
+        candidate=evidence.candidate,
+        production=evidence.production,
+        standard_error=evidence.standard_error,
+        sample_size=evidence.sample_size,
+        explanation="; ".join(check.explanation for check in failed) or primary.explanation,
+        holdout_from=evidence.holdout_from,
+        holdout_until=evidence.holdout_until,
+        checks=known,
+    )
+
+
+def _z(level: float) -> float:
+    return NormalDist().inv_cdf(1 - level)
+
+
+def _rows(evidence: ValidationEvidence, policy: ValidationPolicy) -> ValidationCheck | None:
+    rows_min = max(policy.rows_min, 1 if evidence.production is not None else 0)
+    if rows_min == 0:
+        return None
+    passed = evidence.sample_size >= rows_min
+    return ValidationCheck(
+        name="rows",
+        passed=passed,
+        value=float(evidence.sample_size),
+        bound=float(rows_min),
+        explanation=f"the holdout has {evidence.sample_size} rows" + ("" if passed else f", {rows_min} are asked for"),
+    )
+
+
+def _primary(evidence: ValidationEvidence, policy: ValidationPolicy, higher: bool, *, canary: bool) -> ValidationCheck:
+    shown = f"{evidence.metric} {evidence.candidate:.4f}"
+    if evidence.production is None:
+        return ValidationCheck(
+            name="primary", passed=True, value=evidence.candidate, explanation=f"{shown}, nothing to compare with"
+        )
+    shown += f" against {evidence.production:.4f} on {evidence.sample_size} rows"
+    better = _better(evidence.candidate, evidence.production, higher)
+    reach = _z(policy.significance) * evidence.standard_error
+    surely = better - reach
+    if surely > -policy.margin or (evidence.standard_error == 0 and better >= -policy.margin):
+        words, passed = f"not worse by more than {policy.margin:g}", True
+    elif better + reach < -policy.margin:
+        words, passed = f"worse by more than {policy.margin:g}, for sure", False
+    elif reach < policy.margin:
+        # The holdout could have shown it of an equal candidate, and did not.
+        words, passed = f"not shown to be within {policy.margin:g}: it may be worse by {-surely:.4f}", False
+    elif canary:
+        words = f"{evidence.sample_size} rows cannot show a margin of {policy.margin:g}: its canary will"
+        passed = True
+    else:
+        passed = better >= -policy.margin
+        words = (
+            f"{'within' if passed else 'beyond'} the margin of {policy.margin:g} by the estimate alone: "
+            f"{evidence.sample_size} rows prove neither (standard error {evidence.standard_error:.4f})"
+        )
+    return ValidationCheck(
+        name="primary", passed=passed, value=surely, bound=-policy.margin, explanation=f"{shown}: {words}"
+    )
+
+
+def _better(candidate: float, production: float, higher: bool) -> float:
+    return candidate - production if higher else production - candidate
+
+
+def _slices(evidence: ValidationEvidence, policy: ValidationPolicy, higher: bool) -> list[ValidationCheck]:
+    """A slice fails that is surely worse by more than its margin, the level shared among all that are judged."""
+    judged = [one for one in evidence.slices if one.sample_size >= policy.slice_rows_min]
+    if not policy.slice_margin or not judged:
+        return []
+    reach = _z(policy.significance / len(judged))
+    return [_slice(one, policy.slice_margin, reach, higher) for one in judged]
+
+
+def _slice(one: SliceEvidence, margin: float, reach: float, higher: bool) -> ValidationCheck:
+    better = _better(one.candidate, one.production, higher)
+    at_best = better + reach * one.standard_error
+    passed = at_best >= -margin
+    words = f"{one.candidate:.4f} against {one.production:.4f} on {one.sample_size} rows"
+    return ValidationCheck(
+        name=f"slice:{one.slice}",
+        passed=passed,
+        value=at_best,
+        bound=-margin,
+        explanation=f"{one.slice}: {words}" + ("" if passed else f", surely worse by more than {margin:g}"),
+    )
+
+
+def _at_most(name: str, value: float | None, most: float, what: str) -> ValidationCheck | None:
+    if not most:
+        return (
+            None
+            if value is None
+            else ValidationCheck(name=name, passed=True, value=value, explanation=f"{what} {value:.4g}")
+        )
+    if value is None:
+        return ValidationCheck(
+            name=name, passed=False, bound=most, explanation=f"{what} was not reported, at most {most:g} is asked for"
+        )
+    passed = value <= most
+    words = f"{what} {value:.4g}, at most {most:g} is asked for"
+    return ValidationCheck(name=name, passed=passed, value=value, bound=most, explanation=words)
+
+
+def _loads(evidence: ValidationEvidence) -> ValidationCheck | None:
+    if evidence.loads is None:
+        return None
+    return ValidationCheck(
+        name="load", passed=evidence.loads, explanation="it loads" if evidence.loads else "it does not load"
+    )
+
+
+def _embedding(evidence: ValidationEvidence, policy: ValidationPolicy) -> ValidationCheck | None:
+    overlap = evidence.embedding_overlap
+    if overlap is None:
+        if not policy.embedding_compatible or evidence.production is None:
+            return None
+        return ValidationCheck(
+            name="embedding", passed=False, bound=1.0, explanation="the overlap of its embeddings was not reported"
+        )
+    compatible = overlap >= EMBEDDING_OVERLAP_MIN
+    words = "compatible with" if compatible else "not compatible with"
+    return ValidationCheck(
+        name="embedding",
+        passed=compatible or not policy.embedding_compatible,
+        value=overlap,
+        bound=EMBEDDING_OVERLAP_MIN,
+        explanation=f"its embeddings are {words} those in production (overlap {overlap:.2f} of the noise floor)",
+    )
+
+
+EMBEDDING_OVERLAP_MIN = 0.8
+"""Share of the noise floor, as in the staleness policy's default."""
+
+
+def _custom(evidence: ValidationEvidence, policy: ValidationPolicy) -> list[ValidationCheck]:
+    """All that were reported, and a failure for each that the policy names and nobody reported."""
+    reported = {check.name for check in evidence.custom}
+    asked = [name.strip() for name in policy.checks.split(",") if name.strip()]
+    missing = [
+        ValidationCheck(name=name, passed=False, explanation=f"check {name} was not reported")
+        for name in asked
+        if name not in reported
+    ]
+    named = [
+        check
+        if check.explanation
+        else ValidationCheck(
+            name=check.name,
+            passed=check.passed,
+            value=check.value,
+            bound=check.bound,
+            explanation=f"check {check.name} {'passed' if check.passed else 'failed'}",
+        )
+        for check in evidence.custom
+    ]
+    return [*named, *missing]
