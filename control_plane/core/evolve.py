@@ -145,11 +145,11 @@ def _apply(state: State, envelope: Envelope, event: Event) -> None:  # noqa: PLR
             _verdict_changed(state, envelope, event)
         case CoverageAlertRaised():
             record = state.models[event.model_id]
-            record.coverage_alert = True
+            record.coverage_alert, record.coverage_since = True, envelope.at
             record.coverage_cause, record.coverage_explanation = event.cause, event.explanation
         case CoverageAlertCleared():
             record = state.models[event.model_id]
-            record.coverage_alert = False
+            record.coverage_alert, record.coverage_since = False, None
             record.coverage_cause = record.coverage_explanation = ""
         case (
             RetrainRequested()
@@ -194,13 +194,15 @@ def _apply(state: State, envelope: Envelope, event: Event) -> None:  # noqa: PLR
         case DestinationRemoved():
             state.destinations.pop(event.name, None)
         case AlertSilenced():
+            # Those that are over say nothing any more.
+            state.silences = {key: one for key, one in state.silences.items() if envelope.at < one.until}
             state.silences[event.silence.key] = event.silence
         case LimitsSet():
             state.limits = event.limits
         case RetrainingHeld():
-            state.held = True
+            state.held, state.held_since = True, envelope.at
         case RetrainingReleased():
-            state.held = False
+            state.held, state.held_since = False, None
         case ClockAdvanced():
             state.clock = event.to
         case _:

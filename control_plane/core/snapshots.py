@@ -42,6 +42,7 @@ class _Head(msgspec.Struct, frozen=True, kw_only=True, tag="head"):
     """Without its records."""
     limits: RetrainingLimits
     held: bool
+    held_since: datetime | None = None
     retrains_count: int
     rollouts_count: int
     erasures: list[ErasureReceipt] = []
@@ -130,6 +131,7 @@ def capture(state: State) -> Callable[[], bytes]:
         lineage=LedgerSnapshot.empty(),
         limits=state.limits,
         held=state.held,
+        held_since=state.held_since,
         retrains_count=state.retrains_count,
         rollouts_count=state.rollouts_count,
         erasures=state.erasures,
@@ -221,7 +223,7 @@ def decode_snapshot(blob: bytes) -> State:
     state.rollouts = {rollout.rollout_id: rollout for rollout in parts.get(_Rollouts, [])}
     state.requests = dict(parts.get(_Requests, []))
     state.limits = head.limits
-    state.held = head.held
+    state.held, state.held_since = head.held, head.held_since
     state.retrains_count = head.retrains_count
     state.rollouts_count = head.rollouts_count
     state.erasures = head.erasures

@@ -128,6 +128,7 @@ class ModelRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     alias_moves: list[AliasMove] = []
     verdict_changes: list[VerdictChange] = []
     coverage_alert: bool = False
+    coverage_since: datetime | None = None
     coverage_cause: str = ""
     """Why, as was likeliest when the alert was raised; empty without alert."""
     coverage_explanation: str = ""

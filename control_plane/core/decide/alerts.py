@@ -77,7 +77,9 @@ def silence_alert(state: State, command: SilenceAlert, now: datetime) -> Decisio
     known = state.silences.get(silence.key)
     if known is None and not any(alert.key == silence.key for alert in active_alerts(state, now)):
         raise NotFound(
-            Reason.ALERT_NOT_FOUND, f"there is no alert {silence.key!a} now: `runway alerts` shows them", key=silence.key
+            Reason.ALERT_NOT_FOUND,
+            f"there is no alert {silence.key!a} now: `runway alerts` shows them",
+            key=silence.key,
         )
     if known is None and silence.until <= now:
         return Decision(result=Result(scope=silence.key))
