@@ -146,8 +146,17 @@ RETRAINS = _group(
 ROLLOUTS = _group(
     "From a candidate to production, and back.",
     list=Lazy("rollouts:list_rollouts", "Rollouts, newest first."),
-    show=Lazy("rollouts:show_rollout", "One rollout with its validation."),
-    promote=Lazy("rollouts:promote_version", "Put a version into production."),
+    show=Lazy("rollouts:show_rollout", "One rollout: where it stands, what it waits for, its numbers and its story."),
+    approve=Lazy("rollouts:approve_rollout", "Say yes to a rollout that waits for approval or for a decision."),
+    decline=Lazy("rollouts:decline_rollout", "Say no: the rollout ends, production stays."),
+    hold=Lazy("rollouts:hold_rollout", "Take no further step until it is released."),
+    release=Lazy("rollouts:release_rollout", "Let a held rollout go on."),
+    advance=Lazy("rollouts:advance_rollout", "Take the next step now, whatever the judge says; needs --reason."),
+    abort=Lazy("rollouts:abort_rollout", "End a rollout; all traffic goes back to production."),
+    group=Lazy("rollouts:group_rollouts", "Let live rollouts move as one: one canary, and back as a whole."),
+    freeze=Lazy("rollouts:freeze", "Let nothing go forward for a while; alone it lists the freezes."),
+    unfreeze=Lazy("rollouts:unfreeze", "Remove a freeze before its time."),
+    promote=Lazy("rollouts:promote_version", "Send a validated version on its way to production."),
     roll_back=Lazy("rollouts:roll_back", "Put the version before back into production."),
 )
 

@@ -1,34 +1,51 @@
 """`runway rollouts`: from a candidate to production, and back."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from itertools import islice
 
 import click
 from runway_client import NotFound, Why, messages
 
+from runway_cli.commands.rollout_page import rollout_sentence, show
 from runway_cli.page import Column
 from runway_cli.session import Session, change_options, json_option
+from runway_cli.spans import parse_span
 from runway_cli.suggestions import model_suggestions, not_found
-from runway_cli.words import bare_model, clock, enum_word, instant_of, number, version_word, when
+from runway_cli.words import bare_model, clock, enum_word, instant_of, number, share, version_word, when
+
+LIVE = (
+    messages.ROLLOUT_STATE_VALIDATING,
+    messages.ROLLOUT_STATE_AWAITING_APPROVAL,
+    messages.ROLLOUT_STATE_SHADOW,
+    messages.ROLLOUT_STATE_CANARY,
+    messages.ROLLOUT_STATE_AWAITING_DECISION,
+)
 
 
 @click.command()
 @click.option("--model", default="", help="Only rollouts of this model.")
+@click.option("--live", is_flag=True, help="Only those that have not ended.")
+@click.option("--group", default="", help="Only those that move together under this name.")
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="At most so many.")
 @json_option
 @click.pass_obj
-def list_rollouts(session: Session, model: str, limit: int) -> None:
+def list_rollouts(session: Session, model: str, live: bool, group: str, limit: int) -> None:
     """Rollouts, newest first."""
     runway = session.runway
     model_id = bare_model(model)
     with model_suggestions(runway, model_id):
-        found = runway.rollouts.list_rollouts(model_id=model_id, page_size=min(limit + 1, 500))
+        found = runway.rollouts.list_rollouts(
+            model_id=model_id, states=LIVE if live else (), group_id=group, page_size=min(limit + 1, 500)
+        )
         rollouts = list(islice(found, limit + 1))
     more, rollouts = len(rollouts) > limit, rollouts[:limit]
     if session.as_json:
         session.emit(messages.ListRolloutsResponse(rollouts=rollouts, revision=runway.revision))
         return
     if not rollouts:
-        session.page.line("no rollout matches" if model else "no rollouts yet")
+        session.page.line("no rollout matches" if model or live or group else "no rollouts yet")
         return
     session.page.table(
         [
@@ -37,10 +54,11 @@ def list_rollouts(session: Session, model: str, limit: int) -> None:
             Column(title="VERSION", right=True),
             Column(title="STATE"),
             Column(title="STARTED"),
-            Column(title="METRIC", spare=2),
-            Column(title="CANDIDATE", right=True, spare=1),
+            Column(title="TRAFFIC", right=True),
+            Column(title="METRIC", spare=3),
+            Column(title="CANDIDATE", right=True, spare=2),
             Column(title="PRODUCTION", right=True, spare=1),
-            Column(title="CONCLUSION", prose=True),
+            Column(title="CONCLUSION OR WHAT IT WAITS FOR", prose=True),
         ],
         [
             [
@@ -49,8 +67,9 @@ def list_rollouts(session: Session, model: str, limit: int) -> None:
                 version_word(rollout.version),
                 enum_word(messages.RolloutState, rollout.state),
                 when(instant_of(rollout, "started_at"), session.now),
+                _traffic(rollout),
                 *_validation_cells(rollout),
-                rollout.conclusion,
+                rollout.conclusion or "; ".join(rollout.waiting_for) or "time",
             ]
             for rollout in rollouts
         ],
@@ -64,39 +83,14 @@ def list_rollouts(session: Session, model: str, limit: int) -> None:
 @json_option
 @click.pass_obj
 def show_rollout(session: Session, rollout: str) -> None:
-    """One rollout with its validation."""
-    runway, page = session.runway, session.page
-    try:
+    """One rollout: where it stands, what it waits for, what was measured, and its story."""
+    runway = session.runway
+    with rollout_suggestions(session, rollout):
         found = runway.rollouts.get_rollout(rollout)
-    except NotFound as error:
-        if error.reason != "ROLLOUT_NOT_FOUND":
-            raise
-        known = (other.rollout_id for other in islice(runway.rollouts.list_rollouts(), 500))
-        raise not_found("rollout", rollout, known, "runway rollouts list") from None
     if session.as_json:
         session.emit(messages.GetRolloutResponse(rollout=found, revision=runway.revision))
         return
-    page.prose(rollout_sentence(found), style="bold")
-    page.line()
-    facts = [
-        ("state", enum_word(messages.RolloutState, found.state)),
-        ("started", when(instant_of(found, "started_at"), session.now)),
-        ("ended", when(instant_of(found, "ended_at"), session.now)),
-        ("conclusion", found.conclusion),
-        ("retrain", found.retrain_id),
-    ]
-    if found.HasField("validation"):
-        seen = found.validation
-        production = number(seen.production) if seen.HasField("production") else "nothing was there"
-        holdout = f"{clock(instant_of(seen, 'holdout_from'))} to {clock(instant_of(seen, 'holdout_until'))}"
-        facts += [
-            ("validation", "passed" if seen.passed else "not passed"),
-            (seen.metric, f"candidate {number(seen.candidate)}, production {production}"),
-            ("standard error", f"{number(seen.standard_error, 2)} of the difference"),
-            ("holdout", f"{seen.sample_size:,} rows, {holdout}"),
-            ("in words", seen.explanation),
-        ]
-    page.facts(facts)
+    show(session, found)
 
 
 @click.command()
@@ -107,7 +101,7 @@ def show_rollout(session: Session, rollout: str) -> None:
 @json_option
 @click.pass_obj
 def promote_version(session: Session, model: str, version: str, force: bool, reason: str, dry_run: bool) -> None:
-    """Put a version into production; VERSION is a number (3 or v3)."""
+    """Send a validated version on its way to production; VERSION is a number (3 or v3). --force puts it there at once."""
     if not version.removeprefix("v").isdecimal():
         raise click.BadParameter(f"{version!r} is not a version: write 3 or v3", param_hint="VERSION")
     if force and not reason:
@@ -145,21 +139,193 @@ def roll_back(session: Session, model: str, reason: str, dry_run: bool) -> None:
         session.page.prose(rollout_sentence(rollout))
 
 
-def rollout_sentence(rollout: messages.Rollout) -> str:
-    """What a rollout did, in one sentence."""
-    what = f"{rollout.rollout_id}: {version_word(rollout.version)} of {rollout.model_id}"
-    before = version_word(rollout.production_before) if rollout.production_before else "nothing"
-    match rollout.state:
-        case messages.ROLLOUT_STATE_PROMOTED:
-            return f"{what} is in production, in place of {before}."
-        case messages.ROLLOUT_STATE_REFUSED:
-            return f"{what} was refused; {before} stays in production."
-        case messages.ROLLOUT_STATE_ROLLED_BACK:
-            return f"{what} was rolled back; {before} is in production again."
-        case messages.ROLLOUT_STATE_VALIDATING:
-            return f"{what} is being validated; {before} is in production."
-        case _:
-            return f"{what}."
+@click.command()
+@click.argument("rollout")
+@change_options
+@json_option
+@click.pass_obj
+def approve_rollout(session: Session, rollout: str, reason: str, dry_run: bool) -> None:
+    """Say yes to a rollout that waits for approval or for a decision."""
+    _change(session, "approve", rollout, reason, dry_run)
+
+
+@click.command()
+@click.argument("rollout")
+@change_options
+@json_option
+@click.pass_obj
+def decline_rollout(session: Session, rollout: str, reason: str, dry_run: bool) -> None:
+    """Say no: the rollout ends, production stays."""
+    _change(session, "decline", rollout, reason, dry_run)
+
+
+@click.command()
+@click.argument("rollout")
+@change_options
+@json_option
+@click.pass_obj
+def abort_rollout(session: Session, rollout: str, reason: str, dry_run: bool) -> None:
+    """End a rollout; all traffic goes back to production."""
+    _change(session, "abort", rollout, reason, dry_run)
+
+
+@click.command()
+@click.argument("rollout")
+@change_options
+@json_option
+@click.pass_obj
+def hold_rollout(session: Session, rollout: str, reason: str, dry_run: bool) -> None:
+    """Take no further step until it is released."""
+    _change(session, "hold", rollout, reason, dry_run)
+
+
+@click.command()
+@click.argument("rollout")
+@change_options
+@json_option
+@click.pass_obj
+def release_rollout(session: Session, rollout: str, reason: str, dry_run: bool) -> None:
+    """Let a held rollout go on."""
+    _change(session, "release", rollout, reason, dry_run)
+
+
+@click.command()
+@click.argument("rollout")
+@change_options
+@json_option
+@click.pass_obj
+def advance_rollout(session: Session, rollout: str, reason: str, dry_run: bool) -> None:
+    """Take the next step now, whatever the judge says; needs --reason."""
+    _change(session, "advance", rollout, reason, dry_run)
+
+
+def _change(session: Session, verb: str, rollout: str, reason: str, dry_run: bool) -> None:
+    """Do one thing with a rollout and show where it stands then."""
+    runway = session.runway
+    with rollout_suggestions(session, rollout):
+        found = getattr(runway.rollouts, f"{verb}_rollout")(rollout, why=Why(reason=reason, validate_only=dry_run))
+    if session.as_json:
+        session.emit(messages.GetRolloutResponse(rollout=found, revision=runway.revision))
+    elif dry_run:
+        session.page.prose(f"{rollout}: {verb} would be accepted; nothing was changed.")
+    else:
+        session.page.prose(rollout_sentence(found))
+        for word in found.waiting_for:
+            session.page.line(f"  waits for {word}", "dim")
+
+
+@contextmanager
+def rollout_suggestions(session: Session, rollout: str) -> Iterator[None]:
+    """Turn an unknown rollout into an error that names the nearest ones."""
+    try:
+        yield
+    except NotFound as error:
+        if error.reason != "ROLLOUT_NOT_FOUND":
+            raise
+        known = (other.rollout_id for other in islice(session.runway.rollouts.list_rollouts(), 500))
+        raise not_found("rollout", rollout, known, "runway rollouts list") from None
+
+
+@click.command()
+@click.argument("name")
+@click.argument("rollouts", nargs=-1, required=True)
+@change_options
+@json_option
+@click.pass_obj
+def group_rollouts(session: Session, name: str, rollouts: tuple[str, ...], reason: str, dry_run: bool) -> None:
+    """Let live rollouts move as one, under a NAME: one canary, and back as a whole."""
+    found = session.runway.rollouts.group_rollouts(name, rollouts, why=Why(reason=reason, validate_only=dry_run))
+    if session.as_json:
+        session.emit(messages.GroupRolloutsResponse(rollouts=found, revision=session.runway.revision))
+    elif dry_run:
+        session.page.prose("They could move together; nothing was changed.")
+    else:
+        names = ", ".join(f"{version_word(one.version)} of {one.model_id}" for one in found)
+        session.page.prose(f"{name}: {names} move together from now on.")
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--scope", default="fleet", show_default=True, help="fleet, tier:N, team:NAME or model:ID.")
+@click.option("--for", "length", default="", help="How long from now on (or from --from): 2h, 3d.")
+@click.option("--from", "starts", default="", help="When it begins, as 2026-12-24T18:00; now if not given.")
+@click.option("--until", "ends", default="", help="When it ends, instead of --for.")
+@change_options
+@json_option
+@click.pass_obj
+def freeze(
+    session: Session,
+    name: str | None,
+    scope: str,
+    length: str,
+    starts: str,
+    ends: str,
+    reason: str,
+    dry_run: bool,
+) -> None:
+    """Let nothing go forward for a while; without a NAME, list the freezes there are."""
+    runway, page = session.runway, session.page
+    if name is None:
+        found = runway.rollouts.list_freezes()
+        if session.as_json:
+            session.emit(messages.ListFreezesResponse(freezes=found, revision=runway.revision))
+        elif not found:
+            page.line("no freeze is set")
+        else:
+            page.table(
+                [Column(title=title) for title in ("FREEZE", "SCOPE", "FROM", "UNTIL", "SET BY")]
+                + [Column(title="REASON", prose=True)],
+                [
+                    [
+                        one.name,
+                        one.scope,
+                        clock(instant_of(one, "starts_at")),
+                        clock(instant_of(one, "ends_at")),
+                        one.set_by,
+                        one.reason,
+                    ]
+                    for one in found
+                ],
+            )
+        return
+    if bool(length) == bool(ends):
+        raise click.UsageError("say how long: --for 2h, or --until 2026-12-27T06:00")
+    begin = _moment(starts, "--from") if starts else session.now
+    end = begin + parse_span(length) if length else _moment(ends, "--until")
+    freeze_set = runway.rollouts.set_freeze(
+        name, scope=scope, starts_at=begin, ends_at=end, reason=reason, why=Why(reason=reason, validate_only=dry_run)
+    )
+    if session.as_json:
+        session.emit(messages.SetFreezeResponse(freeze=freeze_set, revision=runway.revision))
+    else:
+        page.prose(
+            f"{scope} {'would be' if dry_run else 'is'} frozen from {clock(begin)} to {clock(end)}: "
+            "no rollout takes a step forward, rolling back works."
+        )
+
+
+@click.command()
+@click.argument("name")
+@change_options
+@click.pass_obj
+def unfreeze(session: Session, name: str, reason: str, dry_run: bool) -> None:
+    """Remove a freeze before its time."""
+    session.runway.rollouts.remove_freeze(name, why=Why(reason=reason, validate_only=dry_run))
+    session.page.prose(f"freeze {name} {'would be' if dry_run else 'is'} gone.")
+
+
+def _moment(text: str, option: str) -> datetime:
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a time: write 2026-12-24T18:00", param_hint=option) from None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _traffic(rollout: messages.Rollout) -> str:
+    if not rollout.serving or rollout.state not in LIVE:
+        return "-"
+    return "shadow" if rollout.state == messages.ROLLOUT_STATE_SHADOW else share(rollout.weight)
 
 
 def _validation_cells(rollout: messages.Rollout) -> list[str]:
