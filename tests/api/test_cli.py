@@ -299,8 +299,8 @@ rt_000001  arrival_delay_jfk  PROMOTED     2  upstream         3 d ago        0 
 
 def test_rollouts(runway: Runner) -> None:
     assert runway("rollouts list").out == text("""
-ROLLOUT    MODEL              VERSION  STATE     STARTED  METRIC  CANDIDATE  PRODUCTION  CONCLUSION
-ro_000001  arrival_delay_jfk       v1  PROMOTED  3 d ago  auc         0.712         0.7  better by 0.012
+ROLLOUT    MODEL              VERSION  STATE     STARTED  TRAFFIC  METRIC  CANDIDATE  PRODUCTION  NOTE
+ro_000001  arrival_delay_jfk       v1  PROMOTED  3 d ago        -  auc         0.712         0.7  better by 0.012
 """)
     assert "auc             candidate 0.712, production 0.7\n" in runway("rollouts show ro_000001").out
     promoted = runway("rollouts promote air_time v4 --force --reason hotfix")

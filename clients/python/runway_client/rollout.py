@@ -7,8 +7,8 @@ from runway.v1 import common_pb2, rollout_pb2
 from runway.v1.rollout_pb2_grpc import RolloutServiceStub
 
 from runway_client.connection import NO_REASON, Connection, Why
-from runway_client.times import to_timestamp
 from runway_client.registry import PAGE_SIZE
+from runway_client.times import to_timestamp
 
 
 class Rollouts:

@@ -18,6 +18,7 @@ def show(session: Session, found: messages.Rollout) -> None:
     page.line()
     page.facts([fact for fact in _facts(session, found) if fact[1]])
     if found.steps:
+        canary = found.state == messages.ROLLOUT_STATE_CANARY
         page.heading("Steps")
         page.table(
             [
@@ -28,12 +29,12 @@ def show(session: Session, found: messages.Rollout) -> None:
             ],
             [
                 [
-                    f"{'>' if number_ == found.step and found.state == messages.ROLLOUT_STATE_CANARY else ' '} {number_ + 1}",
+                    f"{'>' if at == found.step and canary else ' '} {at + 1}",
                     share(step.weight),
                     span_of(step, "bake"),
                     f"{step.observations_min:,} observations",
                 ]
-                for number_, step in enumerate(found.steps)
+                for at, step in enumerate(found.steps)
             ],
         )
     if found.HasField("judgement"):

@@ -58,7 +58,7 @@ def list_rollouts(session: Session, model: str, live: bool, group: str, limit: i
             Column(title="METRIC", spare=3),
             Column(title="CANDIDATE", right=True, spare=2),
             Column(title="PRODUCTION", right=True, spare=1),
-            Column(title="CONCLUSION OR WHAT IT WAITS FOR", prose=True),
+            Column(title="NOTE", prose=True),
         ],
         [
             [
@@ -101,7 +101,7 @@ def show_rollout(session: Session, rollout: str) -> None:
 @json_option
 @click.pass_obj
 def promote_version(session: Session, model: str, version: str, force: bool, reason: str, dry_run: bool) -> None:
-    """Send a validated version on its way to production; VERSION is a number (3 or v3). --force puts it there at once."""
+    """Send a validated version on its way to production, or with --force there at once; VERSION is 3 or v3."""
     if not version.removeprefix("v").isdecimal():
         raise click.BadParameter(f"{version!r} is not a version: write 3 or v3", param_hint="VERSION")
     if force and not reason:
