@@ -25,6 +25,7 @@ from control_plane.adapters.postgres.event_log import PostgresEventLog
 from control_plane.adapters.postgres.leadership import PostgresLeadership
 from control_plane.adapters.postgres.snapshots import PostgresSnapshotStore
 from control_plane.adapters.redis.speed_view import RedisSpeedView
+from control_plane.adapters.serving.systems import systems_of
 from control_plane.api.backtest import BacktestServicer
 from control_plane.api.convert.arrivals import decoded
 from control_plane.api.facts import FactsServicer
@@ -50,6 +51,7 @@ from control_plane.app.intake import Intake
 from control_plane.app.machine import FleetMachine
 from control_plane.app.node import Node
 from control_plane.app.ports import Clock, CorruptLog, EventLog, Leadership, SnapshotStore
+from control_plane.app.rollout_driver import RolloutDriver
 from control_plane.app.speed_view import SpeedPublisher
 from control_plane.config import Config, ConfigError
 from control_plane.core.commands import Command
@@ -117,6 +119,9 @@ class ControlPlane:
             self.intake.add(SpeedPublisher(store, view, self.node.now, name=f"Redis at {_bare(config.speed_url)}"))
         self.looks = SqliteLooks(config.home / "looks.sqlite")
         self.evaluator = Evaluator(node=self.node, ground_truth=self.ground_truth, looks=self.looks, tick_s=tick_s)
+        self.rollout_driver = RolloutDriver(
+            node=self.node, systems=systems_of(config.serving, config.metrics), tick_s=tick_s
+        )
         plane = Plane(self.node)
         self.server = Server(
             servicers=Servicers(
@@ -170,9 +175,11 @@ class ControlPlane:
         await self.lineage.start()
         await self.evaluator.start()
         await self.intake.start()
+        await self.rollout_driver.start()
 
     async def stop(self) -> None:
         """In the opposite order, each part to its end."""
+        await self.rollout_driver.stop()
         await self.intake.stop()
         await self.lineage.stop()
         await self.server.stop()

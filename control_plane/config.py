@@ -10,6 +10,15 @@ from difflib import get_close_matches
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+from control_plane.config_serving import (
+    MetricsConfig,
+    ServingConfig,
+    ServingConfigError,
+    check_metrics_known,
+    metrics_configs,
+    serving_configs,
+)
+
 ENVIRONMENT_PREFIX = "RUNWAY_"
 CONFIG_FILE_VARIABLE = "RUNWAY_CONFIG"
 LIKENESS_MIN = 0.8
@@ -24,6 +33,9 @@ DRAIN_S_MAX = 3600.0
 """A server that takes longer to stop is killed by whoever waits for it."""
 
 ENGINES = ("embedded", "spark")
+TABLES = ("serving", "metrics")
+"""Settings that are tables by name; see config_serving.py."""
+
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
@@ -68,6 +80,10 @@ class Config:
     drain_s: float = 10.0
     """How long a stopping server waits for calls to end."""
     log_level: str = "info"
+    serving: tuple[ServingConfig, ...] = ()
+    """What splits traffic: tables [serving.<name>] of the file, or the same as TOML in RUNWAY_SERVING."""
+    metrics: tuple[MetricsConfig, ...] = ()
+    """Where canaries' numbers come from: tables [metrics.<name>], or RUNWAY_METRICS."""
 
     def masked(self) -> dict[str, str]:
         """All settings as text, the password of the database left out."""
@@ -94,11 +110,16 @@ def load(environment: dict[str, str] | None = None) -> Config:
         except (OSError, tomllib.TOMLDecodeError) as error:
             raise ConfigError(f"{CONFIG_FILE_VARIABLE}={file} cannot be read: {error}") from error
         for key, value in table.items():
-            config = _with(config, key, str(value), f"{file}: {key}")
+            if key in TABLES:
+                config = _with_tables(config, key, value, f"{file}: {key}", environment)
+            else:
+                config = _with(config, key, str(value), f"{file}: {key}")
     known = {f.name for f in fields(Config)}
     for variable, value in environment.items():
         name = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
-        if variable.startswith(ENVIRONMENT_PREFIX) and name in known:
+        if variable.startswith(ENVIRONMENT_PREFIX) and name in TABLES:
+            config = _with_tables(config, name, _toml(value, variable), variable, environment)
+        elif variable.startswith(ENVIRONMENT_PREFIX) and name in known:
             config = _with(config, name, value, variable)
         elif variable.startswith(ENVIRONMENT_PREFIX) and variable != CONFIG_FILE_VARIABLE:
             meant = get_close_matches(name, known, n=1, cutoff=LIKENESS_MIN)
@@ -125,7 +146,27 @@ def _with(config: Config, name: str, text: str, where: str) -> Config:
     return replace(config, **{name: value})  # type: ignore[arg-type]  # checked against the field's own type above
 
 
+def _toml(text: str, variable: str) -> object:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{variable} is not TOML: {error}") from error
+
+
+def _with_tables(config: Config, name: str, tables: object, where: str, environment: dict[str, str]) -> Config:
+    try:
+        if name == "serving":
+            return replace(config, serving=serving_configs(tables, where, environment))
+        return replace(config, metrics=metrics_configs(tables, where, environment))
+    except ServingConfigError as error:
+        raise ConfigError(str(error)) from error
+
+
 def _checked(config: Config) -> Config:
+    try:
+        check_metrics_known(config.serving, config.metrics)
+    except ServingConfigError as error:
+        raise ConfigError(str(error)) from error
     if not config.database_url:
         raise ConfigError(
             "no database: set RUNWAY_DATABASE_URL=postgresql://user@host/name, or run `make up`, which brings one"

@@ -1,7 +1,7 @@
 """A serving system behind two addresses: one takes weights, the other tells metrics. See docs/serving.md.
 
-Requests are signed as Standard Webhooks does it: `webhook-signature` is `v1,` and the HMAC-SHA256 of `id.timestamp.body`
-in base64, so that whoever serves knows that it was Runway who asked, and when.
+Requests are signed as Standard Webhooks does it: `webhook-signature` is `v1,` and the HMAC-SHA256 of
+`id.timestamp.body` in base64, so that whoever serves knows that it was Runway who asked, and when.
 """
 
 import base64
