@@ -13,6 +13,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Protocol
 
+from control_plane.app.delivery import Cursor, Told
 from control_plane.app.ports import BadRecord, Kept, Record, Snapshot
 from control_plane.core.errors import AppendOutcomeUnknown, Reason, Unavailable
 
@@ -42,12 +43,14 @@ class FirstBad(Protocol):
 
 
 class MemoryServer:
-    """What survives a control plane: records, snapshots, epoch."""
+    """What survives a control plane: records, snapshots, epoch, what was sent where."""
 
     def __init__(self, first_bad: FirstBad) -> None:
         self.first_bad = first_bad
         self.records: list[Record] = []
         self.snapshots: dict[int, Snapshot] = {}
+        self.cursors: dict[str, Cursor] = {}
+        self.told: dict[str, dict[str, Told]] = {}
         self.epoch = 0
         self.leader: object | None = None
         self.changed = asyncio.Event()

@@ -106,3 +106,32 @@ DELETE FROM runway.snapshots WHERE seq = ANY(%(seqs)s::bigint[])
 
 -- name: newest_snapshot
 SELECT seq, hash, codec, blob FROM runway.snapshots WHERE seq < %(before_seq)s ORDER BY seq DESC LIMIT 1
+
+-- name: lead_in
+SELECT 1 FROM runway.leadership WHERE epoch = %(epoch)s FOR SHARE
+
+-- name: load_cursors
+SELECT destination, since, low, above::text, last_failure, last_delivered_at FROM runway.cursors
+
+-- name: save_cursor
+INSERT INTO runway.cursors (destination, since, low, above, last_failure, last_delivered_at)
+VALUES (%(destination)s, %(since)s, %(low)s, %(above)s::json, %(last_failure)s, %(last_delivered_at)s)
+ON CONFLICT (destination) DO UPDATE SET
+    since = excluded.since, low = excluded.low, above = excluded.above, last_failure = excluded.last_failure,
+    last_delivered_at = excluded.last_delivered_at
+
+-- name: forget_cursor
+DELETE FROM runway.cursors WHERE destination = %(destination)s
+
+-- name: load_told
+SELECT key, told::text FROM runway.told WHERE destination = %(destination)s
+
+-- name: save_told
+INSERT INTO runway.told (destination, key, told) VALUES (%(destination)s, %(key)s, %(told)s::json)
+ON CONFLICT (destination, key) DO UPDATE SET told = excluded.told
+
+-- name: drop_told
+DELETE FROM runway.told WHERE destination = %(destination)s AND key = ANY(%(keys)s::text[])
+
+-- name: forget_told
+DELETE FROM runway.told WHERE destination = %(destination)s

@@ -35,3 +35,21 @@ CREATE TABLE IF NOT EXISTS runway.snapshots (
     blob  bytea   NOT NULL
 );
 ALTER TABLE runway.snapshots ALTER COLUMN blob SET STORAGE EXTERNAL;
+
+-- How far each destination has been sent the log; see app/delivery.py.
+CREATE TABLE IF NOT EXISTS runway.cursors (
+    destination       text        PRIMARY KEY,
+    since             bigint      NOT NULL,
+    low               bigint      NOT NULL,
+    above             json        NOT NULL,
+    last_failure      text        NOT NULL,
+    last_delivered_at timestamptz
+);
+
+-- Alerts that a destination was told and not yet told to be over.
+CREATE TABLE IF NOT EXISTS runway.told (
+    destination text NOT NULL,
+    key         text NOT NULL,
+    told        json NOT NULL,
+    PRIMARY KEY (destination, key)
+);

@@ -29,6 +29,9 @@ def set_destination(state: State, command: SetDestination) -> Decision:
     before = state.destinations.get(destination.name)
     if before is None and len(state.destinations) >= DESTINATIONS_MAX:
         raise Refused(Reason.LIMIT_EXCEEDED, f"there are {DESTINATIONS_MAX} destinations already: remove one")
+    if destination.disabled and (before is None or before.since != destination.since):
+        # The one that failed is gone: whoever set it anew knows better.
+        return Decision(result=Result(scope=destination.name))
     since = before.since if before is not None else state.revision + 1
     destination = Destination(
         name=destination.name,

@@ -1,0 +1,1 @@
+"""How alerts and events are said to the world."""

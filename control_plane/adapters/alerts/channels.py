@@ -1,0 +1,205 @@
+"""How an alert is said to Alertmanager, PagerDuty and Slack.
+
+Alertmanager and PagerDuty know an alert by what never changes of it (labels, deduplication key): saying it twice says it
+once. Slack knows nothing: what was told there is only what we remember.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import msgspec
+
+from control_plane.app.delivery import Channel, Post, Told, Undelivered
+from control_plane.core.alerts.types import Alert, Destination, DestinationKind, Severity
+
+JSON = {"content-type": "application/json"}
+
+ALERTMANAGER_REPEAT_S = 60.0
+ALERTMANAGER_LASTS = timedelta(minutes=5)
+"""An alert that is not said again for so long is over for Alertmanager: four repetitions may get lost."""
+
+MODELS_MAX = 50
+"""Named in one message; more are counted."""
+TEXT_CHARS_MAX = 2_800
+"""Slack cuts a longer text in pieces."""
+SUMMARY_CHARS_MAX = 1_000
+"""PagerDuty takes 1,024."""
+
+
+def labels_of(alert: Alert) -> dict[str, str]:
+    """What Alertmanager knows an alert by, and what its routes look at."""
+    labels = {
+        "alertname": f"Runway_{alert.kind}",
+        "key": alert.key,
+        "kind": alert.kind,
+        "cause": alert.cause,
+        "severity": alert.severity.value.lower(),
+        "service": "runway",
+    }
+    if len(alert.teams) == 1:
+        labels["team"] = alert.teams[0]
+    return labels
+
+
+def named(models: Sequence[str]) -> str:
+    """Models, some by name."""
+    more = len(models) - MODELS_MAX
+    return ", ".join(models[:MODELS_MAX]) + (f" and {more:,} more" if more > 0 else "")
+
+
+class Alertmanager:
+    """`POST /api/v2/alerts`: fire, say again while active, end."""
+
+    batch_max = 100
+    repeat_s = ALERTMANAGER_REPEAT_S
+    tells_changes = True
+
+    def __init__(self, post: Post) -> None:
+        self._post = post
+
+    async def tell(
+        self, destination: Destination, secret: str, active: Sequence[Told], over: Sequence[Told], wall: datetime
+    ) -> str:
+        """All of them in one call."""
+        body = msgspec.json.encode(
+            [_posted(one, wall + ALERTMANAGER_LASTS) for one in active] + [_posted(one, wall) for one in over]
+        )
+        url = destination.url.rstrip("/")
+        if not url.endswith("/api/v2/alerts"):
+            url += "/api/v2/alerts"
+        headers = JSON | ({"authorization": f"Bearer {secret}"} if secret else {})
+        return await self._post(url, body, headers, allow_private=destination.allow_private)
+
+
+def _posted(told: Told, ends_at: datetime) -> dict[str, object]:
+    alert = told.alert
+    annotations = {"summary": alert.summary, "description": alert.detail, "models": named(alert.model_ids)}
+    if alert.owners:
+        annotations["owners"] = ", ".join(alert.owners)
+    if alert.teams:
+        annotations["teams"] = ", ".join(alert.teams)
+    # A driven clock may be ahead of the wall clock; an alert ends after it began.
+    starts_at = min(alert.since, told.at, ends_at - timedelta(milliseconds=1))
+    return {
+        "labels": labels_of(alert),
+        "annotations": {name: text for name, text in annotations.items() if text},
+        "startsAt": starts_at,
+        "endsAt": ends_at,
+    }
+
+
+class PagerDuty:
+    """Events API v2: trigger and resolve under one deduplication key."""
+
+    batch_max = 1
+    repeat_s = 0.0
+    tells_changes = True
+
+    def __init__(self, post: Post) -> None:
+        self._post = post
+
+    async def tell(
+        self, destination: Destination, secret: str, active: Sequence[Told], over: Sequence[Told], wall: datetime
+    ) -> str:
+        """One event each."""
+        if not secret:
+            raise Undelivered(
+                f"the environment variable {destination.secret_variable} of the control plane, which holds the routing "
+                "key, is not set"
+            )
+        came_back = ""
+        for told, action in [*((one, "trigger") for one in active), *((one, "resolve") for one in over)]:
+            alert = told.alert
+            event: dict[str, object] = {
+                "routing_key": secret,
+                "event_action": action,
+                "dedup_key": f"runway/{alert.key}"[:255],
+            }
+            if action == "trigger":
+                event["payload"] = {
+                    "summary": alert.summary[:SUMMARY_CHARS_MAX],
+                    "source": "runway",
+                    "severity": _PAGERDUTY[alert.severity],
+                    "timestamp": min(alert.since, told.at),
+                    "component": alert.cause,
+                    "group": ", ".join(alert.teams),
+                    "class": alert.kind,
+                    "custom_details": {
+                        "detail": alert.detail,
+                        "models": list(alert.model_ids[:MODELS_MAX]),
+                        "models_count": len(alert.model_ids),
+                        "owners": list(alert.owners),
+                    },
+                }
+            body = msgspec.json.encode(event)
+            came_back = await self._post(destination.url, body, JSON, allow_private=destination.allow_private)
+        return came_back
+
+
+_PAGERDUTY = {Severity.INFO: "info", Severity.WARNING: "warning", Severity.PAGE: "critical"}
+
+
+class Slack:
+    """An incoming webhook: one text when an alert begins, one when it is over."""
+
+    batch_max = 1
+    repeat_s = 0.0
+    tells_changes = False
+
+    def __init__(self, post: Post) -> None:
+        self._post = post
+
+    async def tell(
+        self, destination: Destination, secret: str, active: Sequence[Told], over: Sequence[Told], wall: datetime
+    ) -> str:
+        """One message each."""
+        came_back = ""
+        headers = JSON | ({"authorization": f"Bearer {secret}"} if secret else {})
+        for text in [*(_fired(one.alert) for one in active), *(_over(one.alert) for one in over)]:
+            body = msgspec.json.encode({"text": text})
+            came_back = await self._post(destination.url, body, headers, allow_private=destination.allow_private)
+        return came_back
+
+
+_SIGNS = {
+    Severity.INFO: ":information_source:",
+    Severity.WARNING: ":warning:",
+    Severity.PAGE: ":rotating_light:",
+}
+
+
+def _fired(alert: Alert) -> str:
+    lines = [f"{_SIGNS[alert.severity]} *{escaped(alert.summary)}*", escaped(alert.detail)]
+    if len(alert.model_ids) > 1:
+        lines.append(f"Models: {escaped(named(alert.model_ids))}")
+    if alert.owners:
+        lines.append(f"Owner: {escaped(', '.join(alert.owners))}")
+    lines.append(f"`runway alerts silence {escaped(alert.key)} --for 2h` keeps it quiet.")
+    return cut("\n".join(line for line in lines if line))
+
+
+def cut(text: str) -> str:
+    """At most what Slack shows as one message."""
+    return text if len(text) <= TEXT_CHARS_MAX else f"{text[: TEXT_CHARS_MAX - 1]}…"
+
+
+def _over(alert: Alert) -> str:
+    return cut(f":white_check_mark: over: {escaped(alert.summary)}")
+
+
+def escaped(text: str) -> str:
+    """The three characters that Slack reads as markup; without it a reason could mention everybody.
+
+    >>> escaped("<!channel> a & b")
+    '&lt;!channel&gt; a &amp; b'
+    """
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def channels(post: Post) -> dict[DestinationKind, Channel]:
+    """What is spoken at each kind of destination that is told alerts."""
+    return {
+        DestinationKind.ALERTMANAGER: Alertmanager(post),
+        DestinationKind.PAGERDUTY: PagerDuty(post),
+        DestinationKind.SLACK: Slack(post),
+    }
