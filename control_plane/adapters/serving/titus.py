@@ -189,13 +189,13 @@ def resizes(jobs: list[ServiceJob], target: Target, tasks: int) -> list[Resize]:
     if not tasks:
         raise ServingRefused(f"no job of {target.model_id} wants any task: scale production's up first")
     share = _share(tasks, target.candidate_weight) if candidate is not None else 0
-    control = min(share, tasks - share - 1) if controls and candidate is not None and target.control_weight else 0
+    control = min(share, tasks - share) if controls and candidate is not None and target.control_weight else 0
     wanted = {job.job_id: 0 for job in jobs}
     wanted[production.job_id] = tasks - share - control
     if candidate is not None:
         wanted[candidate.job_id] = share
     for job in controls:
-        wanted[job.job_id] = max(0, control)
+        wanted[job.job_id] = control
     floor = max(job.least for job in jobs) if candidate is None else 0
     ceiling = max(job.most for job in jobs)
     found = []

@@ -106,6 +106,8 @@ def says_something_new(before: Judgement | None, after: Judgement) -> bool:
         return True
     if before.verdict is not after.verdict or before.ready != after.ready:
         return True
+    if after.verdict is JudgeVerdict.NODATA and before.trouble != after.trouble:
+        return True
     if (before.sample_ratio_evidence > SAMPLE_RATIO_MAX) != (after.sample_ratio_evidence > SAMPLE_RATIO_MAX):
         return True
     return after.verdict is not JudgeVerdict.NODATA and after.requests > GROWTH_TOLD * before.requests

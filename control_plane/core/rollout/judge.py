@@ -56,8 +56,11 @@ def judge(plan: RolloutPlan, look: Look, step: int) -> Judgement:
             f"{look.control_requests:,} to the control. Requests get lost or are split by what they are; "
             "no number of this canary is to be trusted"
         )
+    if look.trouble and verdict is JudgeVerdict.NODATA:
+        reason = f"{look.trouble}; {reason}"
     return Judgement(
         verdict=verdict,
+        trouble=look.trouble,
         at=look.at,
         step=step,
         metrics=metrics,

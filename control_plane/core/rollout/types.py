@@ -213,6 +213,8 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     """What it still lacks, in words."""
     counts: dict[str, int] = {}
     """Metric -> observations of the smaller arm."""
+    trouble: str = ""
+    """Why numbers are missing, where that is known."""
 
 
 class Approval(msgspec.Struct, frozen=True, kw_only=True):
