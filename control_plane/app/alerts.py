@@ -170,7 +170,8 @@ class Alerts:
             except Exception as error:
                 log.error("alerts.failed", error=repr(error), exc_info=error)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), self._tick_s)
+                async with asyncio.timeout(self._tick_s):
+                    await self._stopping.wait()
 
     async def tick(self) -> None:
         """Tell every destination what it is to know now; those that are still busy later."""

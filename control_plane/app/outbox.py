@@ -121,7 +121,8 @@ class Outbox:
                 except Exception as error:
                     log.error("outbox.failed", error=repr(error), exc_info=error)
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._stopping.wait(), self._tick_s)
+                    async with asyncio.timeout(self._tick_s):
+                        await self._stopping.wait()
         finally:
             await self._end(list(self._deliveries))
 
@@ -201,6 +202,7 @@ class Delivery:
         self._workers: dict[str, asyncio.Task[None]] = {}
         self._room = asyncio.Semaphore(SENDING_MAX)
         self._woken = asyncio.Event()
+        self._disabled = False
         self._unanswered = 0
         self._open_s = 0.0
         """Monotonic time before which nothing is tried, because nobody answers there."""
@@ -209,7 +211,7 @@ class Delivery:
     @property
     def ended(self) -> bool:
         """Has it come to an end by itself?"""
-        return self._task.done()
+        return self._disabled or self._task.done()
 
     def cursor(self) -> Cursor:
         """How far it is now."""
@@ -245,7 +247,8 @@ class Delivery:
             self._woken.clear()
             if not more:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._woken.wait(), self._tools.tick_s)
+                    async with asyncio.timeout(self._tools.tick_s):
+                        await self._woken.wait()
 
     async def _fill(self) -> bool:
         """Put a page of the log in lanes; whether there may be more."""
@@ -322,8 +325,11 @@ class Delivery:
     async def _disable(self, why: str) -> None:
         """Send nothing there until it is set again; then it goes on where it was."""
         command = SetDestination(destination=msgspec.structs.replace(self.destination, disabled=why))
-        with suppress(RunwayError):
+        try:
             await self._tools.node.submit(Submission(command=command, actor=ACTOR, reason=why))
+        except RunwayError:
+            return  # tried again with the next failure
+        self._disabled = True
         log.warning("destination.disabled", destination=self.destination.name, why=why)
         # Whoever adjusts deliveries ends this one.
         await asyncio.Event().wait()
