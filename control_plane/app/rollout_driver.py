@@ -226,12 +226,13 @@ class RolloutDriver:
         async with self._gate(self._gates, self._node.state.rollout(rollout_id)):
             while True:
                 (target, rollout), _ = await self._node.read(lambda state: _wanted(state, rollout_id))
+                target = replace(target, epoch=self._node.epoch)
                 followed.wish = target
                 serving = self._serving(rollout.plan.serving)
                 failure, refused = await self._set(serving, target, rollout.plan.serving)
                 if failure:
                     followed.pause.failed(self._monotonic(), refused=refused)
-                    await self._report_failure(rollout_id, failure)
+                    await self._report_failure(target, rollout, failure)
                     return
                 followed.pause.worked()
                 await self._report(target, rollout)
@@ -256,10 +257,7 @@ class RolloutDriver:
     async def _report(self, target: Target, followed: Rollout) -> None:
         """The system serves a model as told: confirm that to its rollouts which this concerns, once each."""
         state = self._node.state
-        for rollout_id in dict.fromkeys((target.rollout_id, *state.unconfirmed_rollouts)):
-            rollout = state.rollout(rollout_id)
-            if _key(rollout) != _key(followed):
-                continue
+        for rollout in self._concerned(target, followed):
             if not rollout.live and not _alike(target_of(state, rollout), target):
                 continue  # it ended while this was set: what its end means comes next
             told = target.candidate_weight if rollout.live else rollout.weight
@@ -267,11 +265,17 @@ class RolloutDriver:
                 await self._submit(ReportWeight(rollout_id=rollout.rollout_id, weight=told))
                 log.info("rollout.weight_set", model=rollout.model_id, version=rollout.version, weight=told)
 
-    async def _report_failure(self, rollout_id: RolloutId, failure: str) -> None:
-        rollout = self._node.state.rollout(rollout_id)
-        if rollout.weight_failure != failure:
-            log.warning("rollout.weight_not_set", model=rollout.model_id, weight=rollout.weight, message=failure)
-            await self._submit(ReportWeight(rollout_id=rollout_id, failure=failure))
+    async def _report_failure(self, target: Target, followed: Rollout, failure: str) -> None:
+        for rollout in self._concerned(target, followed):
+            if rollout.weight_failure != failure:
+                log.warning("rollout.weight_not_set", model=rollout.model_id, weight=rollout.weight, message=failure)
+                await self._submit(ReportWeight(rollout_id=rollout.rollout_id, failure=failure))
+
+    def _concerned(self, target: Target, followed: Rollout) -> list[Rollout]:
+        """The rollout of a target, and ended ones of the model in the same system that are still to be confirmed."""
+        state = self._node.state
+        ids = dict.fromkeys((target.rollout_id, *state.unconfirmed_rollouts))
+        return [one for rollout_id in ids if _key(one := state.rollout(rollout_id)) == _key(followed)]
 
     async def _check(self, rollout: Rollout, followed: _Followed) -> None:
         """Ask whether the model is still served as it was right after the weights were set; if not, set them again."""

@@ -53,7 +53,9 @@ class HttpServer:
                 )
                 outer.requests.append(request)
                 status, told = answer(request)
-                body = told if isinstance(told, bytes) else (told if isinstance(told, str) else json.dumps(told)).encode()
+                body = (
+                    told if isinstance(told, bytes) else (told if isinstance(told, str) else json.dumps(told)).encode()
+                )
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
