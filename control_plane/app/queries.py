@@ -3,25 +3,26 @@
 from collections import Counter
 from datetime import datetime
 
+from control_plane.core.decide.leases import claim_of, unsettled, usage_now
 from control_plane.core.retraining.rules import waiting_for
-from control_plane.core.retraining.types import Retrain
+from control_plane.core.retraining.types import Retrain, RetrainState
 from control_plane.core.state import State
 
 
 def why_waiting(state: State, retrain: Retrain, now: datetime) -> list[str]:
     """Why a waiting retrain does not run at `now`, in words."""
+    if retrain.state is not RetrainState.WAITING:
+        return []
     record = state.models[retrain.model_id]
-    running = state.running()
-    team = record.facts.team
     return waiting_for(
         retrain,
         now=now,
-        held=state.held,
+        fleet_held=state.held,
         live_upstream=state.live_upstream(retrain.model_id),
         cooling_until=record.cooling_until,
-        running=len(running),
-        running_of_team=sum(state.models[r.model_id].facts.team == team for r in running),
-        limits=state.limits,
+        unsettled=unsettled(record, now),
+        claim=claim_of(state, retrain),
+        usage=usage_now(state, now),
     )
 
 

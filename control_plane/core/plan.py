@@ -11,15 +11,18 @@ from control_plane.core.commands import (
     Command,
     ExpireApproval,
     ExpireAttempt,
+    ExpireRetrain,
     ExpireValidation,
     RequestRetrain,
+    SettleCascade,
     SettleLineage,
     StepRollout,
 )
 from control_plane.core.decide.approvals import approval_expired
 from control_plane.core.decide.canary import step_events
+from control_plane.core.decide.cascade import overlooked
 from control_plane.core.decide.lineage import lineage_due
-from control_plane.core.decide.retraining import healed
+from control_plane.core.decide.requests import expired, healed
 from control_plane.core.retraining.rules import off_peak, overdue
 from control_plane.core.retraining.types import RetrainCause, RetrainState
 from control_plane.core.rollout.rules import silent_too_long
@@ -38,8 +41,10 @@ def plan(state: State, now: datetime) -> list[Command]:
     due.extend(_silent_validations(state, now))
     due.extend(_rollouts(state, now))
     due.extend(CloseHealed(retrain_id=r.retrain_id) for r in state.living() if healed(state, r))
+    due.extend(ExpireRetrain(retrain_id=r.retrain_id) for r in state.living() if expired(r, now))
     if lineage_due(state, now):
         due.append(SettleLineage())
+    due.extend(SettleCascade(model_id=m) for m, record in state.models.items() if overlooked(record, now))
     due.extend(_wanted_retrains(state, now))
     return due[:COMMANDS_PER_TICK_MAX]
 
@@ -85,7 +90,8 @@ def _wanted_retrains(state: State, now: datetime) -> list[Command]:
 def wanted_retrain(record: ModelRecord, now: datetime) -> RetrainCause | None:
     """Why a retrain is to be requested now; None if none is.
 
-    1. Never for a retired model, one whose policy is not automatic, one with a live retrain, or in its own cooldown.
+    1. Never for a retired model, one whose policy is not automatic, one with a live retrain, or in its own cooldown;
+       nor between an upstream promotion and the look that says what it did.
     2. A rule has the last word: retrain asks whatever the verdict, retrain off-peak only in those hours and not where
        the data is at fault, require approval and ignore never ask.
     3. Without one, STALE by a verdict that a retrain can mend asks.
@@ -93,11 +99,31 @@ def wanted_retrain(record: ModelRecord, now: datetime) -> RetrainCause | None:
     policy = record.retraining_policy
     if record.retired or not policy.automatic or record.live_retrain is not None:
         return None
+    cascade = record.cascade
+    if cascade is not None and cascade.harmed is None:
+        return None
     cause = _cause(record, now)
+    if cause is RetrainCause.STALE and cascade is not None and cascade.harmed and _since(record, cascade.began_at):
+        cause = RetrainCause.UPSTREAM
+    if cause is None and _overdue_by_schedule(record, now):
+        cause = RetrainCause.SCHEDULE
     ended_at = record.retrain_ended_at
     if cause is None or (ended_at is not None and now < ended_at + policy.cooldown):
         return None
     return cause
+
+
+def _since(record: ModelRecord, at: datetime) -> bool:
+    """Has the model not been retrained since?"""
+    return record.retrain_ended_at is None or record.retrain_ended_at < at
+
+
+def _overdue_by_schedule(record: ModelRecord, now: datetime) -> bool:
+    """Was what serves trained longer ago than the policy's backstop allows?"""
+    every, production = record.retraining_policy.every, record.production
+    if not every or production is None:
+        return False
+    return now >= (production.facts.trained_until or production.registered_at) + every
 
 
 def _cause(record: ModelRecord, now: datetime) -> RetrainCause | None:

@@ -1,6 +1,6 @@
 """Rules of retraining, by example and by property."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -23,19 +23,21 @@ from control_plane.core.decide import decide
 from control_plane.core.errors import Invalid, Reason
 from control_plane.core.ids import AttemptId, LeaseToken, ModelId, RetrainId
 from control_plane.core.plan import plan
+from control_plane.core.retraining.failures import BACKOFF_DOUBLINGS_MAX, retry_at
+from control_plane.core.retraining.limits import Claim, Usage
 from control_plane.core.retraining.rules import (
     AGING,
-    BACKOFF_DOUBLINGS_MAX,
     BACKOFF_MAX,
     SPAN_MAX,
+    Asking,
     policy_violations,
     priority,
     releasable,
-    retry_at,
 )
 from control_plane.core.retraining.types import (
     Attempt,
     AttemptState,
+    FailureClass,
     Retrain,
     RetrainCause,
     RetrainingLimits,
@@ -287,18 +289,28 @@ def test_nobody_starves_however_many_important_requests_come() -> None:
 
 
 def _released(
-    retrains: list[Retrain], now: object, tiers: dict[str, int], *, running_max: int, per_team: int = 100
+    retrains: list[Retrain], now: datetime, tiers: dict[str, int], *, running_max: int, per_team: int = 100
 ) -> list[Retrain]:
-    return releasable(
-        retrains,
-        now=now,  # type: ignore[arg-type]
-        limits=RetrainingLimits(running_max=running_max, running_per_team_max=per_team),
-        tier=lambda model_id: tiers.get(model_id, 2),
-        team=lambda model_id: model_id[:1],
-        live_upstream=lambda _: (),
-        cooling_until={},
-        leases_max=1000,
+    usage = Usage(limits=RetrainingLimits(running_max=running_max, running_per_team_max=per_team))
+
+    def claim(retrain: Retrain) -> Claim:
+        return Claim(
+            tier=tiers.get(retrain.model_id, 2), team=retrain.model_id[:1], resource_class="default", gpu_hours=0.0
+        )
+
+    for retrain in retrains:
+        if retrain.state is RetrainState.RUNNING:
+            usage.take(claim(retrain), "dagster")
+    asking = Asking(
+        scheduler="dagster",
+        now=now,
+        claim=claim,
+        scheduler_of=lambda _: "",
+        wave_of=lambda _: 1,
+        cooling_until=lambda _: None,
+        unsettled=lambda _: False,
     )
+    return releasable(retrains, asking, usage, 1000)
 
 
 @given(
@@ -357,9 +369,10 @@ def _running(retrain: Retrain) -> Retrain:
 
 @given(st.integers(1, 20), st.timedeltas(timedelta(0), BACKOFF_MAX))
 def test_backoff_doubles_and_never_leaves_the_calendar(number: int, backoff: timedelta) -> None:
-    attempt = _running(a_retrain(1)).attempts[0]
+    retrain = _running(a_retrain(1))
+    tried = replace(retrain, attempts=tuple(_numbered(retrain.attempts[0], one + 1) for one in range(number)))
     policy = RetrainingPolicy(retry_backoff=backoff, attempts_max=20)
-    at = retry_at(policy, _numbered(attempt, number), START)
+    at = retry_at(policy, tried, FailureClass.UNKNOWN, START)
     if number == 20:
         assert at is None
     else:

@@ -1,15 +1,18 @@
 """The whole control plane under a virtual clock and a terrible scheduler: seeds pass, planted bugs are found."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from control_plane.core import plan
+from control_plane.core.decide import attempts as decide_attempts
+from control_plane.core.decide import leases as decide_leases
 from control_plane.core.decide import registry as decide_registry
-from control_plane.core.decide import retraining as decide_retraining
-from control_plane.core.retraining import rules
+from control_plane.core.retraining import failures, rules
+from control_plane.core.retraining.limits import Usage
 from control_plane.core.retraining.types import RetrainingLimits
 from tests.simulation.checkers import Violated
 from tests.simulation.world import World
@@ -44,25 +47,28 @@ def test_histories_see_every_kind_of_end() -> None:
 
 
 def _without_order(original: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda *args, **kwargs: original(*args, **{**kwargs, "live_upstream": lambda _: ()})
+    return lambda live, asking, usage, most: original(live, replace(asking, wave_of=lambda _: 1), usage, most)
 
 
 def _without_cooling(original: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda *args, **kwargs: original(*args, **{**kwargs, "cooling_until": {}})
+    return lambda live, asking, usage, most: original(
+        live, replace(asking, cooling_until=lambda _: None, unsettled=lambda _: False), usage, most
+    )
 
 
 def _one_too_many(original: Callable[..., Any]) -> Callable[..., Any]:
-    def releasable(*args: Any, limits: RetrainingLimits, **kwargs: Any) -> Any:
-        more = RetrainingLimits(
+    def releasable(live: Any, asking: Any, usage: Usage, most: int) -> Any:
+        limits = usage.limits
+        usage.limits = RetrainingLimits(
             running_max=limits.running_max + 1, running_per_team_max=limits.running_per_team_max + 1
         )
-        return original(*args, limits=more, **kwargs)
+        return original(live, asking, usage, most)
 
     return releasable
 
 
 def _tries_for_ever(original: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda policy, attempt, now: now + timedelta(minutes=5)
+    return lambda policy, retrain, failure_class, now: now + timedelta(minutes=5)
 
 
 def _never_overdue(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -90,9 +96,10 @@ def _any_lease_holds(original: Callable[..., Any]) -> Callable[..., Any]:
 def test_planted_bugs_are_found(
     monkeypatch: pytest.MonkeyPatch, name: str, bug: Callable[[Callable[..., Any]], Callable[..., Any]]
 ) -> None:
-    for module in (decide_retraining, decide_registry, plan):
+    original = getattr(rules, name, None) or getattr(failures, name)
+    for module in (decide_attempts, decide_leases, decide_registry, plan):
         if hasattr(module, name):
-            monkeypatch.setattr(module, name, bug(getattr(rules, name)))
+            monkeypatch.setattr(module, name, bug(original))
     with pytest.raises(Violated):
         for seed in range(BUG_SEEDS):
             World(seed).run(STEPS)

@@ -15,9 +15,11 @@ from control_plane.app.machine import FleetMachine
 from control_plane.app.ports import Record, Snapshot
 from control_plane.app.replica import Answer, Replica, Submission
 from control_plane.core.commands import (
+    ApproveRollout,
     CancelRetrain,
     Command,
     DeclareDependencies,
+    DeclineRollout,
     HoldRetraining,
     LeaseRetrains,
     RecordEvaluation,
@@ -44,7 +46,7 @@ from control_plane.core.plan import plan
 from control_plane.core.policies import Overrides, overrides_of
 from control_plane.core.registry.types import Lifecycle, ModelFacts, TaskType, VersionFacts
 from control_plane.core.retraining.types import RetrainCause, RetrainingLimits, RetrainingPolicy
-from control_plane.core.rollout.types import Validation, ValidationPolicy
+from control_plane.core.rollout.types import RolloutState, Validation, ValidationPolicy
 from control_plane.core.rules.types import Rule, RuleAction
 from control_plane.core.staleness.verdict import Action, Confidence, Evaluation, Level
 from control_plane.core.state import State
@@ -255,6 +257,7 @@ class World:
         if self._chance(self.faults.forgetful_scheduler):
             for training in self.trainings.values():
                 training.done = training.done or self._chance(0.5)
+        self._approve()
         self._lease()
         for training in list(self.trainings.values()):
             self._advance(training)
@@ -279,6 +282,16 @@ class World:
         check_edges(self.state)
         if self._chance(0.01):
             self.submit(ReleaseRetraining() if self.state.held else HoldRetraining())
+
+    def _approve(self) -> None:
+        """People look at what waits for them, sooner or later; whoever asked tries too."""
+        for rollout in list(self.state.rolling()):
+            if rollout.state is RolloutState.AWAITING_APPROVAL and self._chance(0.1):
+                self.submit(ApproveRollout(rollout_id=rollout.rollout_id, approver=rollout.requested_by))
+                if self._chance(0.8):
+                    self.submit(ApproveRollout(rollout_id=rollout.rollout_id, approver="a person"))
+                else:
+                    self.submit(DeclineRollout(rollout_id=rollout.rollout_id, by="a person"))
 
     def _rule(self) -> None:
         """Somebody says what follows from a look, or no more."""
@@ -434,8 +447,10 @@ class World:
 
     def _calm(self, model_id: ModelId) -> None:
         """A good look at a model, so that nothing new is asked for."""
-        production = self.state.models[model_id].production
-        if production is None or self.state.models[model_id].standing.level is Level.FRESH:
+        record = self.state.models[model_id]
+        production = record.production
+        cooled = record.cascade is not None and record.cascade.harmed is None and self.now >= record.cascade.until
+        if production is None or (record.standing.level is Level.FRESH and not cooled):
             return
         fresh = _look(production.number, self.now, stale=False)
         self.submit(RecordEvaluation(model_id=model_id, evaluation=fresh))

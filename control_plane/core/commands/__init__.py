@@ -39,14 +39,18 @@ from control_plane.core.commands.retraining import (
     CancelRetrain,
     CloseHealed,
     ExpireAttempt,
+    ExpireRetrain,
+    HoldRetrain,
     HoldRetraining,
     LeaseRetrains,
+    ReleaseRetrain,
     ReleaseRetraining,
     RenewLease,
     ReportFailure,
     ReportSuccess,
     RequestRetrain,
     SetLimits,
+    SettleCascade,
 )
 from control_plane.core.commands.rollout import (
     AbortRollout,
@@ -87,8 +91,10 @@ __all__ = [
     "EraseFacts",
     "ExpireApproval",
     "ExpireAttempt",
+    "ExpireRetrain",
     "ExpireValidation",
     "GroupRollouts",
+    "HoldRetrain",
     "HoldRetraining",
     "HoldRollout",
     "LeaseRetrains",
@@ -100,6 +106,7 @@ __all__ = [
     "RecordUplift",
     "RegisterModel",
     "RegisterVersion",
+    "ReleaseRetrain",
     "ReleaseRetraining",
     "ReleaseRollout",
     "RemoveAlias",
@@ -127,6 +134,7 @@ __all__ = [
     "SetOverride",
     "SetPolicies",
     "SetRule",
+    "SettleCascade",
     "SettleLineage",
     "SilenceAlert",
     "StepRollout",
@@ -174,6 +182,10 @@ Command = (
     | ExpireAttempt
     | ExpireValidation
     | CloseHealed
+    | HoldRetrain
+    | ReleaseRetrain
+    | ExpireRetrain
+    | SettleCascade
     | ApproveRollout
     | DeclineRollout
     | AbortRollout

@@ -43,6 +43,12 @@ class ExpireRetrain(CommandBase, frozen=True, kw_only=True):
     retrain_id: RetrainId
 
 
+class SettleCascade(CommandBase, frozen=True, kw_only=True):
+    """Nobody has looked at a model since its cooldown after an upstream promotion."""
+
+    model_id: ModelId
+
+
 class OpenBreaker(CommandBase, frozen=True, kw_only=True):
     """Too many calls to a scheduler failed. `jitter`, 0 to 1, spreads the time until it is tried out again."""
 

@@ -22,8 +22,10 @@ from control_plane.core.commands import (
     EraseFacts,
     ExpireApproval,
     ExpireAttempt,
+    ExpireRetrain,
     ExpireValidation,
     GroupRollouts,
+    HoldRetrain,
     HoldRetraining,
     HoldRollout,
     LeaseRetrains,
@@ -35,6 +37,7 @@ from control_plane.core.commands import (
     RecordUplift,
     RegisterModel,
     RegisterVersion,
+    ReleaseRetrain,
     ReleaseRetraining,
     ReleaseRollout,
     RemoveAlias,
@@ -53,14 +56,15 @@ from control_plane.core.commands import (
     RequestRetrain,
     RetractDependencies,
     RollBack,
-    SetFreeze,
     SetDestination,
+    SetFreeze,
     SetLifecycle,
     SetLimits,
     SetLineagePolicy,
     SetOverride,
     SetPolicies,
     SetRule,
+    SettleCascade,
     SettleLineage,
     SilenceAlert,
     StepRollout,
@@ -69,16 +73,19 @@ from control_plane.core.commands import (
 from control_plane.core.decide import (
     alerts,
     approvals,
+    attempts,
     canary,
+    cascade,
     erasure,
     fleet,
     graph,
+    leases,
     lifecycle,
     lineage,
     operations,
     policies,
     registry,
-    retraining,
+    requests,
     rollout,
     rules,
     staleness,
@@ -141,21 +148,29 @@ def decide(state: State, command: Command, now: datetime) -> Decision:  # noqa: 
         case RecordCoverage():
             return staleness.record_coverage(state, command)
         case RequestRetrain():
-            return retraining.request_retrain(state, command, now)
+            return requests.request_retrain(state, command, now)
         case CancelRetrain():
-            return retraining.cancel_retrain(state, command)
+            return requests.cancel_retrain(state, command, now)
+        case HoldRetrain():
+            return requests.hold_retrain(state, command)
+        case ReleaseRetrain():
+            return requests.release_retrain(state, command)
+        case SettleCascade():
+            return cascade.settle_cascade(state, command, now)
+        case ExpireRetrain():
+            return requests.expire_retrain(state, command, now)
         case CloseHealed():
-            return retraining.close_healed(state, command)
+            return requests.close_healed(state, command)
         case LeaseRetrains():
-            return retraining.lease_retrains(state, command, now)
+            return leases.lease_retrains(state, command, now)
         case RenewLease():
-            return retraining.renew_lease(state, command, now)
+            return attempts.renew_lease(state, command, now)
         case ReportSuccess():
-            return retraining.report_success(state, command, now)
+            return attempts.report_success(state, command, now)
         case ReportFailure():
-            return retraining.report_failure(state, command, now)
+            return attempts.report_failure(state, command, now)
         case ExpireAttempt():
-            return retraining.expire_attempt(state, command, now)
+            return attempts.expire_attempt(state, command, now)
         case ReportValidation():
             return rollout.report_validation(state, command, now)
         case ExpireValidation():

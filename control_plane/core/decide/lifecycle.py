@@ -2,15 +2,16 @@
 
 from datetime import datetime
 
-from control_plane.core.commands import CancelRetrain, Result, SetLifecycle
+from control_plane.core.commands import Result, SetLifecycle
 from control_plane.core.decide.decision import Decision
-from control_plane.core.decide.retraining import cancel_retrain
-from control_plane.core.decide.rollout_ends import refusal
+from control_plane.core.decide.onward import back
+from control_plane.core.decide.requests import ended_by_hand
 from control_plane.core.errors import Invalid, Reason, Refused, Violation
 from control_plane.core.events import Event, LifecycleChanged
 from control_plane.core.ids import NodeId
 from control_plane.core.registry.types import PRODUCTION, Lifecycle
 from control_plane.core.relations import consumers_of
+from control_plane.core.retraining.types import RetrainState
 from control_plane.core.state import ModelRecord, State
 
 CONSUMERS_NAMED_MAX = 20
@@ -33,7 +34,7 @@ def set_lifecycle(state: State, command: SetLifecycle, now: datetime) -> Decisio
     if consumers and not command.force:
         raise _still_used(record, consumers)
     changed = LifecycleChanged(model_id=command.model_id, before=record.lifecycle, after=wanted, consumers=consumers)
-    ended = _endings(state, record) if wanted is Lifecycle.RETIRED else ()
+    ended = _endings(state, record, now) if wanted is Lifecycle.RETIRED else ()
     return Decision(events=(*ended, changed), result=Result(model_id=command.model_id, changed=1))
 
 
@@ -67,16 +68,15 @@ def _still_used(record: ModelRecord, consumers: tuple[NodeId, ...]) -> Refused:
     )
 
 
-def _endings(state: State, record: ModelRecord) -> tuple[Event, ...]:
+def _endings(state: State, record: ModelRecord, now: datetime) -> tuple[Event, ...]:
     """Everything of the model that is still going on, ended."""
     events: list[Event] = []
     rollout = state.rollouts[record.live_rollout] if record.live_rollout is not None else None
     if record.live_retrain is not None:
-        events.extend(
-            cancel_retrain(state, CancelRetrain(retrain_id=record.live_retrain), "the model was retired").events
-        )
+        retrain = state.retrains[record.live_retrain]
+        events.extend(ended_by_hand(state, retrain, RetrainState.CANCELLED, "the model was retired", now))
         if rollout is not None and rollout.retrain_id == record.live_retrain:
             rollout = None
     if rollout is not None:
-        events.extend(refusal(record, rollout, "the model was retired"))
+        events.extend(back(state, rollout, "the model was retired", aborted=True))
     return tuple(events)

@@ -6,7 +6,7 @@ from control_plane.core.commands import AdvanceClock, HoldRetraining, ReleaseRet
 from control_plane.core.decide.decision import Decision
 from control_plane.core.errors import Invalid, Reason, Refused, Violation
 from control_plane.core.events import ClockAdvanced, LimitsSet, RetrainingHeld, RetrainingReleased
-from control_plane.core.retraining.rules import limits_violations
+from control_plane.core.retraining.limits import limits_violations
 from control_plane.core.state import State
 
 CLOCK_MAX = datetime(3000, 1, 1, tzinfo=UTC)

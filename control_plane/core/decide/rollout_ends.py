@@ -87,11 +87,20 @@ def end_of_retrain(rollout: Rollout, ended_as: RetrainState, conclusion: str) ->
 def cooldowns(state: State, model_id: ModelId, version: int, now: datetime) -> tuple[Event, ...]:
     """Models downstream wait, each as long as its own policy says, counted from now."""
     until = {
-        downstream: now + state.models[downstream].retraining_policy.cascade_cooldown
+        downstream: _cools_until(record, now)
         for node in state.graph.downstream_models(model_node(model_id))
-        if (downstream := ModelId(node_name(node))) in state.models and not state.models[downstream].retired
+        if (record := state.models.get(downstream := ModelId(node_name(node)))) is not None and not record.retired
     }
     return (CascadeCooldownStarted(upstream=model_id, version=version, until=until),) if until else ()
+
+
+def _cools_until(record: ModelRecord, now: datetime) -> datetime:
+    """Several promotions upstream, one after the other, do not make a model wait for ever."""
+    policy, before = record.retraining_policy, record.cascade
+    until = now + policy.cascade_cooldown
+    if before is None or before.harmed is not None:
+        return until
+    return max(min(until, before.began_at + policy.cascade_cooldown_max), now)
 
 
 def live_rollout(state: State, record: ModelRecord, version: int) -> Rollout | None:

@@ -1,9 +1,10 @@
 """Staleness: verdicts after hysteresis, and the coverage alert."""
 
 from control_plane.core.commands import RecordCoverage, RecordEvaluation, Result
+from control_plane.core.decide.cascade import settled_by
 from control_plane.core.decide.decision import Decision
 from control_plane.core.decide.rules import at_look
-from control_plane.core.events import CoverageAlertCleared, CoverageAlertRaised, StreakChanged, VerdictChanged
+from control_plane.core.events import CoverageAlertCleared, CoverageAlertRaised, Event, StreakChanged, VerdictChanged
 from control_plane.core.staleness.verdict import settle
 from control_plane.core.state import State
 
@@ -18,7 +19,7 @@ def record_evaluation(state: State, command: RecordEvaluation) -> Decision:
         return Decision(result=result)
     standing = record.standing
     level, streak = settle(standing.level, standing.streak, evaluation, record.staleness_policy, since=standing.since)
-    matched = at_look(state, record, evaluation, level)
+    matched: tuple[Event, ...] = (*settled_by(record, evaluation, level), *at_look(state, record, evaluation, level))
     if level is not standing.level:
         changed = VerdictChanged(
             model_id=command.model_id,

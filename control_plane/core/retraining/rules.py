@@ -3,24 +3,22 @@
 Every function is pure; `now` is the control plane's clock.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from control_plane.core.errors import Invalid, Reason, Refused, Violation
+from control_plane.core.errors import Reason, Refused, Violation
 from control_plane.core.ids import AttemptId, LeaseToken, ModelId, RetrainId
+from control_plane.core.retraining.limits import Claim, Usage, slots_of
 from control_plane.core.retraining.types import (
     Attempt,
     AttemptState,
     Retrain,
     RetrainCause,
-    RetrainingLimits,
     RetrainingPolicy,
     RetrainState,
 )
 from control_plane.core.timewindow import spelled
-
-BACKOFF_DOUBLINGS_MAX = 10
-"""2^10 times the first backoff: with 5 minutes, three and a half days; beyond that a person must look anyway."""
 
 SPAN_MAX = timedelta(days=3650)
 """Ten years: longer than any model lives, short enough that adding it to a time never leaves the calendar, which
@@ -32,35 +30,39 @@ BACKOFF_MAX = timedelta(days=3)
 
 def policy_violations(policy: RetrainingPolicy) -> list[Violation]:
     """All broken rules of a retraining policy."""
-    found = []
-    for name in ("cooldown", "cascade_cooldown"):
-        if not timedelta(0) <= getattr(policy, name) <= SPAN_MAX:
-            found.append(_violation(name, f"must be from 0 to {SPAN_MAX.days} days"))
-    if not timedelta(0) <= policy.retry_backoff <= BACKOFF_MAX:
-        found.append(_violation("retry_backoff", f"must be from 0 to {BACKOFF_MAX.days} days"))
-    for name in ("lease_ttl", "attempt_timeout"):
-        if not timedelta(0) < getattr(policy, name) <= SPAN_MAX:
-            found.append(_violation(name, f"must be longer than 0 and at most {SPAN_MAX.days} days"))
-    if policy.attempt_timeout < policy.lease_ttl:
-        found.append(_violation("attempt_timeout", "must not be shorter than lease_ttl"))
-    if not 1 <= policy.attempts_max <= 20:
-        found.append(_violation("attempts_max", "must be 1 to 20"))
-    return found
-
-
-def limits_violations(limits: RetrainingLimits) -> None:
-    """Raise `Invalid` for limits that could never run anything."""
     found = [
-        Violation(
-            field=f"limits.{name}",
-            rule="positive",
-            message="must be at least 1; to stop retraining use a hold",
-        )
-        for name in ("running_max", "running_per_team_max")
-        if getattr(limits, name) < 1
+        _violation(name, f"must be from 0 to {most.days} days")
+        for names, most in ((MAY_BE_NONE, SPAN_MAX), (("retry_backoff",), BACKOFF_MAX))
+        for name in names
+        if not timedelta(0) <= getattr(policy, name) <= most
     ]
-    if found:
-        raise Invalid(Reason.INVALID_ARGUMENT, *found)
+    found += [
+        _violation(name, f"must be longer than 0 and at most {SPAN_MAX.days} days")
+        for name in MUST_LAST
+        if not timedelta(0) < getattr(policy, name) <= SPAN_MAX
+    ]
+    rules = (
+        ("attempt_timeout", policy.attempt_timeout >= policy.lease_ttl, "must not be shorter than lease_ttl"),
+        ("attempts_max", 1 <= policy.attempts_max <= 20, "must be 1 to 20"),
+        (
+            "every",
+            policy.every <= timedelta(0) or policy.every >= policy.cooldown,
+            "must be 0 (never) or at least as long as the cooldown",
+        ),
+        (
+            "cascade_cooldown_max",
+            policy.cascade_cooldown_max >= policy.cascade_cooldown,
+            "must not be shorter than cascade_cooldown",
+        ),
+        ("gpus", 0 <= policy.gpus < float("inf"), "must be a finite number of at least 0"),
+        ("impact_max", policy.impact_max >= 0, "must be at least 0"),
+        ("preemptions_max", policy.preemptions_max >= 0, "must be at least 0"),
+    )
+    return found + [_violation(name, message) for name, kept, message in rules if not kept]
+
+
+MAY_BE_NONE = ("cooldown", "cascade_cooldown", "every", "cascade_cooldown_max", "data_backoff")
+MUST_LAST = ("lease_ttl", "attempt_timeout", "duration_expected", "request_ttl")
 
 
 def _violation(name: str, message: str) -> Violation:
@@ -104,79 +106,117 @@ def priority(retrain: Retrain, tier: int, now: datetime) -> tuple[int, float, da
     return (tier - waited // AGING, -retrain.score, retrain.requested_at, retrain.retrain_id)
 
 
-def releasable(
-    retrains: Iterable[Retrain],
-    *,
-    now: datetime,
-    limits: RetrainingLimits,
-    tier: Callable[[ModelId], int],
-    team: Callable[[ModelId], str],
-    live_upstream: Callable[[ModelId], Sequence[ModelId]],
-    cooling_until: Mapping[ModelId, datetime],
-    leases_max: int,
-) -> list[Retrain]:
-    """The retrains that may be leased now, in order, at most `leases_max`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asking:
+    """Who asks for leases, and what keeps single retrains from running whatever the limits say.
 
-    1. Only waiting ones whose time has come.
-    2. Not while an upstream promotion is still cooling, unless an operator said to ignore that.
-    3. Not before every upstream model with a live retrain has ended it (topological order).
-    4. Never more running than the limits, in the fleet or in a team.
+    `claim` says what a retrain would hold, `scheduler_of` who may run a model (empty: anybody), `wave_of` its place
+    among all that is live (1: nothing upstream of it is live), `cooling_until` the end of its cascade cooldown,
+    `unsettled` whether nobody has looked at it since that ended.
     """
-    live = list(retrains)
-    running_by_team: dict[str, int] = {}
-    running = 0
-    for retrain in live:
-        if retrain.state is RetrainState.RUNNING:
-            running += 1
-            running_by_team[team(retrain.model_id)] = running_by_team.get(team(retrain.model_id), 0) + 1
+
+    scheduler: str
+    now: datetime
+    claim: Callable[[Retrain], Claim]
+    scheduler_of: Callable[[ModelId], str]
+    wave_of: Callable[[ModelId], int]
+    cooling_until: Callable[[ModelId], datetime | None]
+    unsettled: Callable[[ModelId], bool]
+
+
+def releasable(live: Iterable[Retrain], asking: Asking, usage: Usage, leases_max: int) -> list[Retrain]:
+    """The retrains that may be leased now, in order, at most `leases_max`; `usage` counts them in.
+
+    1. Only waiting ones that nobody holds, whose time has come and is not over, and which this scheduler may run.
+    2. Not while an upstream promotion is still cooling or nobody has looked since, unless an operator said to ignore
+       that.
+    3. Not before every upstream model with a live retrain has ended it (topological order).
+    4. By tier, score and age; never more than the limits of the fleet, the scheduler, the team, the resource class and
+       the team's budget.
+    """
+    now = asking.now
+    waiting = [r for r in live if r.state is RetrainState.WAITING and r.not_before <= now and not r.held_by]
+    claims = {retrain.retrain_id: asking.claim(retrain) for retrain in waiting}
+    waiting.sort(key=lambda r: priority(r, claims[r.retrain_id].tier, now))
     chosen: list[Retrain] = []
-    waiting = [r for r in live if r.state is RetrainState.WAITING and r.not_before <= now]
-    for retrain in sorted(waiting, key=lambda r: priority(r, tier(r.model_id), now)):
-        if len(chosen) >= leases_max or running >= limits.running_max:
+    for retrain in waiting:
+        if len(chosen) >= leases_max or usage.full(1) or usage.scheduler_full(asking.scheduler):
             break
-        of_team = team(retrain.model_id)
-        if running_by_team.get(of_team, 0) >= limits.running_per_team_max:
-            continue
-        if not retrain.ignore_cooldown and now < cooling_until.get(retrain.model_id, now):
-            continue
-        if live_upstream(retrain.model_id):
+        claim = claims[retrain.retrain_id]
+        if usage.full(claim.tier) or usage.in_the_way(claim) or not may_run(retrain, asking):
             continue
         chosen.append(retrain)
-        running += 1
-        running_by_team[of_team] = running_by_team.get(of_team, 0) + 1
+        usage.take(claim, asking.scheduler)
     return chosen
+
+
+def may_run(retrain: Retrain, asking: Asking) -> bool:
+    """May a waiting retrain run now as far as order, cooldown and scheduler go? Limits are not asked."""
+    now, model_id = asking.now, retrain.model_id
+    if retrain.expires_at is not None and now > retrain.expires_at:
+        return False
+    if asking.scheduler_of(model_id) not in ("", asking.scheduler):
+        return False
+    if not retrain.ignore_cooldown:
+        until = asking.cooling_until(model_id)
+        if (until is not None and now < until) or asking.unsettled(model_id):
+            return False
+    return asking.wave_of(model_id) <= 1
 
 
 def waiting_for(
     retrain: Retrain,
     *,
     now: datetime,
-    held: bool,
+    fleet_held: bool,
     live_upstream: Sequence[ModelId],
     cooling_until: datetime | None,
-    running: int,
-    running_of_team: int,
-    limits: RetrainingLimits,
+    unsettled: bool,
+    claim: Claim,
+    usage: Usage,
+    breaker: str = "",
 ) -> list[str]:
-    """Why a waiting retrain does not run, in words; empty when a scheduler may take it."""
+    """Why a waiting retrain does not run, in words; empty when a scheduler may take it.
+
+    `breaker`: why its scheduler gets nothing now, empty if it does.
+    """
     if retrain.state is not RetrainState.WAITING:
         return []
     why = []
-    if held:
+    if fleet_held:
         why.append("retraining is held for the whole fleet (`runway release` ends that)")
+    if retrain.held_by:
+        reason = f": {retrain.hold_reason}" if retrain.hold_reason else ""
+        why.append(f"{retrain.held_by} holds it{reason} (`runway retrains release {retrain.retrain_id}` ends that)")
     if retrain.not_before > now:
-        why.append(
-            f"{'its next try' if retrain.attempts else 'its cooldown'} (until {retrain.not_before:%Y-%m-%d %H:%M})"
-        )
-    if cooling_until is not None and cooling_until > now and not retrain.ignore_cooldown:
-        why.append(f"the cooldown after an upstream promotion (until {cooling_until:%Y-%m-%d %H:%M})")
+        what = "its next try" if retrain.attempts else "its cooldown, or the off-peak hours"
+        why.append(f"{what} (until {retrain.not_before:%Y-%m-%d %H:%M})")
+    if not retrain.ignore_cooldown:
+        if cooling_until is not None and cooling_until > now:
+            why.append(f"the cooldown after an upstream promotion (until {cooling_until:%Y-%m-%d %H:%M})")
+        elif unsettled:
+            why.append("a fresh look at it, now that its cooldown after an upstream promotion is over")
     if live_upstream:
         why.append(f"upstream retrains to end first: {', '.join(live_upstream)}")
-    if running >= limits.running_max:
-        why.append(f"a free slot: {running} of {limits.running_max} run")
-    elif running_of_team >= limits.running_per_team_max:
-        why.append(f"a free slot of its team: {running_of_team} of {limits.running_per_team_max} run")
+    if breaker:
+        why.append(breaker)
+    if usage.full(claim.tier):
+        slots = slots_of(usage.limits, claim.tier)
+        kept = f" ({usage.limits.running_max - slots} are kept for tier 1)" if slots < usage.limits.running_max else ""
+        why.append(f"a free slot: {usage.running} of {slots} run{kept}")
+    else:
+        limit = usage.in_the_way(claim)
+        if limit:
+            why.append(limit)
     return why
+
+
+def next_off_peak(policy: RetrainingPolicy, now: datetime) -> datetime:
+    """`now` if these are off-peak hours, else when the next begin."""
+    if off_peak(policy, now):
+        return now
+    start = now.replace(hour=policy.off_peak_start_hour, minute=0, second=0, microsecond=0)
+    return start if start > now else start + timedelta(days=1)
 
 
 def held_lease(retrain: Retrain, attempt_id: AttemptId, token: LeaseToken, now: datetime) -> Attempt:
@@ -203,14 +243,6 @@ def _how_it_ended(retrain: Retrain, attempt_id: AttemptId) -> str:
         if attempt.attempt_id == attempt_id:
             return f"attempt {attempt.state.value.lower().replace('_', ' ')}"
     return "no such attempt"
-
-
-def retry_at(policy: RetrainingPolicy, attempt: Attempt, now: datetime) -> datetime | None:
-    """When to try again after `attempt` failed at `now`; None when it was the last."""
-    if attempt.number >= policy.attempts_max:
-        return None
-    doublings = min(attempt.number - 1, BACKOFF_DOUBLINGS_MAX)
-    return now + policy.retry_backoff * (1 << doublings)
 
 
 def overdue(attempt: Attempt, policy: RetrainingPolicy, now: datetime) -> str:

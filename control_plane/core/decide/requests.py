@@ -1,0 +1,203 @@
+"""Requests for retrains: asked for, merged, superseded, held, released, cancelled, forgotten."""
+
+from datetime import datetime
+
+from msgspec.structs import replace
+
+from control_plane.core.commands import (
+    CancelRetrain,
+    CloseHealed,
+    ExpireRetrain,
+    HoldRetrain,
+    ReleaseRetrain,
+    RequestRetrain,
+    Result,
+)
+from control_plane.core.decide.attempts import attempt_ended, retrain_ended
+from control_plane.core.decide.decision import Decision
+from control_plane.core.decide.onward import back
+from control_plane.core.errors import Reason, Refused
+from control_plane.core.events import Event, RetrainHeld, RetrainJoined, RetrainReleased, RetrainRequested
+from control_plane.core.ids import RetrainId
+from control_plane.core.relations import check_not_retired
+from control_plane.core.retraining.failures import gpu_hours_spent
+from control_plane.core.retraining.rules import earliest_start, merged_causes, next_off_peak
+from control_plane.core.retraining.types import AttemptState, Retrain, RetrainCause, RetrainState
+from control_plane.core.staleness.verdict import Level
+from control_plane.core.state import ModelRecord, State
+from control_plane.core.timewindow import spelled
+
+
+def request_retrain(state: State, command: RequestRetrain, now: datetime) -> Decision:
+    """One live retrain per model: a further request adds its cause and may lift the cooldown, or takes its place."""
+    record = state.model(command.model_id)
+    check_not_retired(record)
+    if record.live_retrain is None:
+        return _requested(state, record, command, now, ())
+    live = state.retrains[record.live_retrain]
+    if command.supersede:
+        successor = RetrainId(f"rt_{state.retrains_count + 1:06d}")
+        ended = ended_by_hand(state, live, RetrainState.SUPERSEDED, f"superseded by {successor}", now, successor)
+        return _requested(state, record, command, now, ended)
+    return _joined(live, command, now)
+
+
+def _requested(
+    state: State, record: ModelRecord, command: RequestRetrain, now: datetime, before: tuple[Event, ...]
+) -> Decision:
+    retrain_id = RetrainId(f"rt_{state.retrains_count + 1:06d}")
+    policy, evaluation = record.retraining_policy, record.standing.evaluation
+    # One that is superseded while it runs has spent its attempt: the cooldown is the successor's to wait for no more.
+    ended_at = None if command.supersede else record.retrain_ended_at
+    not_before = earliest_start(policy, now, ended_at, command.ignore_cooldown)
+    if command.off_peak:
+        not_before = next_off_peak(policy, not_before)
+    requested = RetrainRequested(
+        retrain_id=retrain_id,
+        model_id=command.model_id,
+        cause=command.cause,
+        score=evaluation.score if evaluation is not None else 0.0,
+        not_before=not_before,
+        ignore_cooldown=command.ignore_cooldown,
+        group=command.group,
+        expires_at=not_before + policy.request_ttl,
+    )
+    return Decision(
+        events=(*before, requested),
+        result=Result(model_id=command.model_id, retrain_id=retrain_id, created=True, changed=1),
+    )
+
+
+def _joined(live: Retrain, command: RequestRetrain, now: datetime) -> Decision:
+    result = Result(model_id=command.model_id, retrain_id=live.retrain_id, created=False)
+    if live.state is not RetrainState.WAITING:
+        return Decision(result=result)
+    lifts = command.ignore_cooldown and not live.ignore_cooldown
+    if merged_causes(live.causes, command.cause) == live.causes and not lifts:
+        return Decision(result=result)
+    joined = RetrainJoined(
+        retrain_id=live.retrain_id,
+        model_id=command.model_id,
+        cause=command.cause,
+        # A backoff after a failed attempt is kept; only the cooldown can be ignored.
+        not_before=now if lifts and not live.attempts else live.not_before,
+        ignore_cooldown=live.ignore_cooldown or command.ignore_cooldown,
+    )
+    return Decision(events=(joined,), result=result)
+
+
+def ended_by_hand(
+    state: State,
+    retrain: Retrain,
+    ended_as: RetrainState,
+    why: str,
+    now: datetime,
+    successor: RetrainId | None = None,
+) -> tuple[Event, ...]:
+    """The end of a live retrain: a worker that still runs loses its lease, a candidate on its way is dropped."""
+    events: list[Event] = []
+    attempt = retrain.running_attempt
+    record = state.models[retrain.model_id]
+    if attempt is not None:
+        policy = record.retraining_policy
+        spent = gpu_hours_spent(attempt, None, policy.gpus, policy.duration_expected, now)
+        events.append(attempt_ended(retrain, attempt, AttemptState.CANCELLED, why, gpu_hours=spent))
+    if retrain.state is RetrainState.VALIDATING and retrain.rollout_id is not None:
+        rollout = state.rollouts[retrain.rollout_id]
+        if rollout.live:
+            # Without its retrain, which ends here in a way of its own.
+            events.extend(back(state, replace(rollout, retrain_id=None), f"its retrain was {why}", aborted=True))
+    events.append(retrain_ended(retrain, ended_as, why, successor))
+    return tuple(events)
+
+
+def cancel_retrain(state: State, command: CancelRetrain, now: datetime, why: str = "cancelled by request") -> Decision:
+    """End a live retrain; a worker that still runs loses its lease, a candidate on its way is dropped."""
+    retrain = live_retrain(state, command.retrain_id)
+    events = ended_by_hand(state, retrain, RetrainState.CANCELLED, why, now)
+    return Decision(events=events, result=_result(retrain))
+
+
+def hold_retrain(state: State, command: HoldRetrain) -> Decision:
+    """Let a waiting retrain wait until it is released."""
+    retrain = live_retrain(state, command.retrain_id)
+    if retrain.state is not RetrainState.WAITING:
+        raise Refused(
+            Reason.RETRAIN_NOT_WAITING,
+            f"{retrain.retrain_id} of {retrain.model_id} is {retrain.state.value.lower()} already: "
+            f"`runway retrains cancel {retrain.retrain_id}` ends it, and "
+            f"`runway rollouts hold {retrain.rollout_id or 'ROLLOUT'}` holds its candidate",
+            retrain_id=retrain.retrain_id,
+        )
+    if retrain.held_by:
+        return Decision(result=_result(retrain))
+    held = RetrainHeld(retrain_id=retrain.retrain_id, model_id=retrain.model_id)
+    return Decision(events=(held,), result=_result(retrain))
+
+
+def release_retrain(state: State, command: ReleaseRetrain) -> Decision:
+    """Let it go on."""
+    retrain = live_retrain(state, command.retrain_id)
+    if not retrain.held_by:
+        return Decision(result=_result(retrain))
+    released = RetrainReleased(retrain_id=retrain.retrain_id, model_id=retrain.model_id)
+    return Decision(events=(released,), result=_result(retrain))
+
+
+def expire_retrain(state: State, command: ExpireRetrain, now: datetime) -> Decision:
+    """A request that has not run in time is forgotten; what is still wrong then asks anew."""
+    retrain = state.retrain(command.retrain_id)
+    if not expired(retrain, now):
+        return Decision(result=_result(retrain))
+    waited = spelled(now - retrain.requested_at)
+    ended = retrain_ended(retrain, RetrainState.CANCELLED, f"expired: it could not run for {waited}")
+    return Decision(events=(ended,), result=_result(retrain))
+
+
+def expired(retrain: Retrain, now: datetime) -> bool:
+    """Has a request waited longer than its time to live? One that somebody holds is not forgotten."""
+    return (
+        retrain.state is RetrainState.WAITING
+        and not retrain.held_by
+        and retrain.expires_at is not None
+        and now > retrain.expires_at
+    )
+
+
+def close_healed(state: State, command: CloseHealed) -> Decision:
+    """Drop a waiting retrain whose only cause was a verdict that is good again."""
+    retrain = state.retrain(command.retrain_id)
+    if not healed(state, retrain):
+        return Decision(result=_result(retrain))
+    rule = RetrainCause.RULE in retrain.causes
+    why = "no rule asks for it any more" if rule else "the model is fresh again"
+    ended = retrain_ended(retrain, RetrainState.CANCELLED, f"no longer needed: {why}")
+    return Decision(events=(ended,), result=_result(retrain))
+
+
+def healed(state: State, retrain: Retrain) -> bool:
+    """Waiting, asked for only because the model was stale or a rule said so, and none of that is true any more."""
+    own = {RetrainCause.STALE, RetrainCause.RULE, RetrainCause.UPSTREAM}
+    if retrain.state is not RetrainState.WAITING or not own.issuperset(retrain.causes):
+        return False
+    record = state.models[retrain.model_id]
+    holds = record.rule_outcome.retraining
+    asked = RetrainCause.RULE in retrain.causes and holds is not None and holds.action.requests
+    by_verdict = not {RetrainCause.STALE, RetrainCause.UPSTREAM}.isdisjoint(retrain.causes)
+    return not asked and not (by_verdict and record.standing.level is not Level.FRESH)
+
+
+def live_retrain(state: State, retrain_id: RetrainId) -> Retrain:
+    """The retrain, if it has not ended; else `Refused(RETRAIN_FINISHED)`."""
+    retrain = state.retrain(retrain_id)
+    if retrain.live:
+        return retrain
+    raise Refused(
+        Reason.RETRAIN_FINISHED,
+        f"{retrain.retrain_id} has ended already ({retrain.state.value.lower()}: {retrain.conclusion})",
+        retrain_id=retrain.retrain_id,
+    )
+
+
+def _result(retrain: Retrain) -> Result:
+    return Result(model_id=retrain.model_id, retrain_id=retrain.retrain_id)
