@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+NAME = re.compile(r"[a-z][a-z0-9_]{0,99}")
+"""As `rollout.serving` may say."""
 TIMEOUT_S_MAX = 60.0
 COMMON = ("kind", "timeout_s")
 KEYS = {
@@ -130,7 +131,7 @@ def _named(tables: object, where: str, *, any_name: bool = False) -> list[tuple[
     found = []
     for name, table in tables.items():
         if not any_name and not NAME.fullmatch(name):
-            raise ServingConfigError(f"{where}.{name}: names have small letters, digits, hyphens and underscores")
+            raise ServingConfigError(f"{where}.{name}: names have small letters, digits and underscores")
         if not isinstance(table, dict):
             raise ServingConfigError(f"{where}.{name} must be a table")
         found.append((name, f"{where}.{name}", table))

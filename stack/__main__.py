@@ -93,6 +93,7 @@ async def bring_up(settings: Settings, home: Home, supervisor: Supervisor, conso
     console.line(ADDRESSES.format(elapsed_s=console.elapsed_s, web=web, address=settings.address, logs=logs))
     following = asyncio.ensure_future(Narrator(str(settings.address), console.line).follow())
     try:
+        await supervisor.start(parts.serving)
         await supervisor.start(parts.replay)
         await following
     finally:
@@ -178,6 +179,7 @@ def up(settings: Settings) -> int:
             console.say(f"ended what an earlier run left: {', '.join(left)}")
         require_free(settings.address, "the control plane", "RUNWAY_ADDRESS")
         require_free(settings.web_address, "Dagster's web interface", "RUNWAY_WEB_ADDRESS")
+        require_free(settings.serving_address, "the fleet's server", "RUNWAY_SERVING_ADDRESS")
         with spark_engine(home.path, console.say) if settings.engine == "spark" else contextlib.nullcontext():
             become_reaper()
             return asyncio.run(run(settings, home, console))

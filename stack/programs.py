@@ -4,6 +4,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex
 
 from stack.children import Program
 from stack.dagster_home import DATABASE_VARIABLE, LOCATION, dagster_database_url, write_dagster_home
@@ -18,6 +19,8 @@ CODE_MODULE = "assets.definitions"
 CODE_HEALTH_SERVICE = "DagsterApi"
 REPLAYED = ("2013-03-01", "2014-01-01")
 """First day, and the day after the last, that the flights' replay predicts for."""
+SECRET_VARIABLE = "RUNWAY_SERVING_SECRET"  # noqa: S105 - its name, not what it holds
+"""What the control plane signs with when it tells the fleet's server how to split; made anew at each start."""
 BOOTSTRAP_S_MAX = 900.0
 """The first time it trains the whole fleet once; on a slow machine that is minutes."""
 
@@ -33,7 +36,21 @@ class Programs:
     code_server: Program
     webserver: Program
     daemon: Program
+    serving: Program
+    """The fleet's server; it needs the fleet's first versions."""
     replay: Program
+
+
+def demo_serving(url: str) -> str:
+    """The fleet's server as the control plane's configuration has it.
+
+    >>> demo_serving("http://127.0.0.1:7435").partition(",")[0]
+    'demo = {kind = "webhook"'
+    """
+    return (
+        f'demo = {{kind = "webhook", url = "{url}/weights", metrics_url = "{url}/metrics", '
+        f'secret_variable = "{SECRET_VARIABLE}"}}'
+    )
 
 
 def programs(settings: Settings, home: Home, database_url: str, dagster_url: str | None = None) -> Programs:
@@ -54,7 +71,14 @@ def programs(settings: Settings, home: Home, database_url: str, dagster_url: str
     }
     # Only who needs the database learns its address.
     everybody.pop("RUNWAY_DATABASE_URL", None)
-    plane = {**everybody, "RUNWAY_DATABASE_URL": database_url, "RUNWAY_CLOCK": "driven"}
+    serving_url, secret = f"http://{settings.serving_address}", token_hex(32)
+    plane = {
+        **everybody,
+        "RUNWAY_DATABASE_URL": database_url,
+        "RUNWAY_CLOCK": "driven",
+        "RUNWAY_SERVING": os.environ.get("RUNWAY_SERVING") or demo_serving(serving_url),
+        SECRET_VARIABLE: secret,
+    }
     dagster = {
         **everybody,
         "DAGSTER_HOME": str(home.dagster),
@@ -123,10 +147,18 @@ def programs(settings: Settings, home: Home, database_url: str, dagster_url: str
             ready_s_max=120.0,
             cwd=ROOT,
         ),
+        serving=Program(
+            name="flights serving",
+            command=(sys.executable, "-m", "assets.flights.serving", "--address", str(settings.serving_address)),
+            environment={**everybody, SECRET_VARIABLE: secret},
+            probe=http_ok(f"{serving_url}/"),
+            ready_s_max=60.0,
+            cwd=ROOT,
+        ),
         replay=Program(
             name="replay",
             command=(sys.executable, "-m", "assets.flights.replay", *settings.replay.arguments()),
-            environment=everybody,
+            environment={**everybody, "RUNWAY_SERVING_URL": serving_url},
             once=True,
             said_at_end="the replay has reached its last day; everything stays up, Ctrl-C ends it",
             cwd=ROOT,

@@ -10,6 +10,7 @@ from pathlib import Path
 DEFAULT_HOME = ".runway"
 DEFAULT_ADDRESS = "127.0.0.1:7433"
 DEFAULT_WEB_ADDRESS = "127.0.0.1:3070"
+DEFAULT_SERVING_ADDRESS = "127.0.0.1:7435"
 SECONDS_PER_DAY_DEFAULT = 4.0
 """A month passes in two minutes: the first drift (March) shows within five minutes of `make up`."""
 
@@ -60,6 +61,8 @@ class Settings:
     database_url: str | None
     """A Postgres of the user's; None brings our own."""
     replay: Replay
+    serving_address: Address = Address("127.0.0.1", 7435)
+    """The fleet's own server, which splits its traffic."""
     engine: str = "embedded"
     """Who joins predictions with outcomes: `embedded`, or `spark` with Kafka before it."""
 
@@ -100,5 +103,8 @@ def settings_of(arguments: argparse.Namespace, environment: Mapping[str, str] = 
         web_address=parse_address(environment.get("RUNWAY_WEB_ADDRESS") or DEFAULT_WEB_ADDRESS, "RUNWAY_WEB_ADDRESS"),
         database_url=environment.get("RUNWAY_DATABASE_URL") or None,
         replay=Replay(first_day=arguments.first_day, days=arguments.days, seconds_per_day=seconds_per_day),
+        serving_address=parse_address(
+            environment.get("RUNWAY_SERVING_ADDRESS") or DEFAULT_SERVING_ADDRESS, "RUNWAY_SERVING_ADDRESS"
+        ),
         engine=getattr(arguments, "engine", "embedded"),
     )

@@ -39,6 +39,7 @@ from assets.flights.fleet import FIRST_DAY, FLEET, FlightModel
 from assets.flights.home import home, write_atomically
 from assets.flights.labels import DEPARTED_LATE, WINDOW, Floats, Rows, departures, outcomes
 from assets.flights.scoring import Outputs, inputs_of
+from assets.flights.served import FleetServing
 from assets.flights.training import Serving, TrainingError, in_production, rows_between
 
 STEPS_PER_DAY = 6
@@ -78,6 +79,7 @@ class Replay:
         self._artifacts: dict[str, Artifact] = {}
         self._versions: dict[str, int] = {}
         self._patience_s = PATIENCE_S
+        self._serving = FleetServing()
         self.steps_sent = 0
 
     def run(self) -> None:
@@ -99,6 +101,8 @@ class Replay:
     def _send(self, step: datetime) -> None:
         """Everything that happened in [step, step + STEP)."""
         self._look_up()
+        if step.hour == 0 or not self.steps_sent:
+            self._serving.look_up(self._runway)
         rows = rows_between(step, step + STEP)
         for answer in self._runway.ingest_predictions(self._predictions(step, rows)):
             if answer.refused is not None:
@@ -129,22 +133,30 @@ class Replay:
             if not mask.any():
                 continue
             inputs = inputs_of(model, outputs)
-            yield PredictionBatch(
-                batch_id=f"flights/{model.model_id}/{step:%Y-%m-%dT%H}",
-                model_id=model.model_id,
-                version=self._versions[model.model_id],
-                arrow_ipc=prediction_batch(
-                    _ids(model, rows[mask]),
-                    scheduled[mask],
-                    outputs.score(model.model_id)[mask],
-                    {name: values[mask] for name, values in inputs.items()},
-                    # Models of one airport have no airports to be sliced by.
-                    {name: values[mask] for name, values in parts.items() if name != "origin" or not model.origin},
-                    # By the plane, so that it can be shown how all that was said of one is erased.
-                    entity_id=[name or None for name in tail[mask]],
-                ),
-                source=SCORING,
-            )
+            production, batch_id = self._versions[model.model_id], f"flights/{model.model_id}/{step:%Y-%m-%dT%H}"
+            scores = outputs.score(model.model_id).copy()
+            versions = np.full(len(rows), production, np.int64)
+            served = self._serving.predict(model.model_id, rows[mask], batch_id)
+            if served is not None:
+                scores[mask], versions[mask] = served.scores, served.versions
+            for version in sorted({int(number) for number in versions[mask]}):
+                of = mask & (versions == version)
+                yield PredictionBatch(
+                    batch_id=batch_id if version == production else f"{batch_id}/v{version}",
+                    model_id=model.model_id,
+                    version=version,
+                    arrow_ipc=prediction_batch(
+                        _ids(model, rows[of]),
+                        scheduled[of],
+                        scores[of],
+                        {name: values[of] for name, values in inputs.items()},
+                        # Models of one airport have no airports to be sliced by.
+                        {name: values[of] for name, values in parts.items() if name != "origin" or not model.origin},
+                        # By the plane, so that it can be shown how all that was said of one is erased.
+                        entity_id=[name or None for name in tail[of]],
+                    ),
+                    source=SCORING,
+                )
 
     def _outcomes(self, step: datetime, rows: Rows) -> Iterator[OutcomeBatch]:
         """Outcomes that became known in the step, of flights that were predicted in this replay."""

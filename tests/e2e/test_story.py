@@ -45,6 +45,7 @@ class Stack:
             "RUNWAY_ADDRESS": self.address,
             "RUNWAY_LINEAGE_ADDRESS": f"127.0.0.1:{_free_port()}",
             "RUNWAY_WEB_ADDRESS": f"127.0.0.1:{_free_port()}",
+            "RUNWAY_SERVING_ADDRESS": f"127.0.0.1:{_free_port()}",
         }
         self.environment.pop("RUNWAY_DATABASE_URL", None)
         self.lines: list[str] = []
