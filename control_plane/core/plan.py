@@ -72,7 +72,7 @@ def _rollouts(state: State, now: datetime) -> list[Command]:
     """Rollouts that nobody approved in time, and those that time alone brings further."""
     found: list[Command] = []
     for rollout in state.rolling():
-        if approval_expired(rollout, now):
+        if approval_expired(state, rollout, now):
             found.append(ExpireApproval(rollout_id=rollout.rollout_id))
         elif step_events(state, rollout, now):
             found.append(StepRollout(rollout_id=rollout.rollout_id))

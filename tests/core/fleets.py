@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from control_plane.core.commands import (
+    ApproveRollout,
     Command,
     DeclareDependencies,
     LeaseRetrains,
@@ -26,7 +27,7 @@ from control_plane.core.plan import plan
 from control_plane.core.policies import Overrides, overrides_of
 from control_plane.core.registry.types import ModelFacts, TaskType, VersionFacts
 from control_plane.core.retraining.types import RetrainCause, RetrainingPolicy
-from control_plane.core.rollout.types import Validation, ValidationPolicy
+from control_plane.core.rollout.types import RolloutState, Validation, ValidationPolicy
 from control_plane.core.staleness.verdict import Action, Confidence, Evaluation, Level
 from control_plane.core.state import State
 
@@ -146,6 +147,9 @@ class Fleet:
         self.request(model_id)
         attempt = next(a for a in self.lease() if self.state.retrain_of_attempt(a).model_id == model_id)
         self.validate(model_id, self.train(attempt))
+        rollout = self.state.rollouts[self.state.models[model_id].rollout_ids[-1]]
+        if rollout.state is RolloutState.AWAITING_APPROVAL:
+            self.do(ApproveRollout(rollout_id=rollout.rollout_id, approver="a person"))
 
     def look(self, model_id: str, *, stale: bool, score: float = 0.8) -> None:
         """An evaluation of the production version, repeated until the verdict follows."""

@@ -223,7 +223,7 @@ def test_attempts_are_counted_whatever_ends_them() -> None:
     assert third == "rt_000001_a3"
     fleet.do(ReportFailure(attempt_id=third, lease_token=fleet.token(third), failure="y", run="run-3"))
     retrain = fleet.state.retrains[RetrainId("rt_000001")]
-    assert (retrain.state, retrain.conclusion) == (RetrainState.FAILED, "failed after 3 attempts: y (run-3)")
+    assert (retrain.state, retrain.conclusion) == (RetrainState.FAILED, "failed after 3 attempts: y (log: run-3)")
     assert not fleet.state.live_retrains
 
 
@@ -237,7 +237,7 @@ def test_cancelling_ends_whatever_state_it_is_in() -> None:
     fleet.request("running")
     fleet.lease()
     fleet.request("waiting")
-    assert fleet.new_events(cancel[0]) == ["RolloutEnded", "AliasMoved", "RetrainEnded"]
+    assert fleet.new_events(cancel[0]) == ["AliasMoved", "RolloutEnded", "RetrainEnded"]
     assert fleet.new_events(cancel[1]) == ["AttemptEnded", "RetrainEnded"]
     assert fleet.new_events(cancel[2]) == ["RetrainEnded"]
     assert reason_of(lambda: fleet.do(cancel[2])) is Reason.RETRAIN_FINISHED

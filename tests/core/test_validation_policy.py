@@ -30,7 +30,7 @@ def test_a_skipped_validation_promotes_at_once_and_leaves_no_candidate() -> None
         return replica.decide(Submission(command=command, actor="test", reason=""), NOW).result
 
     facts = ModelFacts(model_id=MODEL, owner="team:a", team=TeamId("a"), tier=1, task_type=TaskType.BINARY)
-    submit(RegisterModel(facts=facts, policies={"validation.skip": True}))
+    submit(RegisterModel(facts=facts, policies={"validation.skip": True, "rollout.approvals": 0}))
     submit(RequestRetrain(model_id=MODEL, cause=RetrainCause.OPERATOR))
     (attempt_id,) = submit(LeaseRetrains(scheduler="test", lease_tokens=(TOKEN,))).attempt_ids
     trained = VersionFacts(artifact_uri="memory:1", artifact_sha256="a" * 64, trained_until=NOW)

@@ -14,7 +14,7 @@ from control_plane.core.commands import (
 )
 from control_plane.core.decide.canary import check_unfrozen, live, result_of, why_validated
 from control_plane.core.decide.decision import Decision
-from control_plane.core.decide.onward import back, cleared, onward, together
+from control_plane.core.decide.onward import back, cleared, onward, together, validated
 from control_plane.core.errors import Invalid, NotFound, Reason, Refused, Violation
 from control_plane.core.events import Event, FreezeRemoved, FreezeSet, RolloutApproved
 from control_plane.core.rollout.canary import asked_for_by, missing_approvals
@@ -54,6 +54,8 @@ def approve_rollout(state: State, command: ApproveRollout, now: datetime) -> Dec
     if decision:
         check_unfrozen(state, rollout, now)
         follow = onward(state, together(state, known), now, f"decided by {command.approver}")
+    elif not validated(state, rollout):
+        follow = ()  # approved, but its policy wants a load check meanwhile: that brings it further
     else:
         follow = cleared(state, known, now, f"approved by {command.approver}; {why_validated(rollout)}")
     return Decision(events=(approved, *follow), result=result_of(rollout))
@@ -69,18 +71,22 @@ def decline_rollout(state: State, command: DeclineRollout) -> Decision:
 def expire_approval(state: State, command: ExpireApproval, now: datetime) -> Decision:
     """Nobody said yes in time: silence is a no."""
     rollout = state.rollout(command.rollout_id)
-    if not approval_expired(rollout, now):
+    if not approval_expired(state, rollout, now):
         return Decision(result=result_of(rollout))
-    asked = "decided" if rollout.state is RolloutState.AWAITING_DECISION else "approved it"
+    asked = "approved it" if missing_approvals(rollout) else "showed that it loads"
+    if rollout.state is RolloutState.AWAITING_DECISION:
+        asked = "decided"
     why = f"nobody {asked} until {rollout.approval_until:%Y-%m-%d %H:%M}"
     return Decision(events=back(state, rollout, why), result=result_of(rollout))
 
 
-def approval_expired(rollout: Rollout, now: datetime) -> bool:
-    """Has a rollout waited for people for too long? One that has all its approvals has not."""
+def approval_expired(state: State, rollout: Rollout, now: datetime) -> bool:
+    """Has a rollout waited for people for too long? One that has all that it needs waits for a freeze to end."""
     if rollout.state not in WAITING or rollout.approval_until is None or now <= rollout.approval_until:
         return False
-    return rollout.state is RolloutState.AWAITING_DECISION or missing_approvals(rollout) > 0
+    if rollout.state is RolloutState.AWAITING_DECISION:
+        return True
+    return missing_approvals(rollout) > 0 or not validated(state, rollout)
 
 
 def _waiting(state: State, rollout: Rollout) -> Rollout:

@@ -18,6 +18,7 @@ from control_plane.core.commands import (
 )
 from control_plane.core.decide.decision import Decision
 from control_plane.core.decide.onward import back, cleared, freeze_words, in_the_way, onward, together, validated
+from control_plane.core.decide.rollout_ends import check_loads, ready
 from control_plane.core.errors import Invalid, Reason, Refused, Violation
 from control_plane.core.events import (
     ApprovalAsked,
@@ -71,7 +72,7 @@ def record_look(state: State, command: RecordLook, now: datetime) -> Decision:
         follow = back(state, known, judged.reason)
     elif judged.sample_ratio_evidence > SAMPLE_RATIO_MAX:
         follow = () if rollout.held_by else (_held(rollout, RUNWAY, judged.reason),)
-    elif judged.ready and _all_ready(state, known) and not in_the_way(state, known, now):
+    elif judged.ready and _all_ready(state, known) and _loadable(state, known) and not in_the_way(state, known, now):
         follow = onward(state, together(state, known), now, judged.reason)
     if follow or says_something_new(rollout.judgement, judged):
         return Decision(events=(told, *follow), result=result_of(rollout))
@@ -99,6 +100,12 @@ def _all_ready(state: State, rollout: Rollout) -> bool:
     )
 
 
+def _loadable(state: State, rollout: Rollout) -> bool:
+    """May aliases point at all that move together, as far as loading goes?"""
+    records = [(state.models[one.model_id], one) for one in together(state, rollout)]
+    return all(ready(record, record.versions[one.version - 1]) for record, one in records)
+
+
 def step_rollout(state: State, command: StepRollout, now: datetime) -> Decision:
     """Time has passed, or what stood in the way is gone."""
     rollout = state.rollout(command.rollout_id)
@@ -118,7 +125,7 @@ def step_events(state: State, rollout: Rollout, now: datetime) -> tuple[Event, .
         case RolloutState.SHADOW:
             members = together(state, rollout)
             over = all(one.state is RolloutState.SHADOW and now >= inconclusive_since(one) for one in members)
-            if not over or in_the_way(state, rollout, now):
+            if not over or not _loadable(state, rollout) or in_the_way(state, rollout, now):
                 return ()
             return onward(state, members, now, "its shadow is over")
         case RolloutState.CANARY if must_ask(rollout, now):
@@ -214,6 +221,9 @@ def advance_rollout(state: State, command: AdvanceRollout, now: datetime) -> Dec
                 f"(`runway rollouts release {one.rollout_id}`)",
                 rollout_id=one.rollout_id,
             )
+    for one in together(state, rollout):
+        record = state.models[one.model_id]
+        check_loads(record, record.versions[one.version - 1])
     why = f"advanced by {command.by or 'somebody'}" + (f": {command.why}" if command.why else "")
     return Decision(events=onward(state, together(state, rollout), now, why), result=result_of(rollout))
 
@@ -305,7 +315,8 @@ def waits_for(state: State, rollout: Rollout, now: datetime) -> list[str]:
     """Everything a live rollout waits for, in words; empty once it has ended or if nothing does."""
     if not rollout.live:
         return []
-    words = [*waiting_words(rollout, now), *in_the_way(state, rollout, now)]
+    loads = [] if _loadable(state, rollout) else ["a load check that passes (`runway models load-check`)"]
+    words = [*loads, *waiting_words(rollout, now), *in_the_way(state, rollout, now)]
     if rollout.state in STEPPING and rollout.judgement is not None:
         words += rollout.judgement.lacking
     for one in together(state, rollout):

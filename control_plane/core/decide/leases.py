@@ -71,7 +71,8 @@ def asking(state: State, scheduler: str, now: datetime, waves: Mapping[ModelId, 
 def unsettled(record: ModelRecord, now: datetime) -> bool:
     """Has nobody looked at the model since its cooldown after an upstream promotion is over?"""
     cascade = record.cascade
-    return cascade is not None and cascade.harmed is None and now >= cascade.until
+    seen = record.production is not None  # else there is nothing to look at
+    return seen and cascade is not None and cascade.harmed is None and now >= cascade.until
 
 
 def claim_of(state: State, retrain: Retrain) -> Claim:

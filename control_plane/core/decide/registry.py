@@ -5,7 +5,7 @@ from datetime import datetime
 from control_plane.core.commands import MoveAlias, RegisterModel, RegisterVersion, RemoveAlias, Result, UpdateModel
 from control_plane.core.decide.decision import Decision
 from control_plane.core.decide.policies import own_policies, scope_violations
-from control_plane.core.decide.rollout import check_loads
+from control_plane.core.decide.rollout_ends import check_loads
 from control_plane.core.errors import Invalid, NotFound, Reason, Refused, Violation
 from control_plane.core.events import AliasMoved, Event, ModelRegistered, ModelUpdated, VersionRegistered
 from control_plane.core.policies import Overrides, normal, overrides_violations

@@ -18,6 +18,7 @@ from control_plane.core.decide.decision import Decision
 from control_plane.core.decide.onward import back, cleared, validated
 from control_plane.core.decide.rollout_ends import (
     candidate_move,
+    check_loads,
     cooldowns,
     last_rollout,
     live_rollout,
@@ -35,7 +36,7 @@ from control_plane.core.events import (
     ValidationReported,
 )
 from control_plane.core.ids import ModelId, RolloutId
-from control_plane.core.registry.types import PREVIOUS, PRODUCTION, LoadCheck, ModelVersion
+from control_plane.core.registry.types import PREVIOUS, PRODUCTION, LoadCheck
 from control_plane.core.relations import check_not_retired
 from control_plane.core.rollout.gate import gate, higher_is_better
 from control_plane.core.rollout.plan import plan_of
@@ -148,24 +149,19 @@ def report_load_check(state: State, command: ReportLoadCheck, now: datetime) -> 
         known = copy(record)
         known.versions = [*record.versions]
         known.versions[command.version - 1] = checked
+        if (
+            not command.passed
+            and rollout.state is not RolloutState.VALIDATING
+            and known.rollout_policy.require_load_check
+        ):
+            why = "it does not load" + (f": {command.detail}" if command.detail else "")
+            return Decision(
+                events=(*events, *back(state, rollout, why)),
+                result=Result(model_id=command.model_id, version=command.version, changed=1),
+            )
         settled = _settled(state, known, rollout, now)
         events.extend(settled or (candidate_move(known, checked) if command.passed else ()))
     return Decision(events=tuple(events), result=Result(model_id=command.model_id, version=command.version, changed=1))
-
-
-def check_loads(record: ModelRecord, version: ModelVersion) -> None:
-    """Raise `Refused` unless the version has shown that it loads, where the policy asks for that."""
-    if ready(record, version):
-        return
-    said = "its newest load check failed" if version.loads is False else "nobody has shown that it loads"
-    raise Refused(
-        Reason.LOAD_CHECK_REQUIRED,
-        f"version {version.number} of {record.model_id} may not be pointed at: {said}. Report a load check "
-        f"(`runway models load-check {record.model_id} v{version.number} --passed`), or set "
-        "rollout.require_load_check to false",
-        model_id=record.model_id,
-        version=str(version.number),
-    )
 
 
 def expire_validation(state: State, command: ExpireValidation, now: datetime) -> Decision:

@@ -2,6 +2,7 @@
 
 from datetime import datetime
 
+from control_plane.core.errors import Reason, Refused
 from control_plane.core.events import AliasMoved, CascadeCooldownStarted, Event, RetrainEnded, RolloutEnded
 from control_plane.core.ids import ModelId, model_node, node_name
 from control_plane.core.registry.types import CANDIDATE, PREVIOUS, PRODUCTION, ModelVersion
@@ -13,6 +14,21 @@ from control_plane.core.state import ModelRecord, State
 def ready(record: ModelRecord, version: ModelVersion) -> bool:
     """May an alias point at this version, as far as loading goes?"""
     return not record.rollout_policy.require_load_check or version.loads is True
+
+
+def check_loads(record: ModelRecord, version: ModelVersion) -> None:
+    """Raise `Refused` unless the version has shown that it loads, where the policy asks for that."""
+    if ready(record, version):
+        return
+    said = "its newest load check failed" if version.loads is False else "nobody has shown that it loads"
+    raise Refused(
+        Reason.LOAD_CHECK_REQUIRED,
+        f"version {version.number} of {record.model_id} may not be pointed at: {said}. Report a load check "
+        f"(`runway models load-check {record.model_id} v{version.number} --passed`), or set "
+        "rollout.require_load_check to false",
+        model_id=record.model_id,
+        version=str(version.number),
+    )
 
 
 def candidate_move(record: ModelRecord, version: ModelVersion) -> tuple[Event, ...]:
