@@ -2,16 +2,21 @@
 
 import asyncio
 import gc
+import os
 import signal
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
 
+import numpy as np
 import structlog
 import uvloop
 
 from control_plane import config as configuration
+from control_plane.adapters.alerts.channels import channels
+from control_plane.adapters.alerts.http import SafePost
+from control_plane.adapters.alerts.webhook import Webhook
 from control_plane.adapters.clock import WallClock
 from control_plane.adapters.inbox import Inbox
 from control_plane.adapters.kafka.consumer import FactConsumer
@@ -21,11 +26,14 @@ from control_plane.adapters.parquet.dead_letters import SqliteDeadLetters
 from control_plane.adapters.parquet.looks import SqliteLooks
 from control_plane.adapters.parquet.maintenance import StoreConfig
 from control_plane.adapters.parquet.store import ParquetFactStore
+from control_plane.adapters.postgres.cursors import PostgresCursors
 from control_plane.adapters.postgres.event_log import PostgresEventLog
 from control_plane.adapters.postgres.leadership import PostgresLeadership
 from control_plane.adapters.postgres.snapshots import PostgresSnapshotStore
 from control_plane.adapters.redis.speed_view import RedisSpeedView
 from control_plane.adapters.serving.systems import systems_of
+from control_plane.api.alerts import AlertsServicer
+from control_plane.api.approvals import Approvals
 from control_plane.api.backtest import BacktestServicer
 from control_plane.api.convert.arrivals import decoded
 from control_plane.api.facts import FactsServicer
@@ -43,16 +51,21 @@ from control_plane.api.rollout import RolloutServicer
 from control_plane.api.rules import RulesServicer
 from control_plane.api.server import Server, Servicers
 from control_plane.api.staleness import StalenessServicer
+from control_plane.app.alerts import Alerts
+from control_plane.app.approval_links import ApprovalLinks
 from control_plane.app.clock import DrivenClock
+from control_plane.app.delivery import Cursors
 from control_plane.app.erasure import Erasure
 from control_plane.app.evaluator import Evaluator
 from control_plane.app.ground_truth import GroundTruth
 from control_plane.app.intake import Intake
 from control_plane.app.machine import FleetMachine
 from control_plane.app.node import Node
+from control_plane.app.outbox import Outbox
 from control_plane.app.ports import Clock, CorruptLog, EventLog, Leadership, SnapshotStore
 from control_plane.app.rollout_driver import RolloutDriver
 from control_plane.app.speed_view import SpeedPublisher
+from control_plane.app.trying import Trial
 from control_plane.config import Config, ConfigError
 from control_plane.core.commands import Command
 from control_plane.core.errors import RunwayError
@@ -69,17 +82,21 @@ TICK_S_WALL = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stores:
-    """Where a control plane keeps its log. All three are one database."""
+    """Where a control plane keeps its log. All four are one database."""
 
     event_log: EventLog
     snapshots: SnapshotStore
     leadership: Leadership
+    cursors: Cursors
 
 
 def postgres_stores(url: str) -> Stores:
     """A Postgres, embedded or given."""
     return Stores(
-        event_log=PostgresEventLog(url), snapshots=PostgresSnapshotStore(url), leadership=PostgresLeadership(url)
+        event_log=PostgresEventLog(url),
+        snapshots=PostgresSnapshotStore(url),
+        leadership=PostgresLeadership(url),
+        cursors=PostgresCursors(url),
     )
 
 
@@ -123,6 +140,9 @@ class ControlPlane:
             node=self.node, systems=systems_of(config.serving, config.metrics), tick_s=tick_s
         )
         plane = Plane(self.node)
+        links = ApprovalLinks(config.approval_key, _web_url(config))
+        self._cursors = stores.cursors
+        self.outbox, self.alerts, trial = _telling(self.node, stores.cursors, links, config, tick_s)
         self.server = Server(
             servicers=Servicers(
                 registry=RegistryServicer(plane, self.ground_truth, self.evaluator.latest),
@@ -144,6 +164,7 @@ class ControlPlane:
                 fleet=FleetServicer(plane),
                 lineage=LineageServicer(plane, self.evaluator.latest),
                 backtest=BacktestServicer(plane, self.ground_truth),
+                alerts=AlertsServicer(plane, self.alerts, self.outbox, trial),
                 operations=OperationsServicer(
                     plane=plane,
                     node=self.node,
@@ -161,7 +182,11 @@ class ControlPlane:
             drain_s=config.drain_s,
         )
         self.lineage = LineageServer(
-            plane=plane, metrics=self.metrics, address=config.lineage_address, drain_s=config.drain_s
+            plane=plane,
+            metrics=self.metrics,
+            address=config.lineage_address,
+            drain_s=config.drain_s,
+            more=Approvals(plane, links).routes(),
         )
 
     def _sources_degraded(self) -> tuple[str, ...]:
@@ -174,6 +199,8 @@ class ControlPlane:
         await self.server.start()
         await self.lineage.start()
         await self.evaluator.start()
+        await self.outbox.start()
+        await self.alerts.start()
         await self.intake.start()
         await self.rollout_driver.start()
 
@@ -184,6 +211,9 @@ class ControlPlane:
         await self.lineage.stop()
         await self.server.stop()
         log.info("calls.served", **self.metrics.summary())
+        await self.alerts.stop()
+        await self.outbox.stop()
+        await self._cursors.close()
         await self.evaluator.stop()
         await self.node.stop()
         await self.ground_truth.close()
@@ -201,6 +231,38 @@ def _add_sources(intake: Intake, config: Config) -> None:
         )
     if config.inbox:
         intake.add(Inbox(config.inbox, intake.file_door))
+
+
+def _telling(
+    node: Node[State, Command], cursors: Cursors, links: ApprovalLinks, config: Config, tick_s: float
+) -> tuple[Outbox, Alerts, Trial]:
+    """What tells the world of events and alerts."""
+    post = SafePost()
+    webhook, spoken = Webhook(post, config.web_url or "/runway"), channels(post)
+    jitter = np.random.default_rng().random
+    outbox = Outbox(
+        node=node, cursors=cursors, sender=webhook, secret=_secret, jitter=jitter, tick_s=min(tick_s, TICK_S_DRIVEN)
+    )
+    alerts = Alerts(
+        node=node,
+        cursors=cursors,
+        channels=spoken,
+        secret=_secret,
+        jitter=jitter,
+        linked=links.linked,
+        tick_s=tick_s,
+    )
+    return outbox, alerts, Trial(webhook, spoken, _secret)
+
+
+def _web_url(config: Config) -> str:
+    """How people reach the pages; empty if there are none."""
+    return config.web_url or (f"http://{config.lineage_address}" if config.lineage_address else "")
+
+
+def _secret(variable: str) -> str:
+    """A secret that a destination names; empty if there is none."""
+    return os.environ.get(variable, "") if variable else ""
 
 
 def _bare(url: str) -> str:

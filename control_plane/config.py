@@ -18,6 +18,7 @@ from control_plane.config_serving import (
     metrics_configs,
     serving_configs,
 )
+from control_plane.core.alerts.rules import url_fault
 
 ENVIRONMENT_PREFIX = "RUNWAY_"
 CONFIG_FILE_VARIABLE = "RUNWAY_CONFIG"
@@ -31,6 +32,9 @@ MESSAGE_BYTES_MOST = 2**31 - 1
 
 DRAIN_S_MAX = 3600.0
 """A server that takes longer to stop is killed by whoever waits for it."""
+
+APPROVAL_KEY_CHARS_MIN = 16
+"""A shorter one could be tried out."""
 
 ENGINES = ("embedded", "spark")
 TABLES = ("serving", "metrics")
@@ -55,6 +59,10 @@ class Config:
     """host:port to listen on; loopback unless you say otherwise. Port 0 takes a free one."""
     lineage_address: str = "127.0.0.1:7434"
     """host:port to take OpenLineage events on, over HTTP; empty takes none."""
+    web_url: str = ""
+    """How people reach `lineage_address`: http(s)://host, the beginning of approval links; empty is that address."""
+    approval_key: str = ""
+    """Signs approval links, 16 characters or more; empty makes none."""
     tables_url: str = ""
     """Where the Delta tables of facts are: a folder, or `s3://bucket/prefix`; empty is a folder in `home`."""
     engine: str = "embedded"
@@ -88,6 +96,7 @@ class Config:
     def masked(self) -> dict[str, str]:
         """All settings as text, the password of the database left out."""
         shown = {f.name: str(getattr(self, f.name)) for f in fields(self)}
+        shown["approval_key"] = "***" if self.approval_key else ""
         parts = urlsplit(self.database_url)
         if parts.password:
             host = parts.netloc.rpartition("@")[2]
@@ -187,6 +196,7 @@ def _checked(config: Config) -> Config:
         raise ConfigError(
             f"lineage_address={config.lineage_address!r}: write host:port, for example 127.0.0.1:7434, or nothing"
         )
+    _check_links(config)
     if config.snapshot_every < 1:
         raise ConfigError("snapshot_every must be at least 1")
     if not 0 <= config.drain_s <= DRAIN_S_MAX:
@@ -194,6 +204,16 @@ def _checked(config: Config) -> Config:
     if config.log_level.lower() not in LOG_LEVELS:
         raise ConfigError(f"log_level={config.log_level!r}: use one of {', '.join(LOG_LEVELS)}")
     return config
+
+
+def _check_links(config: Config) -> None:
+    if config.web_url and url_fault(config.web_url):
+        raise ConfigError(f"web_url: {url_fault(config.web_url)}")
+    if config.approval_key and len(config.approval_key) < APPROVAL_KEY_CHARS_MIN:
+        raise ConfigError(
+            f"approval_key is too short: use {APPROVAL_KEY_CHARS_MIN} characters or more, as from "
+            "`openssl rand -hex 32`"
+        )
 
 
 def _is_address(text: str) -> bool:

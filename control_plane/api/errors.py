@@ -63,6 +63,16 @@ CODES: dict[Reason, grpc.StatusCode] = {
     Reason.RULE_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
     Reason.EVALUATION_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
     Reason.EVIDENCE_NOT_KEPT: grpc.StatusCode.OUT_OF_RANGE,
+    Reason.PLAN_CHANGED: grpc.StatusCode.ABORTED,
+    Reason.SCHEDULER_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Reason.APPROVAL_REQUIRED: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.APPROVAL_NOT_YOURS: grpc.StatusCode.PERMISSION_DENIED,
+    Reason.ROLLOUT_NOT_WAITING: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.FREEZE_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Reason.FROZEN: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.DESTINATION_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Reason.ALERT_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Reason.RETRAIN_NOT_WAITING: grpc.StatusCode.FAILED_PRECONDITION,
 }
 
 _CODE_NUMBERS = {code: getattr(code_pb2, code.name) for code in grpc.StatusCode}

@@ -39,6 +39,11 @@ class Plane:
     def __init__(self, node: Node[State, Command]) -> None:
         self._node = node
 
+    @property
+    def state(self) -> State:
+        """The newest state. Raises Unavailable(NOT_LEADER)."""
+        return self._node.state
+
     def now(self) -> datetime:
         """The control plane's time."""
         return self._node.now()

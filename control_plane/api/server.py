@@ -13,6 +13,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health  # type: ignore[attr-defined]  # not in the stubs
 from grpc_reflection.v1alpha import reflection
 from runway.v1 import (
+    alerts_pb2,
+    alerts_pb2_grpc,
     backtest_pb2,
     backtest_pb2_grpc,
     facts_pb2_grpc,
@@ -40,6 +42,7 @@ from runway.v1 import (
     staleness_pb2_grpc,
 )
 
+from control_plane.api.alerts import AlertsServicer
 from control_plane.api.backtest import BacktestServicer
 from control_plane.api.facts import FactsServicer
 from control_plane.api.fleet import FleetServicer
@@ -82,6 +85,7 @@ class Servicers:
     fleet: FleetServicer
     lineage: LineageServicer
     backtest: BacktestServicer
+    alerts: AlertsServicer
 
 
 class Server:
@@ -117,6 +121,7 @@ class Server:
         facts_pb2_grpc.add_FactsServiceServicer_to_server(servicers.facts, self._server)
         fleet_pb2_grpc.add_FleetServiceServicer_to_server(servicers.fleet, self._server)
         backtest_pb2_grpc.add_BacktestServiceServicer_to_server(servicers.backtest, self._server)
+        alerts_pb2_grpc.add_AlertsServiceServicer_to_server(servicers.alerts, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if serve_reflection:
             reflection.enable_server_reflection(
@@ -163,6 +168,7 @@ def _names() -> Sequence[str]:
         fleet_pb2,
         lineage_pb2,
         backtest_pb2,
+        alerts_pb2,
     )
     return [service.full_name for file in files for service in file.DESCRIPTOR.services_by_name.values()]
 

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 
-import msgspec
 import structlog
 
 from control_plane.app.delivery import Channel, Cursors, Told, Undelivered
@@ -233,17 +232,3 @@ class Alerts:
             log.error("alert.failed", destination=destination.name, error=repr(error), exc_info=error)
         else:
             teller.failure, teller.tries, teller.delivered_at = "", 0, datetime.now(UTC)
-
-
-def try_alert(wall: datetime) -> Told:
-    """An alert that says that there is none."""
-    alert = Alert(
-        key="test/runway",
-        kind="test",
-        severity=Severity.INFO,
-        since=wall,
-        summary="this is a test of Runway: nothing is wrong",
-        detail="Somebody tried out this destination.",
-        cause="runway",
-    )
-    return Told(alert=msgspec.structs.replace(alert, since=wall), at=wall)

@@ -7,8 +7,8 @@ Theory of operation
 
     Events of a destination stand in lanes, one per model (and one for what is about no one model). A lane sends its
     oldest event until it is taken; the others wait behind it, so each model's events arrive in order. Lanes know
-    nothing of one another, so one event that a receiver cannot take holds up its own model only, until it is `WINDOW_MAX`
-    events behind the log.
+    nothing of one another, so one event that a receiver cannot take holds up its own model only, until it is
+    `WINDOW_MAX` events behind the log.
 
     | came back           | what follows                                                              |
     |---------------------|---------------------------------------------------------------------------|
@@ -131,6 +131,8 @@ class Outbox:
         state, epoch = self._node.state, self._node.epoch
         if epoch != self._epoch:
             await self._end(list(self._deliveries))
+            if not state.destinations:
+                return  # nothing to send, nothing to look up
             self._known = await self._cursors.load()
             self._epoch = epoch
         wanted = {

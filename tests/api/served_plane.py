@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import pytest
 
 from control_plane import bootstrap
+from control_plane.adapters.memory.cursors import MemoryCursors
 from control_plane.adapters.memory.server import MemoryEventLog, MemoryLeadership, MemoryServer, MemorySnapshotStore
 from control_plane.app.chain import first_bad
 from control_plane.app.replica import Submission
@@ -24,6 +25,7 @@ class ServedPlane:
     def __init__(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         database = MemoryServer(first_bad)
         for name, make in (
+            ("PostgresCursors", MemoryCursors),
             ("PostgresEventLog", MemoryEventLog),
             ("PostgresSnapshotStore", MemorySnapshotStore),
             ("PostgresLeadership", MemoryLeadership),

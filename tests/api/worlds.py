@@ -31,6 +31,7 @@ from runway.v1 import (
     staleness_pb2_grpc,
 )
 
+from control_plane.adapters.memory.cursors import MemoryCursors
 from control_plane.adapters.memory.server import MemoryEventLog, MemoryLeadership, MemoryServer, MemorySnapshotStore
 from control_plane.app.chain import first_bad
 from control_plane.bootstrap import ControlPlane, Stores
@@ -305,6 +306,7 @@ class Host:
             event_log=MemoryEventLog(self.database),
             snapshots=MemorySnapshotStore(self.database),
             leadership=MemoryLeadership(self.database),
+            cursors=MemoryCursors(self.database),
         )
         plane = ControlPlane(config, stores=stores, clock=None if config.clock == "driven" else self.clock)
         await plane.start()

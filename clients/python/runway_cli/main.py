@@ -81,11 +81,19 @@ class LazyGroup(click.Group):
 class DefaultGroup(LazyGroup):
     """A group that is also a command: whatever is no command of it goes to `show`."""
 
+    default = "show"
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As click does, with `show` put in where no command is named."""
         if not args or (args[0] not in self.lazy and args[0] not in ("-h", "--help")):
-            args = ["show", *args]
+            args = [self.default, *args]
         return super().parse_args(ctx, args)
+
+
+class ListGroup(DefaultGroup):
+    """The same with `list`."""
+
+    default = "list"
 
 
 def _group(about: str, **commands: Lazy) -> LazyGroup:
@@ -199,6 +207,20 @@ FACTS = _group(
     discard=Lazy("facts:discard_dead_letters", "Throw dead letters away."),
 )
 
+ALERTS = ListGroup(
+    help="What is wrong now, one alert for each cause.",
+    lazy={
+        "list": Lazy("alerts:list_alerts", "What is wrong now, the worst first."),
+        "silence": Lazy("alerts:silence_alert", "Tell nobody about an alert for some time."),
+    },
+)
+DESTINATIONS = _group(
+    "Where alerts and lifecycle events are told: webhooks, Alertmanager, PagerDuty, Slack.",
+    list=Lazy("alerts:list_destinations", "Where they go, and how that goes."),
+    set=Lazy("alerts:set_destination", "Send alerts or events there."),
+    remove=Lazy("alerts:remove_destination", "Send nothing there any more."),
+    **{"try": Lazy("alerts:try_destination", "Send a test message now, and say what came back.")},
+)
 COMMANDS: dict[str, Lazy | click.Command] = {
     "status": Lazy("operations:show_status", "Is the control plane well, and what is it doing."),
     "apply": Lazy("fleet:apply_files", "Make the fleet what the YAML files in a directory say."),
@@ -226,6 +248,8 @@ COMMANDS: dict[str, Lazy | click.Command] = {
     "discover": DISCOVER,
     "retrains": RETRAINS,
     "rollouts": ROLLOUTS,
+    "alerts": ALERTS,
+    "destinations": DESTINATIONS,
     "coverage": Lazy("coverage:show_coverage", "How much of the truth about a model has arrived."),
     "performance": Lazy("performance:show_performance", "How good a model is on the truth that has arrived."),
     "join": Lazy("joins:join_facts", "Join predictions with outcomes now instead of within the hour."),

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Self
 
+from runway_client.alerts import Alerts
 from runway_client.backtest import Backtest
 from runway_client.connection import RETRY_FOR_S, Connection
 from runway_client.errors import RunwayRpcError
@@ -41,6 +42,7 @@ class Runway:
         self.policies = Policies(connection)
         self.backtest = Backtest(connection)
         self.rules = Rules(connection)
+        self.alerts = Alerts(connection)
 
     @property
     def address(self) -> str:

@@ -3,6 +3,7 @@
 Code outside the clients (assets, stack) takes them from here, so that only this package knows where stubs live.
 """
 
+from runway.v1.alerts_pb2 import *  # noqa: F403
 from runway.v1.backtest_pb2 import *  # noqa: F403
 from runway.v1.common_pb2 import *  # noqa: F403
 from runway.v1.errors_pb2 import *  # noqa: F403

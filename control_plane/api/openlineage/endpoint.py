@@ -84,7 +84,7 @@ class Held:
 class Endpoint:
     """The application that answers; `stopping` turns everybody away."""
 
-    def __init__(self, plane: LineagePlane, metrics: Metrics) -> None:
+    def __init__(self, plane: LineagePlane, metrics: Metrics, more: Sequence[Route] = ()) -> None:
         self._plane = plane
         self._metrics = metrics
         self._room = Room()
@@ -94,6 +94,7 @@ class Endpoint:
                 Route(EVENT_PATH, self._answered(EVENT_PATH, self._event), methods=["POST"]),
                 Route(BATCH_PATH, self._answered(BATCH_PATH, self._batch), methods=["POST"]),
                 Route(HEALTH_PATH, self._health, methods=["GET"]),
+                *more,
             ],
             exception_handlers={HTTPException: _elsewhere},
         )

@@ -7,10 +7,11 @@ port closes.
 import asyncio
 import contextlib
 import socket
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 
 import structlog
 import uvicorn
+from starlette.routing import Route
 
 from control_plane.api.openlineage import limits
 from control_plane.api.openlineage.endpoint import Endpoint, LineagePlane
@@ -31,9 +32,12 @@ class _Uvicorn(uvicorn.Server):
 class LineageServer:
     """Listens on `address`; `port` is known after `start`. With an empty address it does nothing."""
 
-    def __init__(self, *, plane: LineagePlane, metrics: Metrics, address: str, drain_s: float) -> None:
+    def __init__(
+        self, *, plane: LineagePlane, metrics: Metrics, address: str, drain_s: float, more: Sequence[Route] = ()
+    ) -> None:
+        """`more` are further addresses that are served here."""
         self._address = address
-        self._endpoint = Endpoint(plane, metrics)
+        self._endpoint = Endpoint(plane, metrics, more)
         self._server = _Uvicorn(
             uvicorn.Config(
                 self._endpoint.application,
