@@ -4,6 +4,7 @@ from collections import Counter
 from datetime import datetime
 
 from control_plane.core.decide.leases import claim_of, unsettled, usage_now
+from control_plane.core.retraining.breaker import standing_words
 from control_plane.core.retraining.rules import waiting_for
 from control_plane.core.retraining.types import Retrain, RetrainState
 from control_plane.core.state import State
@@ -23,7 +24,16 @@ def why_waiting(state: State, retrain: Retrain, now: datetime) -> list[str]:
         unsettled=unsettled(record, now),
         claim=claim_of(state, retrain),
         usage=usage_now(state, now),
+        breaker=_breaker_words(state, record.retraining_policy.scheduler),
     )
+
+
+def _breaker_words(state: State, scheduler: str) -> str:
+    """Why its scheduler gets nothing now; where any may run it, only if none gets anything."""
+    if scheduler:
+        return standing_words(state.breakers.get(scheduler))
+    words = [standing_words(breaker) for breaker in state.breakers.values()]
+    return words[0] if words and all(words) else ""
 
 
 def verdict_counts(state: State) -> Counter[str]:

@@ -13,6 +13,7 @@ from control_plane.core.commands import (
     ExpireAttempt,
     ExpireRetrain,
     ExpireValidation,
+    HalfOpenBreaker,
     RequestRetrain,
     SettleCascade,
     SettleLineage,
@@ -23,6 +24,7 @@ from control_plane.core.decide.canary import step_events
 from control_plane.core.decide.cascade import overlooked
 from control_plane.core.decide.lineage import lineage_due
 from control_plane.core.decide.requests import expired, healed
+from control_plane.core.retraining.breaker import half_open_due
 from control_plane.core.retraining.rules import off_peak, overdue
 from control_plane.core.retraining.types import RetrainCause, RetrainState
 from control_plane.core.rollout.rules import silent_too_long
@@ -44,6 +46,7 @@ def plan(state: State, now: datetime) -> list[Command]:
     due.extend(ExpireRetrain(retrain_id=r.retrain_id) for r in state.living() if expired(r, now))
     if lineage_due(state, now):
         due.append(SettleLineage())
+    due.extend(HalfOpenBreaker(scheduler=b.scheduler) for b in state.breakers.values() if half_open_due(b, now))
     due.extend(SettleCascade(model_id=m) for m, record in state.models.items() if overlooked(record, now))
     due.extend(_wanted_retrains(state, now))
     return due[:COMMANDS_PER_TICK_MAX]

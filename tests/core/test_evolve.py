@@ -34,7 +34,7 @@ def folded(world: World, upto: int | None = None) -> Replica[State, Command]:
     return replica
 
 
-@pytest.fixture(scope="module", params=[1, 3])
+@pytest.fixture(scope="module", params=[1, 6])
 def world(request: pytest.FixtureRequest) -> World:
     """Two histories."""
     found = history(request.param)

@@ -65,7 +65,7 @@ POLICY = RetrainingPolicy(
     retry_backoff=timedelta(minutes=5),
 )
 VALIDATION = ValidationPolicy(timeout=timedelta(minutes=30))
-OWN = overrides_of("retraining", POLICY) | overrides_of("validation", VALIDATION)
+OWN = overrides_of("retraining", POLICY) | overrides_of("validation", VALIDATION) | {"rollout.approval_ttl": "7200s"}
 LIMITS = RetrainingLimits(running_max=4, running_per_team_max=2)
 
 

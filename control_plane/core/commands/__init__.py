@@ -36,21 +36,27 @@ from control_plane.core.commands.graph import (
     SettleLineage,
 )
 from control_plane.core.commands.retraining import (
+    BypassBreaker,
     CancelRetrain,
     CloseHealed,
     ExpireAttempt,
     ExpireRetrain,
+    HalfOpenBreaker,
     HoldRetrain,
     HoldRetraining,
     LeaseRetrains,
+    OpenBreaker,
+    RecordProbe,
     ReleaseRetrain,
     ReleaseRetraining,
     RenewLease,
     ReportFailure,
     ReportSuccess,
     RequestRetrain,
+    ResetBreaker,
     SetLimits,
     SettleCascade,
+    TripBreaker,
 )
 from control_plane.core.commands.rollout import (
     AbortRollout,
@@ -81,6 +87,7 @@ __all__ = [
     "AdvanceRollout",
     "ApplyFleet",
     "ApproveRollout",
+    "BypassBreaker",
     "CancelRetrain",
     "ClearOverride",
     "CloseHealed",
@@ -94,15 +101,18 @@ __all__ = [
     "ExpireRetrain",
     "ExpireValidation",
     "GroupRollouts",
+    "HalfOpenBreaker",
     "HoldRetrain",
     "HoldRetraining",
     "HoldRollout",
     "LeaseRetrains",
     "MoveAlias",
+    "OpenBreaker",
     "PromoteVersion",
     "RecordCoverage",
     "RecordEvaluation",
     "RecordLook",
+    "RecordProbe",
     "RecordUplift",
     "RegisterModel",
     "RegisterVersion",
@@ -123,6 +133,7 @@ __all__ = [
     "ReportValidation",
     "ReportWeight",
     "RequestRetrain",
+    "ResetBreaker",
     "Result",
     "RetractDependencies",
     "RollBack",
@@ -138,6 +149,7 @@ __all__ = [
     "SettleLineage",
     "SilenceAlert",
     "StepRollout",
+    "TripBreaker",
     "UpdateModel",
 ]
 
@@ -186,6 +198,12 @@ Command = (
     | ReleaseRetrain
     | ExpireRetrain
     | SettleCascade
+    | OpenBreaker
+    | HalfOpenBreaker
+    | RecordProbe
+    | TripBreaker
+    | ResetBreaker
+    | BypassBreaker
     | ApproveRollout
     | DeclineRollout
     | AbortRollout

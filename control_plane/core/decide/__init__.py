@@ -12,6 +12,7 @@ from control_plane.core.commands import (
     AdvanceRollout,
     ApplyFleet,
     ApproveRollout,
+    BypassBreaker,
     CancelRetrain,
     ClearOverride,
     CloseHealed,
@@ -25,15 +26,18 @@ from control_plane.core.commands import (
     ExpireRetrain,
     ExpireValidation,
     GroupRollouts,
+    HalfOpenBreaker,
     HoldRetrain,
     HoldRetraining,
     HoldRollout,
     LeaseRetrains,
     MoveAlias,
+    OpenBreaker,
     PromoteVersion,
     RecordCoverage,
     RecordEvaluation,
     RecordLook,
+    RecordProbe,
     RecordUplift,
     RegisterModel,
     RegisterVersion,
@@ -54,6 +58,7 @@ from control_plane.core.commands import (
     ReportValidation,
     ReportWeight,
     RequestRetrain,
+    ResetBreaker,
     RetractDependencies,
     RollBack,
     SetDestination,
@@ -68,12 +73,14 @@ from control_plane.core.commands import (
     SettleLineage,
     SilenceAlert,
     StepRollout,
+    TripBreaker,
     UpdateModel,
 )
 from control_plane.core.decide import (
     alerts,
     approvals,
     attempts,
+    breakers,
     canary,
     cascade,
     erasure,
@@ -155,6 +162,18 @@ def decide(state: State, command: Command, now: datetime) -> Decision:  # noqa: 
             return requests.hold_retrain(state, command)
         case ReleaseRetrain():
             return requests.release_retrain(state, command)
+        case OpenBreaker():
+            return breakers.open_breaker(state, command, now)
+        case HalfOpenBreaker():
+            return breakers.half_open_breaker(state, command, now)
+        case RecordProbe():
+            return breakers.record_probe(state, command, now)
+        case TripBreaker():
+            return breakers.trip_breaker(state, command, now)
+        case ResetBreaker():
+            return breakers.reset_breaker(state, command, now)
+        case BypassBreaker():
+            return breakers.bypass_breaker(state, command, now)
         case SettleCascade():
             return cascade.settle_cascade(state, command, now)
         case ExpireRetrain():

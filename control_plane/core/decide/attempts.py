@@ -3,6 +3,7 @@
 from datetime import datetime
 
 from control_plane.core.commands import ExpireAttempt, RenewLease, ReportFailure, ReportSuccess, Result
+from control_plane.core.decide.breakers import probe_ended
 from control_plane.core.decide.decision import Decision
 from control_plane.core.decide.onward import cleared
 from control_plane.core.decide.rollout_ends import candidate_move, ready
@@ -79,7 +80,8 @@ def report_success(state: State, command: ReportSuccess, now: datetime) -> Decis
         then = cleared(state, begun(started, now), now, "its policy asks for no validation here")
     else:
         then = candidate_move(record, version)
-    return Decision(events=(ended, started, *then), result=_attempt_result(retrain, command.attempt_id))
+    probed = probe_ended(state, attempt, None, now)
+    return Decision(events=(ended, started, *then, *probed), result=_attempt_result(retrain, command.attempt_id))
 
 
 def report_failure(state: State, command: ReportFailure, now: datetime) -> Decision:
@@ -149,11 +151,12 @@ def failed_attempt(
         gpu_hours=0.0 if failure_class is FailureClass.SCHEDULER else spent,
         log_url=log_url,
     )
+    probed = probe_ended(state, attempt, failure_class, now)
     if again is not None:
-        return (ended,)
+        return (ended, *probed)
     look = log_url or run or attempt.run
     conclusion = gave_up(retrain, failure, failure_class, look)
-    return (ended, retrain_ended(retrain, RetrainState.FAILED, conclusion))
+    return (ended, retrain_ended(retrain, RetrainState.FAILED, conclusion), *probed)
 
 
 def attempt_ended(

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from control_plane.core.commands import LeaseRetrains, Result
+from control_plane.core.decide.breakers import is_probe, leases_allowed
 from control_plane.core.decide.decision import Decision
 from control_plane.core.events import RetrainLeased
 from control_plane.core.evolve_retraining import week_of
@@ -33,10 +34,10 @@ def lease_retrains(state: State, command: LeaseRetrains, now: datetime) -> Decis
 
 
 def _leased(state: State, command: LeaseRetrains, now: datetime) -> tuple[RetrainLeased, ...]:
-    leases_max = len(command.lease_tokens)
+    leases_max = leases_allowed(state, command.scheduler, len(command.lease_tokens), now)
     if not leases_max or not state.live_retrains:
         return ()
-    waves = waves_of(state)
+    waves, probe = waves_of(state), is_probe(state, command.scheduler)
     chosen = releasable(state.living(), asking(state, command.scheduler, now, waves), usage_now(state, now), leases_max)
     return tuple(
         RetrainLeased(
@@ -50,6 +51,7 @@ def _leased(state: State, command: LeaseRetrains, now: datetime) -> tuple[Retrai
             wave=waves.get(retrain.model_id, 1),
             gpu_hours_reserved=gpu_hours_expected(state.models[retrain.model_id]),
             memory_scale=memory_scale(retrain),
+            probe=probe,
         )
         for retrain, token in zip(chosen, command.lease_tokens, strict=False)
     )
