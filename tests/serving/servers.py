@@ -5,6 +5,7 @@ import copy
 import json
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
@@ -56,10 +57,11 @@ class HttpServer:
                 body = (
                     told if isinstance(told, bytes) else (told if isinstance(told, str) else json.dumps(told)).encode()
                 )
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
+                with suppress(BrokenPipeError, ConnectionResetError):  # who asked has given up
+                    self.send_response(status)
+                    self.send_header("Content-Length", str(len(body)))
+                    self.end_headers()
+                    self.wfile.write(body)
 
             do_GET = do_POST = do_PATCH = _answer  # noqa: N815 - http.server's names
 
@@ -180,13 +182,27 @@ class Titus:
     fail_after: int | None = None
     """Calls that change something which still work; None: all."""
 
-    def add(self, job_id: str, desired: int, most: int = 100, least: int = 0, **attributes: str) -> None:
+    def add(
+        self,
+        job_id: str,
+        desired: int,
+        most: int = 100,
+        least: int = 0,
+        *,
+        model: str,
+        version: int,
+        control: bool = False,
+    ) -> None:
         """A service job."""
         self.jobs[job_id] = pb.Job(
             id=job_id,
             job_descriptor=pb.JobDescriptor(
                 application_name="models",
-                attributes={name.replace("_", ".", 1): value for name, value in attributes.items()},
+                attributes={
+                    "runway.model": model,
+                    "runway.version": str(version),
+                    **({"runway.arm": "control"} if control else {}),
+                },
                 service=pb.ServiceJobSpec(capacity=pb.Capacity(min=least, max=most, desired=desired)),
             ),
             status=pb.JobStatus(state=pb.JobStatus.ACCEPTED),
@@ -242,16 +258,10 @@ class Titus:
     async def serve(self) -> tuple[grpc.aio.Server, int]:
         """Listen on a free port under the public API's names."""
         server = grpc.aio.server()
-        methods = {
-            "FindJobs": (self.find, pb.JobQuery),
-            "UpdateJobCapacity": (self.resize, pb.JobCapacityUpdate),
-            "UpdateJobAttributes": (self.annotate, pb.JobAttributesUpdate),
-        }
         handlers = {
-            name: grpc.unary_unary_rpc_method_handler(
-                method, request_deserializer=kind.FromString, response_serializer=lambda one: one.SerializeToString()
-            )
-            for name, (method, kind) in methods.items()
+            "FindJobs": _handler(self.find, pb.JobQuery.FromString),
+            "UpdateJobCapacity": _handler(self.resize, pb.JobCapacityUpdate.FromString),
+            "UpdateJobAttributes": _handler(self.annotate, pb.JobAttributesUpdate.FromString),
         }
         generic = grpc.method_handlers_generic_handler("com.netflix.titus.JobManagementService", handlers)
         server.add_generic_rpc_handlers((generic,))
@@ -261,3 +271,9 @@ class Titus:
 
 
 Context = grpc.aio.ServicerContext[Any, Any]
+
+
+def _handler(method: Callable[..., Any], parse: Callable[[bytes], Any]) -> "grpc.RpcMethodHandler[Any, Any]":
+    return grpc.unary_unary_rpc_method_handler(
+        method, request_deserializer=parse, response_serializer=lambda one: one.SerializeToString()
+    )

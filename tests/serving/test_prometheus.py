@@ -124,10 +124,8 @@ async def test_a_real_prometheus_tells_both_arms(tmp_path: Path) -> None:
         assert candidate.m2 / candidate.count == pytest.approx(0.6, rel=0.05)
         assert control.mean == pytest.approx(4.0, rel=0.01)
         clicked = look.candidate["clicked"]
-        assert (clicked.mean, clicked.m2 / clicked.count) == (
-            pytest.approx(0.4, rel=0.01),
-            pytest.approx(0.24, rel=0.05),
-        )
+        assert clicked.mean == pytest.approx(0.4, rel=0.01)
+        assert clicked.m2 / clicked.count == pytest.approx(0.24, rel=0.05)
         assert set(look.candidate) == set(look.control) == {"engagement", "clicked"}
         for metric, words in (("several", "aggregate them"), ("wrong", "parse error")):
             with pytest.raises(ServingRefused, match=words):

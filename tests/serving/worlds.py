@@ -137,9 +137,8 @@ class TitusWorld:
     def __init__(self) -> None:
         self.titus = Titus()
         for version in VERSIONS:
-            name = {"runway_model": M, "runway_version": str(version)}
-            self.titus.add(f"v{version}", 100 if version == 1 else 0, 150, **name)
-            self.titus.add(f"v{version}-control", 0, 100, **name, runway_arm="control")
+            self.titus.add(f"v{version}", 100 if version == 1 else 0, 150, model=M, version=version)
+            self.titus.add(f"v{version}-control", 0, 100, model=M, version=version, control=True)
         self.serving: Serving
 
     def down(self, down: bool) -> None:
@@ -158,7 +157,7 @@ class ClusterWorld:
     shadows, fences = False, True
 
     def __init__(self, folder: Path, kind: str) -> None:
-        self.api = KubernetesApi()
+        self.folder, self.api = folder, KubernetesApi()
         token = folder / "token"
         token.write_text(self.api.token + "\n")
         http = HttpClient(self.api.server.url, kind, token_file=str(token), timeout_s=5)
