@@ -39,6 +39,9 @@ PEERS_LOCK = ROOT / "requirements-peers.lock"
 SPARK = ROOT / ".venv-spark"
 SPARK_IN = ROOT / "requirements-spark.in"
 SPARK_LOCK = ROOT / "requirements-spark.lock"
+AIRFLOW = ROOT / ".venv-airflow"
+AIRFLOW_IN = ROOT / "requirements-airflow.in"
+AIRFLOW_LOCK = ROOT / "requirements-airflow.lock"
 
 # pip's setting, and what uv calls the same thing.
 PIP_TO_UV = {
@@ -178,6 +181,11 @@ def spark() -> Path | None:
     return _beside(SPARK, SPARK_LOCK)
 
 
+def airflow() -> Path | None:
+    """The Python of `.venv-airflow`, with a real Airflow to test against; made if need be, None if it cannot be."""
+    return _beside(AIRFLOW, AIRFLOW_LOCK)
+
+
 def _beside(home: Path, lock: Path) -> Path | None:
     """The Python of an environment of its own, in line with its lock."""
     wanted = hashlib.sha256(sys.version.encode() + lock.read_bytes()).hexdigest()
@@ -210,9 +218,9 @@ def lock() -> None:
         first.write_text("uv\nsetuptools\n", encoding="utf-8")
         without_origin = ["--no-annotate", "-c", str(LOCK), str(first), "-o", str(UV_LOCK)]
         subprocess.run([*common, *without_origin], env=environment, cwd=ROOT, check=True)
-    for source, compiled in ((PEERS_IN, PEERS_LOCK), (SPARK_IN, SPARK_LOCK)):
+    for source, compiled in ((PEERS_IN, PEERS_LOCK), (SPARK_IN, SPARK_LOCK), (AIRFLOW_IN, AIRFLOW_LOCK)):
         subprocess.run([*common, *upgrade, str(source), "-o", str(compiled)], env=environment, cwd=ROOT, check=True)
-    locks = (LOCK, UV_LOCK, PEERS_LOCK, SPARK_LOCK)
+    locks = (LOCK, UV_LOCK, PEERS_LOCK, SPARK_LOCK, AIRFLOW_LOCK)
     addresses = [line for path in locks for line in path.read_text().splitlines() if "://" in line]
     if addresses:
         sys.exit("lock: a download address slipped in: " + addresses[0])
