@@ -85,7 +85,7 @@ class _Writer:
             properties[name] = self._property(field)
             rules = rules_of(field)
             must = rules.required or (rules.chars_min or 0) > 0 or not rules.unspecified
-            if rules.pattern is not None and not field.is_repeated:
+            if rules.pattern is not None and not field.is_repeated and not field.has_presence:
                 must = must or re.search(rules.pattern, "") is None
             if must and not field.is_repeated:
                 required.append(name)

@@ -257,7 +257,8 @@ class _Reader:
         for name, of in fields.items():
             rules = rules_of(of)
             must = rules.required or (rules.chars_min or 0) > 0 or not rules.unspecified
-            if rules.pattern is not None and not of.is_repeated:
+            if rules.pattern is not None and not of.is_repeated and not of.has_presence:
+                # One with presence may be left out: then its pattern is not asked.
                 must = must or re.search(rules.pattern, "") is None
             if must and name not in said and not of.is_repeated:
                 self._wrong(value, f"{path}.{name}", "required", f"{name} is missing: {wanted(of, rules)}")
