@@ -1,0 +1,1 @@
+"""Adapters: systems that run retrains."""
