@@ -184,9 +184,15 @@ class Replay:
         """Hold time while retrains run, or may run and wait to be picked up."""
         began = time.monotonic()
         while self._patience_s > 0:
-            live = self._runway.retraining.list_retrains(states=LIVE)
+            live = list(self._runway.retraining.list_retrains(states=LIVE))
             states = [(one.state, bool(one.waiting_for)) for one in live]
-            running = any(state in UNDER_WAY for state, _ in states)
+            validated = messages.RETRAIN_STATE_VALIDATING
+            validating = {one.rollout_id for one in live if one.state == validated and one.rollout_id}
+            if validating:
+                # A canary and whoever is to approve need time to pass; only what is being computed stops it.
+                still = self._runway.rollouts.list_rollouts(states=[messages.ROLLOUT_STATE_VALIDATING])
+                validating &= {one.rollout_id for one in still}
+            running = bool(validating) or any(state == messages.RETRAIN_STATE_RUNNING for state, _ in states)
             ready = any(state == messages.RETRAIN_STATE_WAITING and not held_up for state, held_up in states)
             waited_s = time.monotonic() - began
             if not running and not (ready and waited_s < PICKUP_S):
@@ -200,7 +206,6 @@ LIVE = (
     messages.RETRAIN_STATE_RUNNING,
     messages.RETRAIN_STATE_VALIDATING,
 )
-UNDER_WAY = LIVE[1:]
 
 
 def _known_in(step: datetime, value: Floats, known_at: Instants) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
