@@ -36,6 +36,7 @@ from control_plane.core.commands.graph import (
     SettleLineage,
 )
 from control_plane.core.commands.retraining import (
+    ApplyRetrainPlan,
     BypassBreaker,
     CancelRetrain,
     CloseHealed,
@@ -86,6 +87,7 @@ __all__ = [
     "AdvanceClock",
     "AdvanceRollout",
     "ApplyFleet",
+    "ApplyRetrainPlan",
     "ApproveRollout",
     "BypassBreaker",
     "CancelRetrain",
@@ -198,6 +200,7 @@ Command = (
     | ReleaseRetrain
     | ExpireRetrain
     | SettleCascade
+    | ApplyRetrainPlan
     | OpenBreaker
     | HalfOpenBreaker
     | RecordProbe
@@ -236,6 +239,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     retrain_id: RetrainId | None = None
     created: bool = False
     attempt_ids: tuple[AttemptId, ...] = ()
+    retrain_ids: tuple[RetrainId, ...] = ()
+    group: str = ""
     rollout_id: RolloutId | None = None
     node_id: NodeId | None = None
     dependencies: int = 0

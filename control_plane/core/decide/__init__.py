@@ -11,6 +11,7 @@ from control_plane.core.commands import (
     AdvanceClock,
     AdvanceRollout,
     ApplyFleet,
+    ApplyRetrainPlan,
     ApproveRollout,
     BypassBreaker,
     CancelRetrain,
@@ -90,6 +91,7 @@ from control_plane.core.decide import (
     lifecycle,
     lineage,
     operations,
+    plan_apply,
     policies,
     registry,
     requests,
@@ -174,6 +176,8 @@ def decide(state: State, command: Command, now: datetime) -> Decision:  # noqa: 
             return breakers.reset_breaker(state, command, now)
         case BypassBreaker():
             return breakers.bypass_breaker(state, command, now)
+        case ApplyRetrainPlan():
+            return plan_apply.apply_retrain_plan(state, command, now)
         case SettleCascade():
             return cascade.settle_cascade(state, command, now)
         case ExpireRetrain():

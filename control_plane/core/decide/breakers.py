@@ -100,9 +100,7 @@ def leases_allowed(state: State, scheduler: str, wanted: int, now: datetime) -> 
     breaker = state.breakers.get(scheduler)
     if breaker is None:
         return wanted
-    mine = [
-        attempt for retrain in state.living() for attempt in retrain.attempts if attempt.scheduler == scheduler
-    ]
+    mine = [attempt for retrain in state.living() for attempt in retrain.attempts if attempt.scheduler == scheduler]
     probing = any(attempt.probe and attempt.state is AttemptState.RUNNING for attempt in mine)
     let_go = [attempt for attempt in mine if not attempt.probe and attempt.leased_at >= breaker.since]
     recent = sum(attempt.leased_at > now - MINUTE for attempt in let_go)

@@ -18,7 +18,7 @@ from control_plane.core.decide.decision import Decision
 from control_plane.core.decide.onward import back
 from control_plane.core.errors import Reason, Refused
 from control_plane.core.events import Event, RetrainHeld, RetrainJoined, RetrainReleased, RetrainRequested
-from control_plane.core.ids import RetrainId
+from control_plane.core.ids import RetrainId, model_node
 from control_plane.core.relations import check_not_retired
 from control_plane.core.retraining.failures import gpu_hours_spent
 from control_plane.core.retraining.rules import earliest_start, merged_causes, next_off_peak
@@ -28,29 +28,37 @@ from control_plane.core.state import ModelRecord, State
 from control_plane.core.timewindow import spelled
 
 
-def request_retrain(state: State, command: RequestRetrain, now: datetime) -> Decision:
-    """One live retrain per model: a further request adds its cause and may lift the cooldown, or takes its place."""
+def request_retrain(state: State, command: RequestRetrain, now: datetime, made: int = 0) -> Decision:
+    """One live retrain per model: a further request adds its cause and may lift the cooldown, or takes its place.
+
+    `made`: retrains that the same decision has requested before this one.
+    """
     record = state.model(command.model_id)
     check_not_retired(record)
     if record.live_retrain is None:
-        return _requested(state, record, command, now, ())
+        return _requested(state, record, command, now, (), made)
     live = state.retrains[record.live_retrain]
     if command.supersede:
-        successor = RetrainId(f"rt_{state.retrains_count + 1:06d}")
+        successor = RetrainId(f"rt_{state.retrains_count + made + 1:06d}")
         ended = ended_by_hand(state, live, RetrainState.SUPERSEDED, f"superseded by {successor}", now, successor)
-        return _requested(state, record, command, now, ended)
+        return _requested(state, record, command, now, ended, made)
     return _joined(live, command, now)
 
 
 def _requested(
-    state: State, record: ModelRecord, command: RequestRetrain, now: datetime, before: tuple[Event, ...]
+    state: State,
+    record: ModelRecord,
+    command: RequestRetrain,
+    now: datetime,
+    before: tuple[Event, ...],
+    made: int,
 ) -> Decision:
-    retrain_id = RetrainId(f"rt_{state.retrains_count + 1:06d}")
+    retrain_id = RetrainId(f"rt_{state.retrains_count + made + 1:06d}")
     policy, evaluation = record.retraining_policy, record.standing.evaluation
     # One that is superseded while it runs has spent its attempt: the cooldown is the successor's to wait for no more.
     ended_at = None if command.supersede else record.retrain_ended_at
     not_before = earliest_start(policy, now, ended_at, command.ignore_cooldown)
-    if command.off_peak:
+    if command.off_peak or (not command.ignore_cooldown and _touches_many(state, record)):
         not_before = next_off_peak(policy, not_before)
     requested = RetrainRequested(
         retrain_id=retrain_id,
@@ -66,6 +74,11 @@ def _requested(
         events=(*before, requested),
         result=Result(model_id=command.model_id, retrain_id=retrain_id, created=True, changed=1),
     )
+
+
+def _touches_many(state: State, record: ModelRecord) -> bool:
+    """Would its promotion make more models wait and look than its policy allows at any hour?"""
+    return len(state.graph.downstream_models(model_node(record.model_id))) > record.retraining_policy.impact_max
 
 
 def _joined(live: Retrain, command: RequestRetrain, now: datetime) -> Decision:
