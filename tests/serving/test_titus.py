@@ -2,8 +2,11 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib import resources
+from pathlib import Path
 
 import pytest
+from grpc_tools import protoc
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -134,3 +137,11 @@ def test_messages_are_on_the_wire_as_the_public_api_numbers_them() -> None:
     # A page of a result: hasMore (2) and cursor (5) of its pagination (2).
     result = pb.JobQueryResult.FromString(b"\x12\x05" + b"\x10\x01" + b"\x2a\x01c")
     assert (result.pagination.has_more, result.pagination.cursor) == (True, "c")
+
+
+def test_the_stubs_are_made_from_the_definitions(tmp_path: Path) -> None:
+    root, folder = Path(__file__).resolve().parents[2], Path("control_plane/adapters/serving")
+    well_known = resources.files("grpc_tools") / "_proto"
+    command = ["protoc", f"-I{root}", f"-I{well_known}", f"--python_out={tmp_path}", str(folder / "titus.proto")]
+    assert protoc.main(command) == 0
+    assert (tmp_path / folder / "titus_pb2.py").read_text() == (root / folder / "titus_pb2.py").read_text()

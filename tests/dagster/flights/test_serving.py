@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from assets.flights.artifacts import store
 from assets.flights.fleet import BY_ID, FIRST_DAY
-from assets.flights.serving import Ask, FleetServer, HarmAsk, NotTaken, Served, Wish, application
+from assets.flights.fleet_server import Ask, FleetServer, HarmAsk, NotTaken, Served, Wish
+from assets.flights.serving import application
 from assets.flights.splitting import CANDIDATE, CONTROL, TRAVELLERS, Split, arms, places
 from assets.flights.training import rows_between, train
 from control_plane.adapters.serving.webhook import WebhookMetrics, WebhookServing
@@ -41,7 +42,7 @@ def versions(year: object) -> dict[int, Served]:
 
 @pytest.fixture
 def server(versions: dict[int, Served], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FleetServer:
-    monkeypatch.setattr("assets.flights.serving.home", lambda: tmp_path)
+    monkeypatch.setattr("assets.flights.fleet_server.home", lambda: tmp_path)
     return FleetServer(lambda: {MODEL: versions[1]})
 
 
