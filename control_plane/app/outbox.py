@@ -53,6 +53,8 @@ RETRY_S_MIN = 1.0
 RETRY_S_MAX = 300.0
 GIVE_UP_S = 3 * 24 * 3600.0
 """An event that is not taken for three days will not be taken on the fourth; somebody has to look."""
+UNANSWERED_MIN = 3
+"""Requests in a row without an answer, after which nobody is taken to be there; one may be chance."""
 SAVE_EVERY_S = 0.2
 """What is noted later is sent again after a crash; noting costs one small transaction."""
 ACTOR = "runway"
@@ -312,8 +314,9 @@ class Delivery:
             self._failure = str(error)
             answered = error.refused or error.gone
             self._unanswered = 0 if answered else self._unanswered + 1
-            if self._unanswered:
-                pause_s = min(tools.retry_s * 2 ** min(self._unanswered - 1, 20), RETRY_S_MAX)
+            silent = self._unanswered - UNANSWERED_MIN
+            if silent >= 0:
+                pause_s = min(tools.retry_s * 2 ** min(silent, 20), RETRY_S_MAX)
                 self._open_s = time.monotonic() + pause_s * (0.5 + tools.jitter() / 2)
             return error
         self._unanswered, self._failure, self._delivered_at = 0, "", datetime.now(UTC)

@@ -142,7 +142,7 @@ async def ask(plane: FleetPlane, method: str, url: str, form: dict[str, str] | N
         "http_version": "1.1",
         "scheme": "http",
     }
-    await app(scope, receive, send)  # type: ignore[arg-type]
+    await app(scope, receive, send)
     found = {k.decode(): v.decode() for k, v in got[0]["headers"]}  # type: ignore[attr-defined]
     text = b"".join(one.get("body", b"") for one in got[1:]).decode()  # type: ignore[misc]
     return Page(int(str(got[0]["status"])), found, text)

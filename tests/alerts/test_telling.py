@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -125,7 +126,7 @@ async def test_what_is_silenced_is_told_when_the_silence_ends_if_it_still_stands
         ({"teams": ("rides",)}, True),
     ],
 )
-async def test_a_destination_is_told_what_it_asked_for(more: dict[str, object], told: bool) -> None:
+async def test_a_destination_is_told_what_it_asked_for(more: dict[str, Any], told: bool) -> None:
     async with receiving() as receiver, leading(MemoryWorld()) as plane:
         await slack(plane, receiver.url, **more)
         await forget_to_release(plane)
