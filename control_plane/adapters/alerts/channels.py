@@ -47,7 +47,7 @@ def named(models: Sequence[str]) -> str:
     return ", ".join(models[:MODELS_MAX]) + (f" and {more:,} more" if more > 0 else "")
 
 
-class Alertmanager:
+class PrometheusAlerts:
     """`POST /api/v2/alerts`: fire, say again while active, end."""
 
     batch_max = 100
@@ -199,7 +199,7 @@ def escaped(text: str) -> str:
 def channels(post: Post) -> dict[DestinationKind, Channel]:
     """What is spoken at each kind of destination that is told alerts."""
     return {
-        DestinationKind.ALERTMANAGER: Alertmanager(post),
+        DestinationKind.ALERTMANAGER: PrometheusAlerts(post),
         DestinationKind.PAGERDUTY: PagerDuty(post),
         DestinationKind.SLACK: Slack(post),
     }
