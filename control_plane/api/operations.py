@@ -17,10 +17,10 @@ from control_plane.app.evaluator import Evaluator
 from control_plane.app.ground_truth import GroundTruth
 from control_plane.app.node import Node
 from control_plane.app.ports import Clock
-from control_plane.app.queries import retrain_counts, verdict_counts
+from control_plane.app.queries import gpu_hours_this_week, retrain_counts, rollout_counts, verdict_counts
 from control_plane.core.commands import AdvanceClock, Command, HoldRetraining, ReleaseRetraining, SetLimits
 from control_plane.core.errors import Reason, Refused
-from control_plane.core.retraining.types import RetrainingLimits
+from control_plane.core.retraining.types import BreakerState, RetrainingLimits
 from control_plane.core.state import State
 from control_plane.core.subjects import subject_of
 
@@ -91,6 +91,13 @@ class OperationsServicer(operations_pb2_grpc.OperationsServiceServicer):
             predictions_ingested=facts.predictions,
             outcomes_ingested=facts.outcomes,
             watchers=self._watchers,
+            gpu_hours_this_week=gpu_hours_this_week(state, self._plane.now()),
+            rollouts=rollout_counts(state),
+            open_breakers=sorted(
+                breaker.scheduler
+                for breaker in state.breakers.values()
+                if breaker.state is not BreakerState.CLOSED and not breaker.bypassed_by
+            ),
         )
 
     async def Watch(  # noqa: N802
@@ -145,8 +152,15 @@ class OperationsServicer(operations_pb2_grpc.OperationsServiceServicer):
         self, request: operations_pb2.SetLimitsRequest, context: Context
     ) -> operations_pb2.SetLimitsResponse:
         """Change how many retrains may run at once."""
+        given = request.limits
         limits = RetrainingLimits(
-            running_max=request.limits.running_max, running_per_team_max=request.limits.running_per_team_max
+            running_max=given.running_max,
+            running_per_team_max=given.running_per_team_max,
+            tier1_reserve=given.tier1_reserve,
+            by_team=dict(given.by_team),
+            by_resource_class=dict(given.by_resource_class),
+            by_scheduler=dict(given.by_scheduler),
+            gpu_hours_per_week=dict(given.gpu_hours_per_week),
         )
         outcome = await self._plane.submit(SetLimits(limits=limits), request.mutation)
         return operations_pb2.SetLimitsResponse(limits=_limits(outcome.state.limits), revision=outcome.revision)
@@ -176,5 +190,11 @@ class OperationsServicer(operations_pb2_grpc.OperationsServiceServicer):
 
 def _limits(limits: RetrainingLimits) -> operations_pb2.RetrainingLimits:
     return operations_pb2.RetrainingLimits(
-        running_max=limits.running_max, running_per_team_max=limits.running_per_team_max
+        running_max=limits.running_max,
+        running_per_team_max=limits.running_per_team_max,
+        tier1_reserve=limits.tier1_reserve,
+        by_team=limits.by_team,
+        by_resource_class=limits.by_resource_class,
+        by_scheduler=limits.by_scheduler,
+        gpu_hours_per_week=limits.gpu_hours_per_week,
     )

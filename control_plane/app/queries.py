@@ -44,3 +44,15 @@ def verdict_counts(state: State) -> Counter[str]:
 def retrain_counts(state: State) -> Counter[str]:
     """Live retrains by state."""
     return Counter(retrain.state.value for retrain in state.living())
+
+
+def rollout_counts(state: State) -> Counter[str]:
+    """Live rollouts by state."""
+    return Counter(rollout.state.value for rollout in state.rolling())
+
+
+def gpu_hours_this_week(state: State, now: datetime) -> dict[str, float]:
+    """Team -> GPU hours spent or reserved this week; teams with a budget or with any of either."""
+    usage = usage_now(state, now)
+    teams = {*usage.limits.gpu_hours_per_week, *usage.spent, *(t for t, hours in usage.reserved.items() if hours)}
+    return {team: usage.spent.get(team, 0.0) + usage.reserved.get(team, 0.0) for team in sorted(teams)}

@@ -17,8 +17,8 @@ Z = 1.645
 class ReturnTotal:
     """What one model's retrains came to.
 
-    `uplift` is summed, better is positive. `for_nothing` says why it was not worth it; empty if it was, or if too little
-    is known.
+    `uplift` is summed, better is positive. `for_nothing` says why it was not worth it; empty if it was, or if too
+    little is known.
     """
 
     model_id: ModelId

@@ -149,7 +149,19 @@ RETRAINS = _group(
     list=Lazy("retrains:list_retrains", "Retrains, newest first."),
     show=Lazy("retrains:show_retrain", "One retrain with its attempts."),
     request=Lazy("retrains:request_retrain", "Ask for a retrain of a model."),
+    plan=Lazy("plans:plan_retrains", "What would happen: waves, slots, times, GPU hours, the worst case."),
+    apply=Lazy("plans:apply_plan", "Ask for the retrains of a plan, as one group."),
+    hold=Lazy("retrains:hold_retrain", "Let a waiting retrain wait until it is released."),
+    release=Lazy("retrains:release_retrain", "Let a held retrain go on."),
     cancel=Lazy("retrains:cancel_retrain", "End a retrain that has not ended."),
+    returns=Lazy("plans:list_returns", "Was it worth it: what retrains brought, and what they cost."),
+)
+LIMITS = ListGroup(
+    help="How much may run at once, and what a team may spend.",
+    lazy={
+        "list": Lazy("limits:show_limits", "Every limit, and what runs against it now."),
+        "set": Lazy("limits:set_limits", "Change limits; what is not named stays."),
+    },
 )
 ROLLOUTS = _group(
     "From a candidate to production, and back.",
@@ -221,6 +233,15 @@ DESTINATIONS = _group(
     remove=Lazy("alerts:remove_destination", "Send nothing there any more."),
     **{"try": Lazy("alerts:try_destination", "Send a test message now, and say what came back.")},
 )
+SCHEDULERS = ListGroup(
+    help="Who runs retrains, and the circuit breaker of each.",
+    lazy={
+        "list": Lazy("schedulers:list_schedulers", "Who runs retrains, whether it gets any, and why not."),
+        "trip": Lazy("schedulers:trip", "Open its breaker by hand: it gets no retrains until it is reset."),
+        "reset": Lazy("schedulers:reset", "Close its breaker, and end a bypass."),
+        "bypass": Lazy("schedulers:bypass", "Give it retrains in spite of its breaker, until it is reset."),
+    },
+)
 COMMANDS: dict[str, Lazy | click.Command] = {
     "status": Lazy("operations:show_status", "Is the control plane well, and what is it doing."),
     "apply": Lazy("fleet:apply_files", "Make the fleet what the YAML files in a directory say."),
@@ -228,6 +249,7 @@ COMMANDS: dict[str, Lazy | click.Command] = {
     "schema": Lazy("fleet:print_schema", "The JSON Schema of those files, for editors."),
     "erase": Lazy("erasures:erase_facts", "Erase predictions from every layer, for good, with a receipt."),
     "erasures": Lazy("erasures:list_erasures", "Receipts of what was erased."),
+    "limits": LIMITS,
     "models": MODELS,
     "policies": POLICIES,
     "rules": RULES,
@@ -248,6 +270,7 @@ COMMANDS: dict[str, Lazy | click.Command] = {
     "discover": DISCOVER,
     "retrains": RETRAINS,
     "rollouts": ROLLOUTS,
+    "schedulers": SCHEDULERS,
     "alerts": ALERTS,
     "destinations": DESTINATIONS,
     "coverage": Lazy("coverage:show_coverage", "How much of the truth about a model has arrived."),

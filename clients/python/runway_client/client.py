@@ -20,6 +20,7 @@ from runway_client.registry import Registry
 from runway_client.retraining import Retraining
 from runway_client.rollout import Rollouts
 from runway_client.rules import Rules
+from runway_client.schedulers import Schedulers
 from runway_client.staleness import Staleness
 from runway_client.watching import WatchItem
 
@@ -43,6 +44,7 @@ class Runway:
         self.backtest = Backtest(connection)
         self.rules = Rules(connection)
         self.alerts = Alerts(connection)
+        self.schedulers = Schedulers(connection)
 
     @property
     def address(self) -> str:

@@ -18,4 +18,5 @@ from runway.v1.registry_pb2 import *  # noqa: F403
 from runway.v1.retraining_pb2 import *  # noqa: F403
 from runway.v1.rollout_pb2 import *  # noqa: F403
 from runway.v1.rules_pb2 import *  # noqa: F403
+from runway.v1.schedulers_pb2 import *  # noqa: F403
 from runway.v1.staleness_pb2 import *  # noqa: F403

@@ -85,10 +85,15 @@ class Operations:
     def set_limits(
         self, *, running_max: int, running_per_team_max: int, why: Why = NO_REASON
     ) -> operations_pb2.RetrainingLimits:
-        """Change how many retrains may run at once."""
-        request = operations_pb2.SetLimitsRequest(
-            limits=operations_pb2.RetrainingLimits(running_max=running_max, running_per_team_max=running_per_team_max)
-        )
+        """Set how many retrains may run at once, and no limit besides."""
+        limits = operations_pb2.RetrainingLimits(running_max=running_max, running_per_team_max=running_per_team_max)
+        return self.set_retraining_limits(limits, why=why)
+
+    def set_retraining_limits(
+        self, limits: operations_pb2.RetrainingLimits, *, why: Why = NO_REASON
+    ) -> operations_pb2.RetrainingLimits:
+        """Set all limits: fleet, team, resource class, scheduler, the reserve of tier 1, and budgets."""
+        request = operations_pb2.SetLimitsRequest(limits=limits)
         return self._connection.change(
             self.stub.SetLimits, request, method="OperationsService/SetLimits", why=why
         ).limits

@@ -20,10 +20,21 @@ class Retraining:
         self.stub = RetrainingServiceStub(connection.channel)
 
     def request_retrain(
-        self, model_id: str, *, ignore_cooldown: bool = False, why: Why = NO_REASON
+        self,
+        model_id: str,
+        *,
+        ignore_cooldown: bool = False,
+        supersede: bool = False,
+        off_peak: bool = False,
+        why: Why = NO_REASON,
     ) -> retraining_pb2.RequestRetrainResponse:
-        """Ask for a retrain; `created` is false if it joined one that was already live."""
-        request = retraining_pb2.RequestRetrainRequest(model_id=model_id, ignore_cooldown=ignore_cooldown)
+        """Ask for a retrain; `created` is false if it joined one that was already live.
+
+        With `supersede` it takes that one's place; with `off_peak` it waits for the off-peak hours.
+        """
+        request = retraining_pb2.RequestRetrainRequest(
+            model_id=model_id, ignore_cooldown=ignore_cooldown, supersede=supersede, off_peak=off_peak
+        )
         return self._connection.change(
             self.stub.RequestRetrain, request, method="RetrainingService/RequestRetrain", why=why
         )
@@ -34,6 +45,64 @@ class Retraining:
         return self._connection.change(
             self.stub.CancelRetrain, request, method="RetrainingService/CancelRetrain", why=why
         ).retrain
+
+    def hold_retrain(self, retrain_id: str, *, why: Why = NO_REASON) -> retraining_pb2.Retrain:
+        """Let a waiting retrain wait until it is released."""
+        request = retraining_pb2.HoldRetrainRequest(retrain_id=retrain_id)
+        return self._connection.change(
+            self.stub.HoldRetrain, request, method="RetrainingService/HoldRetrain", why=why
+        ).retrain
+
+    def release_retrain(self, retrain_id: str, *, why: Why = NO_REASON) -> retraining_pb2.Retrain:
+        """Let a held retrain go on."""
+        request = retraining_pb2.ReleaseRetrainRequest(retrain_id=retrain_id)
+        return self._connection.change(
+            self.stub.ReleaseRetrain, request, method="RetrainingService/ReleaseRetrain", why=why
+        ).retrain
+
+    def plan_retrains(
+        self,
+        model_ids: Iterable[str] = (),
+        *,
+        cascade: bool = True,
+        ignore_cooldown: bool = False,
+        off_peak: bool = False,
+    ) -> retraining_pb2.RetrainPlan:
+        """What would happen if these were asked for; without any, to what is live. Changes nothing."""
+        request = retraining_pb2.PlanRetrainsRequest(
+            model_ids=model_ids, without_cascade=not cascade, ignore_cooldown=ignore_cooldown, off_peak=off_peak
+        )
+        return self._connection.read(self.stub.PlanRetrains, request, method="RetrainingService/PlanRetrains").plan
+
+    def apply_retrain_plan(
+        self,
+        model_ids: Iterable[str],
+        *,
+        ignore_cooldown: bool = False,
+        off_peak: bool = False,
+        etag: str = "",
+        why: Why = NO_REASON,
+    ) -> retraining_pb2.ApplyRetrainPlanResponse:
+        """Ask for what a plan names, as one group.
+
+        Raises:
+            Aborted: the plan with this `etag` would be another one by now.
+        """
+        request = retraining_pb2.ApplyRetrainPlanRequest(
+            model_ids=model_ids, ignore_cooldown=ignore_cooldown, off_peak=off_peak, etag=etag
+        )
+        return self._connection.change(
+            self.stub.ApplyRetrainPlan, request, method="RetrainingService/ApplyRetrainPlan", why=why
+        )
+
+    def list_returns(
+        self, *, model_id: str = "", team: str = "", page_size: int = PAGE_SIZE
+    ) -> retraining_pb2.ListReturnsResponse:
+        """What retrains brought, newest first (one page), with totals by model."""
+        request = retraining_pb2.ListReturnsRequest(
+            page=common_pb2.PageRequest(page_size=page_size), model_id=model_id, team=team
+        )
+        return self._connection.read(self.stub.ListReturns, request, method="RetrainingService/ListReturns")
 
     def get_retrain(self, retrain_id: str, *, min_revision: int = 0) -> retraining_pb2.Retrain:
         """One retrain with its attempts."""
@@ -47,6 +116,8 @@ class Retraining:
         *,
         model_id: str = "",
         states: Iterable[retraining_pb2.RetrainState.ValueType] = (),
+        team: str = "",
+        group: str = "",
         page_size: int = PAGE_SIZE,
         min_revision: int = 0,
     ) -> Iterator[retraining_pb2.Retrain]:
@@ -56,6 +127,8 @@ class Retraining:
             read=common_pb2.ReadOptions(min_revision=min_revision),
             model_id=model_id,
             states=states,
+            team=team,
+            group=group,
         )
         while True:
             response = self._connection.read(self.stub.ListRetrains, request, method="RetrainingService/ListRetrains")

@@ -35,10 +35,14 @@ LIVE = (messages.RETRAIN_STATE_WAITING, messages.RETRAIN_STATE_RUNNING, messages
     help="Only these states; may be given several times.",
 )
 @click.option("--live", is_flag=True, help="Only what has not ended: waiting, running, validating.")
+@click.option("--team", default="", help="Only retrains of this team's models.")
+@click.option("--group", default="", help="Only those of one cascade or applied plan.")
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="At most so many.")
 @json_option
 @click.pass_obj
-def list_retrains(session: Session, model: str, states: tuple[str, ...], live: bool, limit: int) -> None:
+def list_retrains(
+    session: Session, model: str, states: tuple[str, ...], live: bool, team: str, group: str, limit: int
+) -> None:
     """Retrains, newest first."""
     runway = session.runway
     wanted = [messages.RetrainState.ValueType(enum_value(messages.RetrainState, word)) for word in states]
@@ -46,14 +50,16 @@ def list_retrains(session: Session, model: str, states: tuple[str, ...], live: b
         wanted += [state for state in LIVE if state not in wanted]
     model_id = bare_model(model)
     with model_suggestions(runway, model_id):
-        found = runway.retraining.list_retrains(model_id=model_id, states=wanted, page_size=min(limit + 1, 500))
+        found = runway.retraining.list_retrains(
+            model_id=model_id, states=wanted, team=team, group=group, page_size=min(limit + 1, 500)
+        )
         retrains = list(islice(found, limit + 1))
     more, retrains = len(retrains) > limit, retrains[:limit]
     if session.as_json:
         session.emit(messages.ListRetrainsResponse(retrains=retrains, revision=runway.revision))
         return
     if not retrains:
-        session.page.line("no retrain matches" if model or wanted else "no retrains yet")
+        session.page.line("no retrain matches" if model or wanted or team or group else "no retrains yet")
         return
     session.page.table(
         [
@@ -106,13 +112,18 @@ def show_retrain(session: Session, retrain: str) -> None:
     page.facts(
         [
             ("state", enum_word(messages.RetrainState, found.state)),
+            ("held by", f"{found.held_by}{f': {found.hold_reason}' if found.hold_reason else ''}"),
             ("waiting for", "; ".join(found.waiting_for)),
+            ("expected", _expected(session, found)),
             ("not before", clock(instant_of(found, "not_before"))),
             ("tier", tier_word(found.tier)),
             ("staleness score", f"{found.score:.2f}"),
             ("ended", when(instant_of(found, "ended_at"), session.now)),
             ("conclusion", found.conclusion),
+            ("superseded by", found.superseded_by),
             ("rollout", found.rollout_id),
+            ("group", found.group),
+            ("GPU hours", _gpu_hours(found)),
         ]
     )
     if found.attempts:
@@ -125,7 +136,8 @@ def show_retrain(session: Session, retrain: str) -> None:
                 Column(title="ENDED"),
                 Column(title="VERSION", right=True),
                 Column(title="SCHEDULER", spare=2),
-                Column(title="RUN", spare=1),
+                Column(title="RUN", spare=3),
+                Column(title="CLASS", spare=1),
                 Column(title="FAILURE", prose=True),
             ],
             [
@@ -137,7 +149,8 @@ def show_retrain(session: Session, retrain: str) -> None:
                     version_word(attempt.version),
                     attempt.scheduler,
                     attempt.run or "-",
-                    attempt.failure,
+                    enum_word(messages.FailureClass, attempt.failure_class) if attempt.failure_class else "-",
+                    attempt.failure + (f" (log: {attempt.log_url})" if attempt.log_url and attempt.failure else ""),
                 ]
                 for attempt in found.attempts
             ],
@@ -147,16 +160,30 @@ def show_retrain(session: Session, retrain: str) -> None:
 @click.command()
 @click.argument("model")
 @click.option("--ignore-cooldown", is_flag=True, help="Do not wait for a cooldown; limits and order still hold.")
+@click.option("--supersede", is_flag=True, help="Take the place of a live retrain, running or not.")
+@click.option("--off-peak", is_flag=True, help="Begin in the model's off-peak hours.")
 @change_options
 @json_option
 @click.pass_obj
-def request_retrain(session: Session, model: str, ignore_cooldown: bool, reason: str, dry_run: bool) -> None:
+def request_retrain(
+    session: Session,
+    model: str,
+    ignore_cooldown: bool,
+    supersede: bool,
+    off_peak: bool,
+    reason: str,
+    dry_run: bool,
+) -> None:
     """Ask for a retrain of a model; asking again joins the one that is already live."""
     runway, page = session.runway, session.page
     model_id = bare_model(model)
     with model_suggestions(runway, model_id):
         answer = runway.retraining.request_retrain(
-            model_id, ignore_cooldown=ignore_cooldown, why=Why(reason=reason, validate_only=dry_run)
+            model_id,
+            ignore_cooldown=ignore_cooldown,
+            supersede=supersede,
+            off_peak=off_peak,
+            why=Why(reason=reason, validate_only=dry_run),
         )
     if session.as_json:
         session.emit(answer)
@@ -189,6 +216,63 @@ def cancel_retrain(session: Session, retrain: str, reason: str, dry_run: bool) -
         session.page.prose(f"{retrain} could be cancelled; nothing was changed.")
     else:
         session.page.prose(f"{cancelled.retrain_id} of {cancelled.model_id} was cancelled.")
+
+
+@click.command()
+@click.argument("retrain")
+@change_options
+@json_option
+@click.pass_obj
+def hold_retrain(session: Session, retrain: str, reason: str, dry_run: bool) -> None:
+    """Let a waiting retrain wait until it is released; the rest of the fleet goes on."""
+    runway = session.runway
+    held = runway.retraining.hold_retrain(retrain, why=Why(reason=reason, validate_only=dry_run))
+    if session.as_json:
+        session.emit(messages.HoldRetrainResponse(retrain=held, revision=runway.revision))
+    elif dry_run:
+        session.page.prose(f"{retrain} could be held; nothing was changed.")
+    else:
+        session.page.prose(f"{held.retrain_id} of {held.model_id} is held until it is released.")
+
+
+@click.command()
+@click.argument("retrain")
+@change_options
+@json_option
+@click.pass_obj
+def release_retrain(session: Session, retrain: str, reason: str, dry_run: bool) -> None:
+    """Let a held retrain go on."""
+    runway = session.runway
+    released = runway.retraining.release_retrain(retrain, why=Why(reason=reason, validate_only=dry_run))
+    if session.as_json:
+        session.emit(messages.ReleaseRetrainResponse(retrain=released, revision=runway.revision))
+    elif dry_run:
+        session.page.prose(f"{retrain} could be released; nothing was changed.")
+    else:
+        session.page.prose(f"{released.retrain_id} of {released.model_id} goes on.")
+
+
+def _expected(session: Session, retrain: messages.Retrain) -> str:
+    """When the plan thinks it runs, while that is to come."""
+    if not retrain.HasField("expected") or retrain.state == messages.RETRAIN_STATE_VALIDATING:
+        return ""
+    seen = retrain.expected
+    if not seen.HasField("starts_at"):
+        return f"no time was found{f': it waits for {joined(seen.waits_for)}' if seen.waits_for else ''}"
+    starts, ends = clock(instant_of(seen, "starts_at")), clock(instant_of(seen, "ends_at"))
+    runs = retrain.state == messages.RETRAIN_STATE_RUNNING
+    when_ = f"ends about {ends}" if runs else f"runs about {starts} to {ends}, in wave {seen.wave}, slot {seen.slot}"
+    below = f"; {count(seen.downstream, 'model')} downstream may follow" if seen.downstream else ""
+    return when_ + below
+
+
+def _gpu_hours(retrain: messages.Retrain) -> str:
+    spent = sum(attempt.gpu_hours for attempt in retrain.attempts)
+    reserved = sum(
+        attempt.gpu_hours_reserved for attempt in retrain.attempts if attempt.state == messages.ATTEMPT_STATE_RUNNING
+    )
+    words = [f"{spent:.2f} spent"] if spent else []
+    return ", ".join(words + ([f"{reserved:.2f} reserved"] if reserved else []))
 
 
 def _sentence(session: Session, retrain: messages.Retrain) -> str:
