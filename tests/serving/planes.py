@@ -103,6 +103,11 @@ class Plane:
 
     async def candidate(self, model_id: ModelId) -> Rollout:
         """Another version of a model, validated: its rollout."""
+        await self.validate(await self.trained(model_id))
+        return self.rollout(model_id)
+
+    async def trained(self, model_id: ModelId) -> Rollout:
+        """Another version of a model that waits for its validation: its rollout."""
         await self.do(RequestRetrain(model_id=model_id, cause=RetrainCause.OPERATOR, ignore_cooldown=True))
         token = LeaseToken(f"t{self.node.state.revision}")
         (attempt,) = (await self.do(LeaseRetrains(scheduler="dagster", lease_tokens=(token,)))).attempt_ids
@@ -113,9 +118,12 @@ class Plane:
         )
         number = made.version or 0
         await self.do(ReportSuccess(attempt_id=attempt, lease_token=token, version=number))
-        validation = Validation(passed=True, metric="auc", candidate=0.8, production=0.8, sample_size=1_000)
-        await self.do(ReportValidation(model_id=model_id, version=number, validation=validation))
         return self.rollout(model_id)
+
+    async def validate(self, rollout: Rollout) -> None:
+        """It is as good as production."""
+        validation = Validation(passed=True, metric="auc", candidate=0.8, production=0.8, sample_size=1_000)
+        await self.do(ReportValidation(model_id=rollout.model_id, version=rollout.version, validation=validation))
 
     def rollout(self, model_id: ModelId) -> Rollout:
         """The newest rollout of a model."""

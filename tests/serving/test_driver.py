@@ -5,12 +5,15 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from control_plane.app.rollout_driver import CALLS_AT_ONCE_MAX, CHECK_EVERY_S, REFUSED_PAUSE_S
 from control_plane.app.serving import ServingSystem, target_of
-from control_plane.core.commands import AbortRollout, PromoteVersion, RollBack
+from control_plane.core.commands import AbortRollout, GroupRollouts, PromoteVersion, RollBack
 from control_plane.core.events import AliasMoved, RolloutEnded, WeightReported
+from control_plane.core.registry.types import PREVIOUS
 from control_plane.core.rollout.types import Arm, JudgeVerdict, RolloutState
 from tests.serving.fakes import FakeMetrics, FakeServing, a_look
 from tests.serving.planes import SERVED, Plane, leading
@@ -320,3 +323,72 @@ async def test_the_target_is_what_the_log_says(plane: Plane) -> None:
     assert target.candidate is not None
     assert target.production.uri != target.candidate.uri
     assert (target.epoch, target.revision) == (plane.node.epoch, plane.node.state.revision)
+
+
+async def test_models_that_move_together_go_back_together_in_one_turn(
+    plane: Plane, serving: FakeServing, metrics: FakeMetrics
+) -> None:
+    models = [await plane.model(name) for name in ("one", "two")]
+    rollouts = [await plane.trained(model_id) for model_id in models]
+    await plane.do(GroupRollouts(group_id="set", rollout_ids=tuple(one.rollout_id for one in rollouts)))
+    for rollout in rollouts:
+        await plane.validate(rollout)
+    await plane.pass_time(SECOND)
+    targets = [serving.targets[model_id] for model_id in models]
+    assert [(one.candidate_weight, one.group_id) for one in targets] == [(0.05, "set"), (0.05, "set")]
+    metrics.looks[models[0]] = a_look(plane.clock.at, 0.5, 0.5, 5_000)
+    metrics.looks[models[1]] = a_look(plane.clock.at, 0.3, 0.5, 5_000)
+    await plane.driver.turn()
+    assert all(serving.targets[model_id].candidate is None for model_id in models)
+    assert all(not plane.rollout(model_id).live for model_id in models)
+    assert not plane.node.state.unconfirmed_rollouts
+
+
+@given(
+    st.lists(
+        st.sampled_from(("down", "refusing", "", "look", "harm", "abort", "force", "back", "new", "fail_over")),
+        max_size=25,
+    )
+)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_whatever_happens_the_system_ends_as_the_log_says(happenings: list[str]) -> None:
+    """Any order of outages, looks, people and failovers: once the system works, it serves what the log wants."""
+    serving, metrics = FakeServing(), FakeMetrics()
+    systems = {"fake": ServingSystem(serving=serving, metrics=metrics)}
+    async with leading(systems) as plane:
+        model_id = await plane.model()
+        count = 0
+        for happening in [*happenings, ""]:
+            rollout = plane.rollout(model_id)
+            match happening:
+                case "look" | "harm":
+                    count += 40_000
+                    metrics.looks[model_id] = a_look(plane.clock.at, 0.5 if happening == "look" else 0.3, 0.5, count)
+                case "abort" if rollout.live:
+                    await plane.do(AbortRollout(rollout_id=rollout.rollout_id, by="ann"))
+                case "force" if rollout.live:
+                    await plane.do(PromoteVersion(model_id=model_id, version=rollout.version, force=True))
+                case "back" if plane.node.state.models[model_id].aliases.get(PREVIOUS):
+                    await plane.do(RollBack(model_id=model_id))
+                case "new" if not rollout.live:
+                    metrics.looks.clear()
+                    count = 0
+                    await plane.candidate(model_id)
+                case "fail_over":
+                    await plane.end()
+                    await plane.begin(systems)
+                case "down" | "refusing" | "":
+                    serving.mood = happening
+                case _:
+                    pass
+            await plane.pass_time(7 * MINUTE)
+        await plane.pass_time(SECOND)
+        rollout, target = plane.rollout(model_id), serving.targets[model_id]
+        assert not plane.node.state.unconfirmed_rollouts
+        assert target.production is not None
+        assert target.production.version == plane.node.state.models[model_id].aliases["production"]
+        assert (target.candidate.version if target.candidate is not None else None) == (
+            rollout.version if rollout.live else None
+        )
+        assert target.candidate_weight == (rollout.weight if rollout.live else 0.0)
+        assert rollout.weight_applied == rollout.weight
