@@ -31,6 +31,7 @@ from control_plane.adapters.postgres.event_log import PostgresEventLog
 from control_plane.adapters.postgres.leadership import PostgresLeadership
 from control_plane.adapters.postgres.snapshots import PostgresSnapshotStore
 from control_plane.adapters.redis.speed_view import RedisSpeedView
+from control_plane.adapters.schedulers.systems import schedulers_of
 from control_plane.adapters.serving.systems import systems_of
 from control_plane.api.alerts import AlertsServicer
 from control_plane.api.approvals import Approvals
@@ -49,10 +50,12 @@ from control_plane.api.registry import RegistryServicer
 from control_plane.api.retraining import RetrainingServicer
 from control_plane.api.rollout import RolloutServicer
 from control_plane.api.rules import RulesServicer
+from control_plane.api.schedulers import SchedulersServicer
 from control_plane.api.server import Server, Servicers
 from control_plane.api.staleness import StalenessServicer
 from control_plane.app.alerts import Alerts
 from control_plane.app.approval_links import ApprovalLinks
+from control_plane.app.breaker_watch import BreakerWatch
 from control_plane.app.clock import DrivenClock
 from control_plane.app.delivery import Cursors
 from control_plane.app.erasure import Erasure
@@ -64,6 +67,7 @@ from control_plane.app.node import Node
 from control_plane.app.outbox import Outbox
 from control_plane.app.ports import Clock, CorruptLog, EventLog, Leadership, SnapshotStore
 from control_plane.app.rollout_driver import RolloutDriver
+from control_plane.app.scheduler_driver import SchedulerDriver
 from control_plane.app.speed_view import SpeedPublisher
 from control_plane.app.trying import Trial
 from control_plane.config import Config, ConfigError
@@ -139,6 +143,10 @@ class ControlPlane:
         self.rollout_driver = RolloutDriver(
             node=self.node, systems=systems_of(config.serving, config.metrics), tick_s=tick_s
         )
+        watch = BreakerWatch(self.node, np.random.default_rng().random)
+        self.scheduler_driver = SchedulerDriver(
+            node=self.node, schedulers=schedulers_of(config.schedulers), watch=watch, tick_s=tick_s
+        )
         plane = Plane(self.node)
         links = ApprovalLinks(config.approval_key, _web_url(config))
         self._cursors = stores.cursors
@@ -165,6 +173,7 @@ class ControlPlane:
                 lineage=LineageServicer(plane, self.evaluator.latest),
                 backtest=BacktestServicer(plane, self.ground_truth),
                 alerts=AlertsServicer(plane, self.alerts, self.outbox, trial),
+                schedulers=SchedulersServicer(plane, watch, self.scheduler_driver),
                 operations=OperationsServicer(
                     plane=plane,
                     node=self.node,
@@ -203,9 +212,11 @@ class ControlPlane:
         await self.alerts.start()
         await self.intake.start()
         await self.rollout_driver.start()
+        await self.scheduler_driver.start()
 
     async def stop(self) -> None:
         """In the opposite order, each part to its end."""
+        await self.scheduler_driver.stop()
         await self.rollout_driver.stop()
         await self.intake.stop()
         await self.lineage.stop()

@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+from control_plane.config_schedulers import SchedulerConfig, SchedulerConfigError, scheduler_configs
 from control_plane.config_serving import (
     MetricsConfig,
     ServingConfig,
@@ -37,8 +38,8 @@ APPROVAL_KEY_CHARS_MIN = 16
 """A shorter one could be tried out."""
 
 ENGINES = ("embedded", "spark")
-TABLES = ("serving", "metrics")
-"""Settings that are tables by name; see config_serving.py."""
+TABLES = ("serving", "metrics", "schedulers")
+"""Settings that are tables by name; see config_serving.py and config_schedulers.py."""
 
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 
@@ -92,6 +93,8 @@ class Config:
     """What splits traffic: tables [serving.<name>] of the file, or the same as TOML in RUNWAY_SERVING."""
     metrics: tuple[MetricsConfig, ...] = ()
     """Where canaries' numbers come from: tables [metrics.<name>], or RUNWAY_METRICS."""
+    schedulers: tuple[SchedulerConfig, ...] = ()
+    """What runs retrains when it is called: tables [schedulers.<name>], or RUNWAY_SCHEDULERS."""
 
     def masked(self) -> dict[str, str]:
         """All settings as text, the password of the database left out."""
@@ -166,8 +169,10 @@ def _with_tables(config: Config, name: str, tables: object, where: str, environm
     try:
         if name == "serving":
             return replace(config, serving=serving_configs(tables, where, environment))
+        if name == "schedulers":
+            return replace(config, schedulers=scheduler_configs(tables, where, environment))
         return replace(config, metrics=metrics_configs(tables, where, environment))
-    except ServingConfigError as error:
+    except (ServingConfigError, SchedulerConfigError) as error:
         raise ConfigError(str(error)) from error
 
 

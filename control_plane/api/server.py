@@ -38,6 +38,8 @@ from runway.v1 import (
     rollout_pb2_grpc,
     rules_pb2,
     rules_pb2_grpc,
+    schedulers_pb2,
+    schedulers_pb2_grpc,
     staleness_pb2,
     staleness_pb2_grpc,
 )
@@ -56,6 +58,7 @@ from control_plane.api.registry import RegistryServicer
 from control_plane.api.retraining import RetrainingServicer
 from control_plane.api.rollout import RolloutServicer
 from control_plane.api.rules import RulesServicer
+from control_plane.api.schedulers import SchedulersServicer
 from control_plane.api.staleness import StalenessServicer
 from control_plane.telemetry import Metrics
 
@@ -86,6 +89,7 @@ class Servicers:
     lineage: LineageServicer
     backtest: BacktestServicer
     alerts: AlertsServicer
+    schedulers: SchedulersServicer
 
 
 class Server:
@@ -122,6 +126,7 @@ class Server:
         fleet_pb2_grpc.add_FleetServiceServicer_to_server(servicers.fleet, self._server)
         backtest_pb2_grpc.add_BacktestServiceServicer_to_server(servicers.backtest, self._server)
         alerts_pb2_grpc.add_AlertsServiceServicer_to_server(servicers.alerts, self._server)
+        schedulers_pb2_grpc.add_SchedulersServiceServicer_to_server(servicers.schedulers, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if serve_reflection:
             reflection.enable_server_reflection(
@@ -169,6 +174,7 @@ def _names() -> Sequence[str]:
         lineage_pb2,
         backtest_pb2,
         alerts_pb2,
+        schedulers_pb2,
     )
     return [service.full_name for file in files for service in file.DESCRIPTOR.services_by_name.values()]
 

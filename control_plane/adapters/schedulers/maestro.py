@@ -164,10 +164,10 @@ class MaestroScheduler:
         return None if answer.status == 404 else (workflow, answer.checked().fields())
 
     async def _found(self, workflow: str, attempt_id: AttemptId) -> dict[str, Any] | None:
-        """The instance with an attempt's UUID, among the newest."""
+        """The instance with an attempt's UUID, among the newest; Maestro lists the newest first."""
         wanted, cursor, seen = request_id(attempt_id), "", 0
         while seen < LOOKED_BACK_MAX:
-            path = f"{_path(workflow)}/instances?last={PAGE_MAX}&aggregated=false"
+            path = f"{_path(workflow)}/instances?first={PAGE_MAX}&aggregated=false"
             answer = await self._call("GET", path + (f"&cursor={quote(cursor)}" if cursor else ""))
             if answer.status == 404:
                 return None
@@ -178,8 +178,8 @@ class MaestroScheduler:
                     return one
             page = told.get("page_info") or {}
             seen, before = seen + len(elements), cursor
-            cursor = str(page.get("start_cursor") or page.get("end_cursor") or "")
-            if not elements or not page.get("has_previous_page") or cursor == before:
+            cursor = str(page.get("end_cursor") or "")
+            if not elements or not page.get("has_next_page") or cursor == before:
                 return None
         return None
 
