@@ -57,6 +57,8 @@ class Plane:
     server: MemoryServer = field(default_factory=lambda: MemoryServer(first_bad))
     clock: TestClock = field(default_factory=TestClock)
     seconds: float = 1_000.0
+    artifacts: Mapping[int, tuple[str, str]] = field(default_factory=dict)
+    """URI and digest of versions by number, where a test needs real ones."""
     node: Node[State, Command] = field(init=False)
     driver: RolloutDriver = field(init=False)
 
@@ -113,7 +115,10 @@ class Plane:
         (attempt,) = (await self.do(LeaseRetrains(scheduler="dagster", lease_tokens=(token,)))).attempt_ids
         made = await self.do(
             RegisterVersion(
-                model_id=model_id, facts=self._facts(self.node.state.revision), attempt_id=attempt, lease_token=token
+                model_id=model_id,
+                facts=self._facts(len(self.node.state.models[model_id].versions) + 1),
+                attempt_id=attempt,
+                lease_token=token,
             )
         )
         number = made.version or 0
@@ -131,7 +136,8 @@ class Plane:
         return state.rollouts[state.models[model_id].rollout_ids[-1]]
 
     def _facts(self, number: int) -> VersionFacts:
-        return VersionFacts(artifact_uri=f"s3://m/{number}", artifact_sha256="a" * 64, trained_until=self.clock.at)
+        uri, sha256 = self.artifacts.get(number, (f"s3://m/{number}", f"{number:064x}"))
+        return VersionFacts(artifact_uri=uri, artifact_sha256=sha256, trained_until=self.clock.at)
 
 
 @asynccontextmanager

@@ -19,12 +19,16 @@ from assets.flights.fleet_server import Ask, FleetServer, HarmAsk, NotTaken, Ser
 from assets.flights.serving import application
 from assets.flights.splitting import CANDIDATE, CONTROL, TRAVELLERS, Split, arms, places
 from assets.flights.training import rows_between, train
+from control_plane.adapters.serving.systems import systems_of
 from control_plane.adapters.serving.webhook import WebhookMetrics, WebhookServing
 from control_plane.app.serving import ServedVersion, ServingRefused, Target
+from control_plane.config import load
 from control_plane.core.ids import ModelId, RolloutId
 from control_plane.core.rollout.judge import judge
 from control_plane.core.rollout.plan import plan_of
 from control_plane.core.rollout.types import JudgeVerdict, Rollout, RolloutPolicy, RolloutState
+from stack.programs import demo_serving
+from tests.serving.planes import SERVED, Plane
 
 MODEL = "weather_disruption"
 SECRET = "not so secret"
@@ -234,3 +238,38 @@ async def test_the_control_plane_splits_it_reads_it_and_sees_injected_harm(
             await unsigned.set_weights(a_target(versions, 0.5, 2))
         for one in (serving, metrics, unsigned):
             await one.close()
+
+
+@pytest.mark.parametrize(("harm", "end"), [(0.0, RolloutState.PROMOTED), (0.2, RolloutState.ROLLED_BACK)])
+async def test_a_canary_of_real_traffic_ends_as_its_numbers_say(
+    server: FleetServer, versions: dict[int, Served], harm: float, end: RolloutState
+) -> None:
+    """Rules, log, driver, adapters and the fleet's server together; only time is ours."""
+    with listening(server) as url:
+        variables = {"RUNWAY_DATABASE_URL": "postgresql://u@h/d", "RUNWAY_SERVING_SECRET": SECRET}
+        config = load({**variables, "RUNWAY_SERVING": demo_serving(url)})
+        plane = Plane(artifacts={number: (one.uri, one.sha256) for number, one in versions.items()})
+        await plane.begin(systems_of(config.serving, config.metrics))
+        model_id = await plane.model(MODEL, {**SERVED, "rollout.serving": "demo"})
+        await plane.candidate(model_id)
+        await plane.pass_time(timedelta(seconds=1))
+        shares = []
+        for number in range(30):
+            rollout = plane.rollout(model_id)
+            if not rollout.live:
+                break
+            if rollout.weight == 0.2 and harm:
+                server.harm(HarmAsk(model_id=MODEL, engagement=harm))
+            answer = await asyncio.to_thread(
+                server.predict, Ask(model_id=MODEL, rows=a_day(number), batch=f"b/{number}")
+            )
+            shares.append(answer["versions"].count(2) / len(answer["versions"]))
+            await plane.pass_time(timedelta(hours=6))
+        rollout, wish = plane.rollout(model_id), server.weights(MODEL)
+        await plane.end()
+    assert (rollout.state, rollout.weight_applied) == (end, rollout.weight)
+    assert wish is not None
+    assert wish.production is not None
+    assert (wish.production.version, wish.candidate) == (2 if end is RolloutState.PROMOTED else 1, None)
+    assert shares == sorted(shares, key=lambda share: round(share, 1)), "the share only grows"
+    assert max(shares) < 0.3 if harm else max(shares) > 0.4
