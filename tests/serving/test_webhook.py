@@ -1,9 +1,11 @@
 """The webhook pair: what it says, how it is signed, and answers that a receiver should not give."""
 
+import asyncio
 import json
 import math
 import socket
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import pytest
@@ -167,6 +169,28 @@ async def test_a_server_that_says_nothing_is_given_up() -> None:
         serving = WebhookServing(f"{server.url}/", "hook", timeout_s=0.1)
         with pytest.raises(ServingUnavailable, match="did not answer within"):
             await serving.set_weights(a_target())
+        await serving.close()
+
+
+async def test_a_server_that_dribbles_holds_nobody() -> None:
+    closed = asyncio.Event()
+
+    async def dribble(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        begun = False
+        with suppress(ConnectionError):
+            while True:
+                writer.write(b"x" if begun else b"HTTP/1.1 200 OK\r\nX: ")
+                begun = True
+                await writer.drain()
+                await asyncio.sleep(0.01)
+        closed.set()
+
+    server = await asyncio.start_server(dribble, "127.0.0.1", 0)
+    async with server:
+        serving = WebhookServing(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", "hook", timeout_s=0.2)
+        with pytest.raises(ServingUnavailable, match="hook"):
+            await serving.set_weights(a_target())
+        await closed.wait()  # the thread let go of the connection
         await serving.close()
 
 

@@ -6,6 +6,7 @@ address called. Failures are told without numbers that change from try to try.
 """
 
 import asyncio
+import contextlib
 import http.client
 import json
 import socket
@@ -14,6 +15,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,6 +23,8 @@ from urllib.parse import urlsplit
 from control_plane.app.serving import ServingRefused, ServingUnavailable
 
 TIMEOUT_S = 10.0
+GRACE_S = 0.5
+"""After its own timeouts a thread has so long to say so."""
 ANSWER_BYTES_MAX = 4 * 2**20
 """An answer about one model is small; a whole HTTPRoute is at most 1.5 MB in etcd."""
 CHUNK_BYTES = 64 * 1024
@@ -76,7 +80,15 @@ class HttpClient:
         Raises ServingUnavailable: no answer, or not in time.
         """
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self._request, method, path, body, dict(headers or {}))
+        held: list[http.client.HTTPConnection] = []
+        work = partial(self._request, held, method, path, body, dict(headers or {}))
+        try:
+            async with asyncio.timeout(self._timeout_s + GRACE_S):
+                return await loop.run_in_executor(self._threads, work)
+        except TimeoutError as error:
+            raise ServingUnavailable(f"{self.who} did not answer within {self._timeout_s:g} s") from error
+        finally:
+            _cut(held)
 
     async def accepted(
         self, method: str, path: str, *, body: bytes = b"", headers: Mapping[str, str] | None = None
@@ -90,7 +102,9 @@ class HttpClient:
         """Start no more requests; those under way end by their timeouts."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _request(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> Answer:
+    def _request(
+        self, held: list[http.client.HTTPConnection], method: str, path: str, body: bytes, headers: dict[str, str]
+    ) -> Answer:
         try:
             if self._token_file:
                 # Read anew each time: Kubernetes rotates it.
@@ -98,6 +112,7 @@ class HttpClient:
             connection = self._connection()
         except (OSError, ssl.SSLError, UnicodeDecodeError) as error:
             raise ServingUnavailable(f"{self.who} cannot be called: {_words(error)}") from error
+        held.append(connection)
         deadline_s = time.monotonic() + self._timeout_s
         try:
             connection.request(method, self._path + path, body=body or None, headers=headers)
@@ -108,6 +123,7 @@ class HttpClient:
         except (OSError, http.client.HTTPException) as error:
             raise ServingUnavailable(f"{self.who} cannot be reached: {_words(error)}") from error
         finally:
+            held.clear()
             connection.close()
 
     def _connection(self) -> http.client.HTTPConnection:
@@ -126,6 +142,13 @@ class HttpClient:
             if time.monotonic() > deadline_s:
                 raise TimeoutError
         return b"".join(parts)
+
+
+def _cut(held: list[http.client.HTTPConnection]) -> None:
+    """End what a thread still waits for: a server that sends its headers byte by byte keeps every timeout waiting."""
+    for connection in held[:]:
+        with contextlib.suppress(OSError, AttributeError):
+            connection.sock.shutdown(socket.SHUT_RDWR)
 
 
 def raise_for(who: str, answer: Answer) -> None:
