@@ -38,6 +38,7 @@ from control_plane.core.events import (
 from control_plane.core.ids import ModelId, RolloutId
 from control_plane.core.registry.types import PREVIOUS, PRODUCTION, LoadCheck
 from control_plane.core.relations import check_not_retired
+from control_plane.core.rollout.canary import missing_approvals
 from control_plane.core.rollout.gate import gate, higher_is_better
 from control_plane.core.rollout.plan import plan_of
 from control_plane.core.rollout.rules import check_validation, silent_too_long
@@ -197,6 +198,14 @@ def promote_version(state: State, command: PromoteVersion, now: datetime) -> Dec
     check_loads(record, version)
     live = live_rollout(state, record, command.version)
     if live is not None and not command.force:
+        if live.state is RolloutState.AWAITING_APPROVAL and missing_approvals(live):
+            raise Refused(
+                Reason.APPROVAL_REQUIRED,
+                f"version {command.version} of {command.model_id} waits for approval by somebody other than "
+                f"{live.requested_by or 'who asked'}: `runway rollouts approve {live.rollout_id}`, "
+                "or promote with force and a reason",
+                rollout_id=live.rollout_id,
+            )
         return Decision(events=step_events(state, live, now), result=_result(live))
     if live is not None:
         return Decision(events=promotion(state, record, live, BY_HAND, now), result=_result(live))
