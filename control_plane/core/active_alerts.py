@@ -30,7 +30,7 @@ from control_plane.core.alerts.rules import LOUDNESS, loudest
 from control_plane.core.alerts.types import Alert, Severity
 from control_plane.core.alerts_of_fleet import fleet_alerts, owners_of, teams_of
 from control_plane.core.alerts_of_releases import release_alerts
-from control_plane.core.ids import model_node
+from control_plane.core.ids import ModelId, model_node
 from control_plane.core.retraining.types import BreakerState, FailureClass, Retrain, RetrainState
 from control_plane.core.rules.types import RuleAction
 from control_plane.core.staleness.verdict import Action, Level
@@ -63,7 +63,12 @@ def active_alerts(state: State, now: datetime, suspects: Suspects | None = None)
     suspects = suspects or Suspects()
     suspects.of_graph(state.graph)
     troubles = [trouble for record in state.models.values() for trouble in _troubles(state, record, now, suspects)]
-    found = [_alert(state, group) for group in grouped(troubles)]
+
+    def serves(model_id: ModelId) -> bool:
+        record = state.models.get(model_id)
+        return record is not None and not record.retired and record.production is not None
+
+    found = [_alert(state, group) for group in suspects.rolled_up(grouped(troubles), serves)]
     found += release_alerts(state, now)
     found += fleet_alerts(state, now)
     return sorted(found, key=lambda alert: (-LOUDNESS[alert.severity], alert.since, alert.key))

@@ -16,6 +16,13 @@ ROLLED_BACK_FOR = timedelta(hours=24)
 """How long a rollback is told, unless a promotion comes first."""
 REFUSED_IN_A_ROW = 3
 """So many refused candidates are no chance: training or its data is wrong."""
+BEGAN = {
+    "rollout_approval": "waits for approval",
+    "rollout_undecided": "undecided",
+    "rollout_held": "held by",
+    "weight_failed": "did not do",
+}
+"""By what words of its story an alert began; see `rollout.words.told`."""
 STORY_MAX = 6
 """Newest moments of a rollout's story in the evidence."""
 
@@ -89,12 +96,9 @@ def _until(rollout: Rollout) -> str:
 
 def _alert(state: State, rollout: Rollout, *, kind: str, summary: str, detail: str) -> Alert:
     record = state.models[rollout.model_id]
-    since = rollout.story[-1].at if rollout.story else rollout.started_at
-    for moment in reversed(rollout.story):
-        # The moment that began it; approvals and looks since do not make it younger.
-        if any(word in moment.sentence for word in ("waits for approval", "undecided", "held by", "did not do")):
-            since = moment.at
-            break
+    # The moment that began it; approvals and looks since do not make it younger.
+    moments = [moment.at for moment in rollout.story if BEGAN[kind] in moment.sentence]
+    since = moments[-1] if moments else rollout.stepped_at or rollout.started_at
     return Alert(
         key=alert_key(kind, str(rollout.rollout_id)),
         kind=kind,

@@ -5,14 +5,25 @@
    dataset that breaks shows in several of its features, and which of them shows first is chance.
 3. Without a name in the look, a fault of the data is explained by the nearest datasets of the model.
 4. What stands on nothing explains itself.
+
+Where several datasets are at fault that come from one, the one is the cause if most of what stands on it is in trouble:
+a table that stops shows in all that is made of it, while two tables that break by themselves leave the others well.
 """
 
 import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 
+from control_plane.core.alerts.grouping import Group
 from control_plane.core.graph.dependency_graph import DependencyGraph
 from control_plane.core.ids import ModelId, NodeId, model_node, node_kind, node_name
 from control_plane.core.staleness.verdict import Evaluation
 from control_plane.core.state import ModelRecord
+
+EXPLAINED_SHARE = 0.5
+"""Of the models that stand on a dataset: from this share in trouble on, what is further up explains those below it."""
+
+DATA = ("dataset", "feature")
 
 WORD = re.compile(r"[a-z0-9_]+")
 """What names of features are made of."""
@@ -26,6 +37,8 @@ class Suspects:
         self._version = -1
         self._datasets: dict[NodeId, tuple[str, ...]] = {}
         self._features: dict[ModelId, tuple[NodeId, ...]] = {}
+        self._above: dict[NodeId, dict[NodeId, int]] = {}
+        self._standing: dict[NodeId, tuple[ModelId, ...]] = {}
 
     def of_graph(self, graph: DependencyGraph) -> None:
         """Answer from this graph from now on."""
@@ -34,6 +47,8 @@ class Suspects:
         self._graph, self._version = graph, graph.topology_version
         self._datasets.clear()
         self._features.clear()
+        self._above.clear()
+        self._standing.clear()
 
     def of_look(self, record: ModelRecord, evaluation: Evaluation) -> tuple[str, ...]:
         """Behind a verdict: upstream models that changed, else the data of drifted features, else the model."""
@@ -90,3 +105,70 @@ class Suspects:
             front = sorted(one for one in above if node_kind(one) == "feature")
         self._datasets[node] = tuple(sorted(found))
         return self._datasets[node]
+
+    def rolled_up(self, groups: Iterable[Group], serves: Callable[[ModelId], bool]) -> list[Group]:
+        """Groups whose datasets come from one that explains them all as one group, the nearest such dataset first.
+
+        Args:
+            groups: as `grouped` makes them; those of other causes come back as they are.
+            serves: is a model there to be in trouble at all?
+        """
+        alike: dict[tuple[str, str], list[Group]] = defaultdict(list)
+        found = []
+        for group in groups:
+            if node_kind(NodeId(group.cause)) in DATA and self._graph.has_node(NodeId(group.cause)):
+                alike[group.troubles[0].kind, group.troubles[0].signature].append(group)
+            else:
+                found.append(group)
+        for some in alike.values():
+            left = some
+            while len(left) > 1 and (merged := self._merged(left, serves)) is not None:
+                cause, below = merged
+                troubles = sorted((one for group in below for one in group.troubles), key=lambda one: one.model_id)
+                left = [group for group in left if group not in below]
+                left.append(Group(cause=cause, troubles=tuple(troubles)))
+            found.extend(left)
+        return sorted(found, key=lambda group: group.key)
+
+    def _merged(self, groups: list[Group], serves: Callable[[ModelId], bool]) -> tuple[NodeId, list[Group]] | None:
+        below: dict[NodeId, list[Group]] = defaultdict(list)
+        hops: dict[NodeId, int] = defaultdict(int)
+        for group in groups:
+            for node, distance in self._data_above(NodeId(group.cause)).items():
+                below[node].append(group)
+                hops[node] += distance
+        several = [node for node, some in below.items() if len(some) > 1]
+        for node in sorted(several, key=lambda node: (-len(below[node]), hops[node], node)):
+            troubled = sum(len(group.troubles) for group in below[node])
+            standing = sum(map(serves, self._models_on(node)))
+            if troubled >= EXPLAINED_SHARE * standing:
+                return node, below[node]
+        return None
+
+    def _data_above(self, node: NodeId) -> dict[NodeId, int]:
+        """The datasets that a node of data comes from, with the hops to each; itself at 0."""
+        known = self._above.get(node)
+        if known is None:
+            known, front, distance = {node: 0}, [node], 0
+            while front:
+                distance += 1
+                above = {edge.upstream for one in front for edge in self._graph.upstream_of(one)}
+                front = sorted(one for one in above if one not in known and node_kind(one) in DATA)
+                known.update(dict.fromkeys(front, distance))
+            known = {one: far for one, far in known.items() if node_kind(one) == "dataset"}
+            self._above[node] = known
+        return known
+
+    def _models_on(self, node: NodeId) -> tuple[ModelId, ...]:
+        """The models that a node of data reaches without going through another model."""
+        known = self._standing.get(node)
+        if known is None:
+            seen, front = {node}, [node]
+            models: set[NodeId] = set()
+            while front:
+                below = {edge.downstream for one in front for edge in self._graph.downstream_of(one)} - seen
+                seen |= below
+                models |= {one for one in below if node_kind(one) == "model"}
+                front = [one for one in below if node_kind(one) in DATA]
+            known = self._standing[node] = tuple(sorted(ModelId(node_name(one)) for one in models))
+        return known

@@ -151,6 +151,25 @@ def test_a_fault_that_names_a_feature_comes_down_to_the_dataset_behind_it() -> N
     } or set(alerts(fleet)) == {"data_fault/dataset:weather", "data_fault/dataset:planes"}
 
 
+def test_a_table_that_stops_explains_what_is_made_of_it_and_two_that_break_by_themselves_are_two() -> None:
+    fleet = Fleet()
+    names = [f"m{number}" for number in range(10)]
+    serving(fleet, *names)
+    dataset(fleet, "raw", *(f"dataset:part{number}" for number in range(5)))
+    for number in range(5):
+        dataset(fleet, f"part{number}", *(f"model:{name}" for name in names[2 * number : 2 * number + 2]))
+    for name in names[:4]:
+        break_data(fleet, name)
+    assert {alert.cause for alert in alerts(fleet).values()} == {"dataset:part0", "dataset:part1"}
+    for name in names[4:]:
+        break_data(fleet, name)
+    [alert] = alerts(fleet).values()
+    assert (alert.key, alert.model_ids) == ("data_fault/dataset:raw", tuple(names))
+    for name in names[:4]:
+        look(fleet, name, stale=False)
+    assert set(alerts(fleet)) == {"data_fault/dataset:raw"}
+
+
 def test_an_upstream_model_whose_embeddings_moved_explains_those_downstream() -> None:
     fleet = Fleet()
     serving(fleet, "base")
