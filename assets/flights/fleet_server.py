@@ -161,11 +161,12 @@ class FleetServer:
         with self._lock:
             wish = self._kept.wishes.get(ask.model_id)
             version = ask.version or (wish.candidate.version if wish is not None and wish.candidate is not None else 0)
-            if not version:
+            ends = not ask.engagement and not ask.latency_ms
+            if not version and not ends:
                 raise NotTaken(422, f"{ask.model_id} has no candidate now: say which version to hurt")
             if not 0 <= ask.engagement <= 1 or ask.latency_ms < 0:
                 raise NotTaken(422, "engagement must be a share from 0 to 1, latency_ms at least 0")
-            if not ask.engagement and not ask.latency_ms:
+            if ends:
                 self._kept.harms.pop(ask.model_id, None)
             else:
                 self._kept.harms[ask.model_id] = Harm(

@@ -13,6 +13,7 @@ import uvicorn
 from hypothesis import given
 from hypothesis import strategies as st
 
+from assets.flights import harm
 from assets.flights.artifacts import store
 from assets.flights.fleet import BY_ID, FIRST_DAY
 from assets.flights.fleet_server import Ask, FleetServer, HarmAsk, NotTaken, Served, Wish
@@ -240,9 +241,9 @@ async def test_the_control_plane_splits_it_reads_it_and_sees_injected_harm(
             await one.close()
 
 
-@pytest.mark.parametrize(("harm", "end"), [(0.0, RolloutState.PROMOTED), (0.2, RolloutState.ROLLED_BACK)])
+@pytest.mark.parametrize(("hurt", "end"), [(0.0, RolloutState.PROMOTED), (0.2, RolloutState.ROLLED_BACK)])
 async def test_a_canary_of_real_traffic_ends_as_its_numbers_say(
-    server: FleetServer, versions: dict[int, Served], harm: float, end: RolloutState
+    server: FleetServer, versions: dict[int, Served], hurt: float, end: RolloutState
 ) -> None:
     """Rules, log, driver, adapters and the fleet's server together; only time is ours."""
     with listening(server) as url:
@@ -258,8 +259,8 @@ async def test_a_canary_of_real_traffic_ends_as_its_numbers_say(
             rollout = plane.rollout(model_id)
             if not rollout.live:
                 break
-            if rollout.weight == 0.2 and harm:
-                server.harm(HarmAsk(model_id=MODEL, engagement=harm))
+            if rollout.weight == 0.2 and hurt:
+                server.harm(HarmAsk(model_id=MODEL, engagement=hurt))
             answer = await asyncio.to_thread(
                 server.predict, Ask(model_id=MODEL, rows=a_day(number), batch=f"b/{number}")
             )
@@ -272,4 +273,27 @@ async def test_a_canary_of_real_traffic_ends_as_its_numbers_say(
     assert wish.production is not None
     assert (wish.production.version, wish.candidate) == (2 if end is RolloutState.PROMOTED else 1, None)
     assert shares == sorted(shares, key=lambda share: round(share, 1)), "the share only grows"
-    assert max(shares) < 0.3 if harm else max(shares) > 0.4
+    assert max(shares) < 0.3 if hurt else max(shares) > 0.4
+
+
+def test_harm_can_be_done_and_ended_from_the_command_line(
+    server: FleetServer,
+    versions: dict[int, Served],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with listening(server) as url:
+
+        def run(*arguments: str) -> int:
+            address = url.removeprefix("http://")
+            monkeypatch.setattr("sys.argv", ["harm", MODEL, "--address", address, *arguments])
+            return harm.main()
+
+        assert run("--engagement", "0.1") == 1
+        assert "no candidate now" in capsys.readouterr().err
+        server.set_weights(a_wish(versions, 0.05))
+        assert run("--engagement", "0.1") == 0
+        assert "version 2 loses 10% of its engagement" in capsys.readouterr().out
+        assert server.everything().harms[MODEL].engagement == 0.1
+        assert run("--end") == 0
+        assert server.everything().harms == {}
