@@ -234,6 +234,7 @@ async def test_a_model_that_changes_hands_shows_what_it_inherits(api: Api) -> No
     real = await api.registry.UpdateModel(request)
     assert dry.policy_changes == real.policy_changes
     assert [(c.field, c.after, c.source_after) for c in real.policy_changes] == [
+        ("rollout.approvals", "1", "built-in"),
         ("staleness.cadence", "900s", "built-in"),
         ("staleness.window_days", "30", "team:slow"),
     ]

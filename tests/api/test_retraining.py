@@ -149,7 +149,9 @@ async def test_a_training_that_crashes_is_tried_again_later_and_later_then_fails
             assert await api.lease() == []
             await api.pass_time(timedelta(seconds=1))
     assert found.state == FAILED
-    assert found.conclusion == "failed after 3 attempts: out of memory (run-7)"
+    assert found.conclusion == (
+        "failed after 3 attempts (out of memory even with 4 times as much): out of memory (log: run-7)"
+    )
     assert [attempt.state for attempt in found.attempts] == [retraining_pb2.ATTEMPT_STATE_FAILED] * 3
     await api.pass_time(timedelta(days=7))
     assert await api.lease() == []
@@ -161,7 +163,10 @@ async def test_a_failure_that_is_permanent_is_not_tried_again(api: Api) -> None:
     [lease] = await api.lease()
     request = report(lease, failure="no such table", permanent=True)
     found = (await api.retraining.ReportAttempt(request)).retrain
-    assert (found.state, found.conclusion) == (FAILED, "failed after 1 attempt: no such table (run-7)")
+    assert (found.state, found.conclusion) == (
+        FAILED,
+        "failed after 1 attempt (trying again would not help): no such table (log: run-7)",
+    )
     # Told twice, it is the same failure.
     assert (await api.retraining.ReportAttempt(request)).retrain == found
 

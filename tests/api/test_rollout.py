@@ -11,6 +11,7 @@ from tests.api.worlds import Api, by, refused, span
 VALIDATING = rollout_pb2.ROLLOUT_STATE_VALIDATING
 PROMOTED = rollout_pb2.ROLLOUT_STATE_PROMOTED
 REFUSED = rollout_pb2.ROLLOUT_STATE_REFUSED
+ABORTED = rollout_pb2.ROLLOUT_STATE_ABORTED
 ROLLED_BACK = rollout_pb2.ROLLOUT_STATE_ROLLED_BACK
 
 
@@ -100,7 +101,7 @@ async def test_a_cancelled_retrain_drops_its_candidate(api: Api) -> None:
     await api.retraining.CancelRetrain(cancel)
     assert await aliases(api, "delay") == {"production": 1}
     found = (await api.rollout.GetRollout(rollout_pb2.GetRolloutRequest(rollout_id="ro_000002"))).rollout
-    assert (found.state, found.conclusion) == (REFUSED, "its retrain was cancelled")
+    assert (found.state, found.conclusion) == (ABORTED, "its retrain was cancelled by request")
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
@@ -186,7 +187,7 @@ async def test_unknown_rollouts_and_models(api: Api) -> None:
     assert (await refused(api.rollout.RollBack(rollout_pb2.RollBackRequest(model_id="x")))).reason == "MODEL_NOT_FOUND"
     assert (await refused(api.rollout.ReportValidation(validated("x", 1, passed=True)))).reason == "MODEL_NOT_FOUND"
     bare = rollout_pb2.ReportValidationRequest(model_id="x")
-    assert set((await refused(api.rollout.ReportValidation(bare))).violations) == {"version", "validation"}
+    assert set((await refused(api.rollout.ReportValidation(bare))).violations) == {"version", "report"}
     await api.model("x")
     assert (await refused(api.rollout.ReportValidation(validated("x", 1, passed=True)))).reason == "VERSION_NOT_FOUND"
 

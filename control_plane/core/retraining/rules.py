@@ -128,8 +128,8 @@ def releasable(live: Iterable[Retrain], asking: Asking, usage: Usage, leases_max
     """The retrains that may be leased now, in order, at most `leases_max`; `usage` counts them in.
 
     1. Only waiting ones that nobody holds, whose time has come and is not over, and which this scheduler may run.
-    2. Not while an upstream promotion is still cooling or nobody has looked since, unless an operator said to ignore
-       that.
+    2. Not while an upstream promotion is still cooling, unless an operator said to ignore that; nor, unless an operator
+       asked, before somebody has looked since.
     3. Not before every upstream model with a live retrain has ended it (topological order).
     4. By tier, score and age; never more than the limits of the fleet, the scheduler, the team, the resource class and
        the team's budget.
@@ -159,7 +159,9 @@ def may_run(retrain: Retrain, asking: Asking) -> bool:
         return False
     if not retrain.ignore_cooldown:
         until = asking.cooling_until(model_id)
-        if (until is not None and now < until) or asking.unsettled(model_id):
+        if until is not None and now < until:
+            return False
+        if RetrainCause.OPERATOR not in retrain.causes and asking.unsettled(model_id):
             return False
     return asking.wave_of(model_id) <= 1
 
@@ -194,7 +196,7 @@ def waiting_for(
     if not retrain.ignore_cooldown:
         if cooling_until is not None and cooling_until > now:
             why.append(f"the cooldown after an upstream promotion (until {cooling_until:%Y-%m-%d %H:%M})")
-        elif unsettled:
+        elif unsettled and RetrainCause.OPERATOR not in retrain.causes:
             why.append("a fresh look at it, now that its cooldown after an upstream promotion is over")
     if live_upstream:
         why.append(f"upstream retrains to end first: {', '.join(live_upstream)}")

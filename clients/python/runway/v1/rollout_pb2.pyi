@@ -670,10 +670,12 @@ class ReportValidationRequest(_message.Message):
     def mutation(self) -> _common_pb2.Mutation: ...
     @_builtins.property
     def validation(self) -> Global___Validation:
-        """Judged by whoever validated; or else `evidence`, which the gate judges by the model's policy."""
+        """Judged by whoever validated."""
 
     @_builtins.property
-    def evidence(self) -> Global___ValidationEvidence: ...
+    def evidence(self) -> Global___ValidationEvidence:
+        """For the gate to judge, by the model's policy."""
+
     def __init__(
         self,
         *,
@@ -683,11 +685,13 @@ class ReportValidationRequest(_message.Message):
         validation: Global___Validation | None = ...,
         evidence: Global___ValidationEvidence | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "mutation", b"mutation", "validation", b"validation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "mutation", b"mutation", "report", b"report", "validation", b"validation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "model_id", b"model_id", "mutation", b"mutation", "validation", b"validation", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "model_id", b"model_id", "mutation", b"mutation", "report", b"report", "validation", b"validation", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_report: _TypeAlias = _typing.Literal["validation", "evidence"]  # noqa: Y015
+    _WhichOneofArgType_report: _TypeAlias = _typing.Literal["report", b"report"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_report) -> _WhichOneofReturnType_report | None: ...
 
 Global___ReportValidationRequest: _TypeAlias = ReportValidationRequest  # noqa: Y015
 

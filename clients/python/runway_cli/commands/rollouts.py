@@ -307,10 +307,14 @@ def freeze(
 @click.command()
 @click.argument("name")
 @change_options
+@json_option
 @click.pass_obj
 def unfreeze(session: Session, name: str, reason: str, dry_run: bool) -> None:
     """Remove a freeze before its time."""
     session.runway.rollouts.remove_freeze(name, why=Why(reason=reason, validate_only=dry_run))
+    if session.as_json:
+        session.emit(messages.RemoveFreezeResponse(revision=session.runway.revision))
+        return
     session.page.prose(f"freeze {name} {'would be' if dry_run else 'is'} gone.")
 
 
