@@ -11,7 +11,6 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +30,8 @@ FAILURE_CHARS_MAX = 300
 THREADS_MAX = 8
 LAUNCHER = """
 import json, os, subprocess, sys
-place, command = sys.argv[1], sys.argv[2:]
+place, command = sys.argv[1], sys.argv[3:]
+os.chdir(sys.argv[2])
 born = open("/proc/self/stat").read().rpartition(")")[2].split()[19]
 def say(name, text):
     with open(place + "/" + name + ".part", "w") as file:
@@ -55,7 +55,7 @@ class MetaflowScheduler:
         self._home = Path(home or ".runway/metaflow").resolve()
         self._timeout_s = timeout_s
         self._threads = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix=f"metaflow {name}")
-        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._children: dict[str, int] = {}
 
     @property
     def address(self) -> str:
@@ -95,15 +95,13 @@ class MetaflowScheduler:
         flow = [self._python, str(self._flow), "--quiet", "run", "--tag", f"{TAG}{job.attempt_id}"]
         flow += ["--run-id-file", str(place / "run_id")]
         told = {ENVIRONMENT + name.upper(): value for name, value in job.parameters().items()}
-        launcher = [sys.executable, "-c", LAUNCHER, str(place), *flow]
+        launcher = [sys.executable, "-c", LAUNCHER, str(place), str(self._flow.parent), *flow]
         try:
-            child = subprocess.Popen(  # noqa: S603 - the operator's own flow
-                launcher, env=_passed_on() | told, start_new_session=True, cwd=self._flow.parent
-            )
+            # Not a `Popen`: nobody waits for it, it shall outlive this process.
+            self._children[job.attempt_id] = os.posix_spawn(sys.executable, launcher, _passed_on() | told, setsid=True)
         except OSError as error:
             place.rmdir()
             raise SchedulerUnavailable(f"{self._name} cannot start a process: {error}", sure=True) from error
-        self._children[job.attempt_id] = child
         return Started(run=job.attempt_id)
 
     def _status(self, run: Run) -> RunStatus:
@@ -131,19 +129,20 @@ class MetaflowScheduler:
             return False
         if not (place / "ended.json").exists() and self._alive(run.attempt_id):
             (place / "stopped").touch()
-            child = self._children.get(run.attempt_id)
-            pid = child.pid if child is not None else int((place / "pid").read_text(encoding="utf-8").split()[0])
+            pid = self._children.get(run.attempt_id) or int((place / "pid").read_text(encoding="utf-8").split()[0])
             with suppress(ProcessLookupError):  # it ended meanwhile
                 os.killpg(pid, signal.SIGKILL)
-            if child is not None:
-                child.wait(self._timeout_s)
         return True
 
     def _alive(self, attempt_id: str) -> bool:
         """Is the launcher's process still the one that was started, and running?"""
         child = self._children.get(attempt_id)
         if child is not None:
-            return child.poll() is None
+            with suppress(ChildProcessError):  # another thread has just asked
+                if os.waitpid(child, os.WNOHANG) == (0, 0):
+                    return True
+            self._children.pop(attempt_id, None)
+            return False
         try:
             pid, born = (self._home / attempt_id / "pid").read_text(encoding="utf-8").split()
         except (FileNotFoundError, ValueError):
