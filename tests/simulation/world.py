@@ -435,6 +435,9 @@ class World:
         """Stop the faults; every retrain must come to its end."""
         self.faults = QUIET
         self.submit(ReleaseRetraining())
+        for version in self.state.rules.all_versions():
+            # A rule that always asks would fill the queue for ever.
+            self.submit(RemoveRule(scope=version.scope, name=version.name))
         for training in self.trainings.values():
             training.done = training.done or training.hangs
         for _ in range(steps_max):
