@@ -14,14 +14,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 
+import msgspec
 import structlog
 
 from control_plane.app.delivery import Channel, Cursors, Told, Undelivered
 from control_plane.app.node import Node
+from control_plane.app.replica import Submission
 from control_plane.core.active_alerts import active_alerts
 from control_plane.core.alerts.rules import quiet, routed, silenced, tellable
 from control_plane.core.alerts.types import Alert, Destination, DestinationKind, Severity
-from control_plane.core.commands import Command
+from control_plane.core.commands import Command, SetDestination
 from control_plane.core.errors import RunwayError
 from control_plane.core.state import State
 from control_plane.core.suspects import Suspects
@@ -32,6 +34,7 @@ RETRY_S_MIN = 1.0
 RETRY_S_MAX = 300.0
 CHANGES_EVERY_S = 60.0
 """Numbers in the evidence may change at every tick; nobody wants to read them all."""
+ACTOR = "runway"
 LOOK_EVERY_S = 1.0
 """Alerts are derived at most so often; a fleet in trouble takes a tenth of a second."""
 
@@ -210,6 +213,13 @@ class Alerts:
                 del self._tellers[name]
                 await self._cursors.forget(epoch, name)
 
+    async def _disable(self, destination: Destination, why: str) -> None:
+        """Tell nothing there until it is set again: the receiver is gone."""
+        command = SetDestination(destination=msgspec.structs.replace(destination, disabled=why))
+        with suppress(RunwayError):
+            await self._node.submit(Submission(command=command, actor=ACTOR, reason=why))
+        log.warning("destination.disabled", destination=destination.name, why=why)
+
     async def _talk(self, teller: Teller, epoch: int, active: Sequence[Told], over: Sequence[Told]) -> None:
         destination = teller.destination
         try:
@@ -223,6 +233,8 @@ class Alerts:
             if str(error) != teller.failure:
                 log.warning("alert.untold", destination=destination.name, failure=str(error))
             teller.failure = str(error)
+            if error.gone:
+                await self._disable(destination, str(error))
             teller.tries += 1
             pause_s = min(self._retry_s * 2 ** min(teller.tries - 1, 20), RETRY_S_MAX) * (0.5 + self._jitter() / 2)
             teller.open_s = time.monotonic() + max(pause_s, error.retry_after_s)

@@ -148,6 +148,30 @@ async def test_a_slow_destination_holds_up_no_other() -> None:
         plane_gone.set()
 
 
+async def test_the_secret_part_of_an_address_is_put_in_where_it_is_used() -> None:
+    secret: Callable[[str], str] = {"SLACK_HOOK": "T0/B0/x"}.__getitem__
+    async with receiving() as receiver, leading(MemoryWorld(), secret=secret) as plane:
+        await slack(plane, f"{receiver.url}/{{secret}}", secret_variable="SLACK_HOOK")
+        await forget_to_release(plane)
+        await ticks(plane)
+        assert [one.path for one in receiver.taken] == ["/hook/T0/B0/x"]
+        assert "T0" not in plane.node.state.destinations["slack"].url
+
+
+async def test_a_destination_that_is_gone_is_disabled_until_it_is_set_again() -> None:
+    gone = True
+    async with (
+        receiving(lambda _: Reply(status=410 if gone else 204)) as receiver,
+        leading(MemoryWorld(), tell=True) as plane,
+    ):
+        await slack(plane, receiver.url)
+        await forget_to_release(plane)
+        await until(lambda: bool(plane.node.state.destinations["slack"].disabled))
+        gone = False
+        await slack(plane, receiver.url)
+        await until(lambda: len(receiver.taken) == 1)
+
+
 async def test_one_that_was_set_anew_is_told_anew() -> None:
     async with receiving() as receiver, leading(MemoryWorld()) as plane:
         await slack(plane, receiver.url)

@@ -1,7 +1,7 @@
 """How an alert is said to Alertmanager, PagerDuty and Slack.
 
-Alertmanager and PagerDuty know an alert by what never changes of it (labels, deduplication key): saying it twice says it
-once. Slack knows nothing: what was told there is only what we remember.
+Alertmanager and PagerDuty know an alert by what never changes of it (labels, deduplication key), so saying it twice
+says it once. Slack knows nothing: what was told there is only what we remember.
 """
 
 from collections.abc import Sequence
@@ -18,6 +18,7 @@ ALERTMANAGER_REPEAT_S = 60.0
 ALERTMANAGER_LASTS = timedelta(minutes=5)
 """An alert that is not said again for so long is over for Alertmanager: four repetitions may get lost."""
 
+SECRET_PLACE = "{secret}"  # noqa: S105 - a place, not a secret
 MODELS_MAX = 50
 """Named in one message; more are counted."""
 TEXT_CHARS_MAX = 2_800
@@ -140,7 +141,7 @@ _PAGERDUTY = {Severity.INFO: "info", Severity.WARNING: "warning", Severity.PAGE:
 
 
 class Slack:
-    """An incoming webhook: one text when an alert begins, one when it is over."""
+    """An incoming webhook: one text when an alert begins, one when it is over. Its address is itself a secret."""
 
     batch_max = 1
     repeat_s = 0.0
@@ -154,11 +155,23 @@ class Slack:
     ) -> str:
         """One message each."""
         came_back = ""
-        headers = JSON | ({"authorization": f"Bearer {secret}"} if secret else {})
+        url = with_secret(destination, secret)
         for text in [*(_fired(one.alert) for one in active), *(_over(one.alert) for one in over)]:
             body = msgspec.json.encode({"text": text})
-            came_back = await self._post(destination.url, body, headers, allow_private=destination.allow_private)
+            came_back = await self._post(url, body, JSON, allow_private=destination.allow_private)
         return came_back
+
+
+def with_secret(destination: Destination, secret: str) -> str:
+    """The address, its secret part put in: whoever knows such an address may write there."""
+    if SECRET_PLACE not in destination.url:
+        return destination.url
+    if not secret:
+        raise Undelivered(
+            f"the environment variable {destination.secret_variable or '(none is named)'} of the control plane, which "
+            "holds the secret part of the address, is not set"
+        )
+    return destination.url.replace(SECRET_PLACE, secret)
 
 
 _SIGNS = {

@@ -72,7 +72,7 @@ def _show(session: Session, alert: messages.Alert) -> None:
         names = [*alert.model_ids[:MODELS_SHOWN_MAX], *([f"{more:,} more"] if more > 0 else [])]
         page.prose(f"{count(len(alert.model_ids), 'model')}: {listed(names)}", indent="  ")
     if alert.owners:
-        page.prose(f"told: {', '.join(alert.owners)}", indent="  ")
+        page.prose(f"owner: {', '.join(alert.owners)}", indent="  ")
     for line in alert.detail.splitlines():
         page.prose(line, indent="  ")
     if alert.HasField("silenced_until"):
