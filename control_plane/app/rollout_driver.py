@@ -17,6 +17,7 @@ Models go on their own: a system that hangs holds up nobody but its own models, 
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -89,7 +90,7 @@ class _Followed:
 
     wish: Target | None = None
     shown: Weights | None = None
-    checked_s: float = 0.0
+    checked_s: float = -math.inf
     pause: Pause = field(default_factory=Pause)
 
 
@@ -121,6 +122,7 @@ class RolloutDriver:
         self._followed: dict[str, _Followed] = {}
         """By model and serving system, as the tasks that follow are."""
         self._following: dict[str, asyncio.Task[None]] = {}
+        self._checking: dict[str, asyncio.Task[None]] = {}
         self._looked: dict[str, _Looked] = {}
         """By rollout, as the tasks that look are."""
         self._looking: dict[str, asyncio.Task[None]] = {}
@@ -136,7 +138,7 @@ class RolloutDriver:
         self._stopping.set()
         if self._task is not None:
             await self._task
-        under_way = [*self._following.values(), *self._looking.values()]
+        under_way = [*self._following.values(), *self._checking.values(), *self._looking.values()]
         for task in under_way:
             task.cancel()
         await asyncio.gather(*under_way, return_exceptions=True)
@@ -165,7 +167,7 @@ class RolloutDriver:
 
     async def settled(self) -> None:
         """Everything under way has ended."""
-        while under_way := [*self._following.values(), *self._looking.values()]:
+        while under_way := [*self._following.values(), *self._checking.values(), *self._looking.values()]:
             await asyncio.gather(*under_way, return_exceptions=True)
 
     def begin_turn(self) -> None:
@@ -194,8 +196,11 @@ class RolloutDriver:
         behind = rollout.weight_applied != rollout.weight or bool(rollout.weight_failure)
         if new or (behind and followed.pause.over(at_s)):
             self._spawn(self._following, key, self._follow(rollout.rollout_id, followed))
-        elif rollout.live and followed.pause.over(at_s) and at_s - followed.checked_s >= CHECK_EVERY_S:
-            self._spawn(self._following, key, self._check(rollout, followed))
+            return
+        due = at_s - followed.checked_s >= CHECK_EVERY_S
+        if rollout.live and due and followed.pause.over(at_s) and key not in self._checking:
+            followed.checked_s = at_s
+            self._spawn(self._checking, key, self._check(rollout, followed))
 
     def _spawn(self, where: dict[str, asyncio.Task[None]], key: str, work: Awaitable[None]) -> None:
         async def guarded() -> None:
@@ -238,8 +243,7 @@ class RolloutDriver:
                 await self._report(target, rollout)
                 if _alike(target_of(self._node.state, rollout), target):
                     break
-            followed.shown = await self._shown(serving, target.model_id)
-            followed.checked_s = self._monotonic()
+            followed.shown, followed.checked_s = None, -math.inf  # the next turn sees what it shows now
 
     async def _set(self, serving: Serving, target: Target, name: str) -> tuple[str, bool]:
         """Why it failed, and whether trying again is of no use; ("", False) if it did not."""
@@ -279,9 +283,11 @@ class RolloutDriver:
 
     async def _check(self, rollout: Rollout, followed: _Followed) -> None:
         """Ask whether the model is still served as it was right after the weights were set; if not, set them again."""
-        followed.checked_s = self._monotonic()
+        wish = followed.wish
         async with self._gate(self._gates, rollout):
             shown = await self._shown(self._serving(rollout.plan.serving), rollout.model_id)
+        if followed.wish is not wish:
+            return  # something else was set meanwhile
         if shown is not None and followed.shown is not None and shown != followed.shown:
             log.warning("rollout.weight_changed_elsewhere", model=rollout.model_id, version=rollout.version)
             followed.wish = None  # so that the next turn sets it again

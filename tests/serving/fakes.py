@@ -14,6 +14,9 @@ class FakeServing:
     """`mood`: "" works, "down" is not there, "refusing" says no, "hanging" never answers."""
 
     mood: str = ""
+    silent: bool = False
+    """Does as it is told, but never says how it serves."""
+    asked: int = 0
     targets: dict[ModelId, Target] = field(default_factory=dict)
     told: list[Target] = field(default_factory=list)
     """Everything that it was told, also when it did not do it."""
@@ -29,7 +32,10 @@ class FakeServing:
 
     async def weights(self, model_id: ModelId) -> Weights | None:
         """What it remembers."""
+        self.asked += 1
         await self._mood()
+        if self.silent:
+            await asyncio.Event().wait()
         target = self.targets.get(model_id)
         if target is None:
             return None

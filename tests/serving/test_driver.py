@@ -181,6 +181,20 @@ async def test_a_hanging_system_holds_up_nobody_else(
         assert all(plane.rollout(one).weight_applied is None for one in slow)
 
 
+async def test_a_check_that_hangs_does_not_hold_up_a_rollback(
+    plane: Plane, serving: FakeServing, metrics: FakeMetrics
+) -> None:
+    model_id = await plane.model()
+    await plane.candidate(model_id)
+    await plane.pass_time(SECOND)
+    serving.silent, metrics.looks[model_id] = True, a_look(plane.clock.at, 0.3, 0.5, 5_000)
+    plane.driver.begin_turn()
+    while serving.targets[model_id].candidate is not None:
+        await asyncio.sleep(0)
+    assert serving.asked
+    await plane.driver.settled()
+
+
 async def test_metrics_that_hang_do_not_hold_up_a_rollback(
     plane: Plane, serving: FakeServing, metrics: FakeMetrics
 ) -> None:
@@ -291,7 +305,8 @@ async def test_a_new_driver_writes_nothing_where_nothing_changed(
 async def test_weights_changed_behind_our_back_are_set_again(plane: Plane, serving: FakeServing) -> None:
     model_id = await plane.model()
     await plane.candidate(model_id)
-    await plane.pass_time(SECOND)
+    for _ in range(2):
+        await plane.pass_time(SECOND)
     serving.targets[model_id] = replace(serving.targets[model_id], candidate_weight=0.9)
     for _ in range(2):
         await plane.pass_time(timedelta(seconds=CHECK_EVERY_S))
