@@ -12,8 +12,6 @@ from tests.alerts.nodes import SECRET, check_delivery, check_signed, leading, se
 from tests.alerts.receivers import Received, Reply, receiving
 from tests.contract.worlds import MemoryWorld, World
 
-pytest_plugins = ("tests.contract.conftest",)
-
 
 async def test_an_event_arrives_as_a_signed_cloud_event() -> None:
     async with receiving() as receiver, leading(MemoryWorld()) as plane:

@@ -19,8 +19,6 @@ from tests.alerts.nodes import Hand, Plane, leading, until
 from tests.alerts.receivers import Receiver, Reply, receiving
 from tests.contract.worlds import MemoryWorld, World
 
-pytest_plugins = ("tests.contract.conftest",)
-
 KEY = "fleet_held/fleet"
 
 
