@@ -10,8 +10,10 @@ Theory of operation. Nothing is remembered that the log does not say; each turn 
     an attempt was cancelled or expired| its run is stopped
     retrains wait, the breaker allows  | leased
 
-A start that surely did nothing gives the lease back (`SCHEDULER`: costs no attempt). One that nobody knows about keeps
-its lease and is asked for again under the same id, so it is neither lost nor done twice, whoever is killed in between.
+A first try that surely did nothing gives the lease back (`SCHEDULER`: costs no attempt). One that nobody knows about
+keeps its lease and is asked for again under the same id, so it is neither lost nor done twice, whoever is killed in
+between; and whatever a later try says, the first may have been heard. Whether a try is the first only the life knows
+that leased it.
 While the breaker is open nothing is started; half open, one thing at a time is.
 """
 
@@ -75,6 +77,8 @@ class _Followed:
     polled_s: float = float("-inf")
     ended_s: float | None = None
     stop_tries: int = 0
+    untried: bool = False
+    """Leased in this life, and nobody has been asked to start it yet."""
     note: str = ""
 
 
@@ -269,6 +273,8 @@ class SchedulerDriver:
         answer = await self._node.submit(Submission(command=command, actor=ACTOR, reason=f"for {name}"))
         if answer.result.attempt_ids:
             log.info("schedulers.leased", scheduler=name, count=len(answer.result.attempt_ids))
+            for attempt_id in answer.result.attempt_ids:
+                self._followed.setdefault(attempt_id, _Followed(untried=True))
             self._begin_runs(self._node.state, name)
 
     async def _start(self, name: str, attempt_id: AttemptId, followed: _Followed) -> None:
@@ -278,7 +284,8 @@ class SchedulerDriver:
             attempt = _attempt(retrain, attempt_id)
             if attempt.state is not AttemptState.RUNNING or attempt.run:
                 return
-            scheduler, unsure = self._schedulers[name], ""
+            scheduler, unsure, first = self._schedulers[name], "", followed.untried
+            followed.untried = False
             try:
                 async with asyncio.timeout(self._call_s_max):
                     started = await scheduler.start(job)
@@ -287,15 +294,19 @@ class SchedulerDriver:
                 await self._watch.told(name, CallOutcome.FAILED, unsure)
             except SchedulerUnavailable as error:
                 outcome = CallOutcome.FAILED if error.counts else CallOutcome.REFUSED
-                if error.sure:
+                if error.sure and first:
                     # Before the breaker hears of it: a probe that could not be started opens it by itself.
                     await self._fail(attempt, str(error), FailureClass.SCHEDULER)
-                    self._leasing_pauses[name].failed(self._monotonic(), refused=False)
+                    if not error.counts:
+                        self._pause_leasing(name)  # what the breaker does not hear of it cannot hold back
                 else:
                     unsure = str(error)
                 await self._watch.told(name, outcome, str(error))
             except SchedulerRefused as error:
-                await self._refused(name, attempt, error)
+                if first or await self._is_missing(name, retrain, attempt, followed):
+                    await self._refused(name, attempt, error)
+                else:
+                    unsure = str(error)
             else:
                 await self._has_started(name, attempt, started.run, started.note, followed)
         if unsure:
@@ -318,10 +329,24 @@ class SchedulerDriver:
         await self._watch.told(name, CallOutcome.REFUSED, str(error))
         if error.whole:
             self._refusals[name] = str(error)
-            self._leasing_pauses[name].failed(self._monotonic(), refused=False)
+            self._pause_leasing(name)
             log.error("schedulers.refuses_everything", scheduler=name, message=str(error))
         failure_class = FailureClass.SCHEDULER if error.whole else FailureClass.UNKNOWN
         await self._fail(attempt, f"{name} refused to start it: {error}", failure_class)
+
+    async def _is_missing(self, name: str, retrain: Retrain, attempt: Attempt, followed: _Followed) -> bool:
+        """A start is refused that was asked for before: did the first one do nothing? A run that is there is taken."""
+        run = Run(attempt_id=attempt.attempt_id, model_id=retrain.model_id)
+        status = await self._asked(name, self._schedulers[name].status(run), followed, probe=False)
+        if status is not None and status.state is not RunState.MISSING:
+            await self._has_started(name, attempt, status.run, status.note, followed)
+        return status is not None and status.state is RunState.MISSING
+
+    def _pause_leasing(self, name: str) -> None:
+        """Wait twice as long as the last time; what fails together is one failure."""
+        pause, at_s = self._leasing_pauses[name], self._monotonic()
+        if pause.over(at_s):
+            pause.failed(at_s, refused=False)
 
     # --- following and stopping ---
 

@@ -132,7 +132,8 @@ class Maestro:
         self.instances: list[dict[str, Any]] = []
         self.down = False
         self._lock = threading.Lock()
-        self._server = HttpServer(self._answer, wire)
+        self.wire = wire or Wire()
+        self._server = HttpServer(self._answer, self.wire)
         self.url = self._server.url
 
     def close(self) -> None:
