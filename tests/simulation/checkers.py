@@ -34,6 +34,7 @@ from control_plane.core.policies import Overrides
 from control_plane.core.registry.types import Lifecycle
 from control_plane.core.retraining.types import (
     AttemptState,
+    FailureClass,
     RetrainCause,
     RetrainingLimits,
     RetrainingPolicy,
@@ -79,6 +80,8 @@ class Checkers:
         self.loads: dict[tuple[str, int], bool] = {}
         self.rules: set[tuple[str, str]] = set()
         self.outcomes: dict[str, RuleOutcome] = {}
+        self.leased_ever: set[str] = set()
+        self.above: dict[str, frozenset[str]] = {}
 
     # What the world tells
 
@@ -86,6 +89,7 @@ class Checkers:
         """The model graph, as declared."""
         for dependency in dependencies:
             self.direct[dependency.downstream.removeprefix("model:")].add(dependency.upstream.removeprefix("model:"))
+        self.above.clear()
 
     def validated(self, model_id: str, version: int, validation: Validation) -> None:
         """Somebody measured a candidate."""
@@ -137,7 +141,7 @@ class Checkers:
                 )
                 del self.live[event.model_id]
                 self.ended[event.retrain_id] = event.state
-                if self.attempts[event.retrain_id]:
+                if self.attempts[event.retrain_id] or event.retrain_id in self.leased_ever:
                     self.ended_at[event.model_id] = envelope.at
             case VersionRegistered():
                 self._hold(event.version == self.versions[event.model_id] + 1, f"{event.model_id} skipped a version")
@@ -224,7 +228,7 @@ class Checkers:
         self._hold(
             all(other.model_id != model_id for other in self.running.values()), f"{model_id} has two live attempts"
         )
-        busy = sorted(self._upstream(model_id) & set(self.live))
+        busy = sorted(self._upstream(model_id) & self.live.keys())
         self._hold(not busy, f"{model_id} was released before its upstream {', '.join(busy)}")
         self._hold(self.not_before[retrain_id] <= at, f"{retrain_id} was leased before its time")
         if retrain_id not in self.hurried:
@@ -246,10 +250,16 @@ class Checkers:
         if event.state in (AttemptState.SUCCEEDED, AttemptState.FAILED):
             self._hold(self.expires[event.attempt_id] >= at, f"{event.attempt_id} reported after its lease had expired")
         del self.running[event.attempt_id]
+        if event.failure_class in (FailureClass.PREEMPTED, FailureClass.SCHEDULER):
+            # Nobody's fault: such an attempt is not one of those that a policy allows.
+            self.attempts[event.retrain_id] -= 1
+            self.leased_ever.add(event.retrain_id)
         if event.retry_at is not None:
             self.not_before[event.retrain_id] = event.retry_at
 
-    def _upstream(self, model_id: str) -> set[str]:
+    def _upstream(self, model_id: str) -> frozenset[str]:
+        if model_id in self.above:
+            return self.above[model_id]
         seen: set[str] = set()
         pending = [model_id]
         while pending:
@@ -257,7 +267,8 @@ class Checkers:
                 if upstream not in seen:
                     seen.add(upstream)
                     pending.append(upstream)
-        return seen
+        self.above[model_id] = frozenset(seen)
+        return self.above[model_id]
 
     def at_rest(self, state: State) -> None:
         """After the faults stop: nothing waits, nothing runs, nothing was lost, and the state says the same."""
