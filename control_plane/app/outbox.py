@@ -230,12 +230,10 @@ class Delivery:
 
     async def end(self) -> None:
         """Stop sending, note what was taken."""
-        self._task.cancel()
-        with suppress(asyncio.CancelledError, RunwayError):
-            await self._task
-        for worker in self._workers.values():
-            worker.cancel()
-        await asyncio.gather(*self._workers.values(), return_exceptions=True)
+        under_way = [self._task, *self._workers.values()]
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
         with suppress(RunwayError):
             await self._save()
 
@@ -307,7 +305,13 @@ class Delivery:
         tools, destination = self._tools, self.destination
         try:
             secret = tools.secret(destination.secret_variable)
-            await tools.sender.send(destination, secret, envelope, datetime.now(UTC))
+            try:
+                await tools.sender.send(destination, secret, envelope, datetime.now(UTC))
+            except Undelivered:
+                raise
+            except Exception as error:  # a fault of ours must not end the lane
+                log.error("delivery.fault", seq=envelope.seq, error=repr(error), exc_info=error)
+                raise Undelivered(f"a fault of Runway itself: {error!r}", refused=True) from error
         except Undelivered as error:
             if str(error) != self._failure:
                 log.warning("delivery.failed", destination=destination.name, seq=envelope.seq, failure=str(error))

@@ -1,14 +1,15 @@
 """Events from the log reach webhooks at least once and in order for each model, whatever happens."""
 
 import asyncio
+from contextlib import suppress
 
 import numpy as np
 import pytest
 
 from control_plane.core.alerts.types import Destination, DestinationKind
 from control_plane.core.commands import RemoveDestination, SetDestination
-from control_plane.core.errors import Invalid, Reason, Refused
-from tests.alerts.nodes import SECRET, check_delivery, check_signed, leading, seqs, until
+from control_plane.core.errors import Invalid, Reason, Refused, RunwayError
+from tests.alerts.nodes import SECRET, Plane, check_delivery, check_signed, leading, seqs, until
 from tests.alerts.receivers import Received, Reply, receiving
 from tests.contract.worlds import MemoryWorld, World
 
@@ -72,6 +73,42 @@ async def test_at_least_once_and_in_order_while_the_receiver_fails_at_random_and
                     newest = plane.node.revision
                     await until(lambda n=newest: (s := plane.outbox.status("hook")) is not None and s.low >= n)  # type: ignore[misc]
                     check_delivery(await plane.node.events(0, 10_000), receiver.taken, since)
+
+
+async def test_nothing_is_lost_when_leaders_are_deposed_while_they_send(world: World) -> None:
+    """Two control planes on one database take turns, each cut off in the middle."""
+
+    async def slow(_: Received) -> Reply:
+        await asyncio.sleep(0.004)
+        return Reply()
+
+    async with receiving(slow) as receiver, leading(world) as first:
+        since = (await first.hook(receiver.url)).revision
+        registered = 0
+
+        async def one_after_the_other(plane: Plane, whole: int) -> None:
+            nonlocal registered
+            while registered < whole:
+                try:
+                    await plane.model(f"m{registered}")
+                    registered += 1
+                except RunwayError:
+                    await asyncio.sleep(0.01)  # the other leads now, or nobody does yet
+
+        async def second() -> None:
+            async with leading(world) as plane:
+                await one_after_the_other(plane, 45)
+                await until(lambda: len(set(seqs(receiver.taken))) >= plane.node.revision - since)
+                check_delivery(await plane.node.events(0, 10_000), receiver.taken, since)
+
+        await one_after_the_other(first, 15)
+        other = asyncio.ensure_future(second())
+        while registered == 15 and not other.done():  # the first may be the faster one to lead again
+            world.depose()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.5):
+                    await until(lambda: registered > 15 or other.done())
+        await other
 
 
 async def test_a_model_whose_event_is_not_taken_holds_up_nobody_else() -> None:
