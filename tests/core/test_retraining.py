@@ -304,6 +304,7 @@ def _released(
     asking = Asking(
         scheduler="dagster",
         now=now,
+        tier=lambda model_id: tiers.get(model_id, 2),
         claim=claim,
         scheduler_of=lambda _: "",
         wave_of=lambda _: 1,

@@ -213,7 +213,7 @@ def _imagined(record: ModelRecord, requested: bool, options: _Options, now: date
         not_before = next_off_peak(policy, not_before)
     evaluation = record.standing.evaluation
     return Retrain(
-        retrain_id=RetrainId(""),
+        retrain_id=RetrainId(f"plan:{record.model_id}"),
         model_id=record.model_id,
         state=RetrainState.WAITING,
         causes=(RetrainCause.OPERATOR if requested else RetrainCause.UPSTREAM,),

@@ -1,6 +1,6 @@
 """Leases: who may run now, for whichever scheduler asks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from control_plane.core.commands import LeaseRetrains, Result
@@ -8,8 +8,8 @@ from control_plane.core.decide.breakers import is_probe, leases_allowed
 from control_plane.core.decide.decision import Decision
 from control_plane.core.events import RetrainLeased
 from control_plane.core.evolve_retraining import week_of
-from control_plane.core.graph.order import topological_waves
-from control_plane.core.ids import AttemptId, ModelId, model_node, node_name
+from control_plane.core.graph.order import wave_numbers
+from control_plane.core.ids import AttemptId, ModelId, model_node
 from control_plane.core.retraining.failures import memory_scale
 from control_plane.core.retraining.limits import Claim, Usage, usage_of
 from control_plane.core.retraining.rules import Asking, releasable
@@ -20,25 +20,30 @@ from control_plane.core.state import ModelRecord, State
 def lease_retrains(state: State, command: LeaseRetrains, now: datetime) -> Decision:
     """Give what may run now, and again what this scheduler holds but does not know (its last answer was lost)."""
     known = set(command.known_attempt_ids)
+    running = state.running()
     forgotten = [
         attempt.attempt_id
-        for retrain in state.running()
+        for retrain in running
         if (attempt := retrain.running_attempt) is not None
         and attempt.scheduler == command.scheduler
         and attempt.attempt_id not in known
         and attempt.expires_at >= now
     ]
-    leased = () if state.held else _leased(state, command, now)
+    leased = () if state.held else _leased(state, command, now, running)
     attempt_ids = (*forgotten, *(event.attempt_id for event in leased))
     return Decision(events=leased, result=Result(attempt_ids=attempt_ids, changed=len(leased)))
 
 
-def _leased(state: State, command: LeaseRetrains, now: datetime) -> tuple[RetrainLeased, ...]:
+def _leased(
+    state: State, command: LeaseRetrains, now: datetime, running: Sequence[Retrain]
+) -> tuple[RetrainLeased, ...]:
     leases_max = leases_allowed(state, command.scheduler, len(command.lease_tokens), now)
     if not leases_max or not state.live_retrains:
         return ()
     waves, probe = waves_of(state), is_probe(state, command.scheduler)
-    chosen = releasable(state.living(), asking(state, command.scheduler, now, waves), usage_now(state, now), leases_max)
+    chosen = releasable(
+        state.living(), asking(state, command.scheduler, now, waves), usage_now(state, now, running), leases_max
+    )
     return tuple(
         RetrainLeased(
             retrain_id=retrain.retrain_id,
@@ -59,9 +64,11 @@ def _leased(state: State, command: LeaseRetrains, now: datetime) -> tuple[Retrai
 
 def asking(state: State, scheduler: str, now: datetime, waves: Mapping[ModelId, int]) -> Asking:
     """What the state says about every retrain that a scheduler might take."""
+    models = state.models
     return Asking(
         scheduler=scheduler,
         now=now,
+        tier=lambda model_id: models[model_id].facts.tier,
         claim=lambda retrain: claim_of(state, retrain),
         scheduler_of=lambda model_id: state.models[model_id].retraining_policy.scheduler,
         wave_of=lambda model_id: waves.get(model_id, 1),
@@ -96,18 +103,15 @@ def gpu_hours_expected(record: ModelRecord) -> float:
     return policy.gpus * (policy.duration_expected / timedelta(hours=1))
 
 
-def usage_now(state: State, now: datetime) -> Usage:
-    """What running attempts hold, and what each team has spent this week."""
+def usage_now(state: State, now: datetime, running: Sequence[Retrain] | None = None) -> Usage:
+    """What running attempts hold, and what each team has spent this week. `running`: if it is known already."""
     week = week_of(now)
     spent: dict[str, float] = {team: one.gpu_hours for team, one in state.spending.items() if one.week == week}
-    return usage_of(state.running(), state.limits, spent, lambda retrain: claim_of(state, retrain))
+    held = state.running() if running is None else running
+    return usage_of(held, state.limits, spent, lambda retrain: claim_of(state, retrain))
 
 
 def waves_of(state: State) -> dict[ModelId, int]:
     """Which wave each live retrain belongs to, from 1, among what is live now: 1 has nothing live upstream."""
-    models = sorted(model_node(retrain.model_id) for retrain in state.living())
-    return {
-        ModelId(node_name(node)): number
-        for number, wave in enumerate(topological_waves(state.graph, models), start=1)
-        for node in wave
-    }
+    models = [retrain.model_id for retrain in state.living()]
+    return dict(zip(models, wave_numbers(state.graph, [model_node(one) for one in models]), strict=True))

@@ -4,7 +4,7 @@ A model depends on another also through what lies between them (model -> feature
 that is among the models asked about.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -28,16 +28,25 @@ def topological_waves(graph: DependencyGraph, node_ids: Collection[NodeId]) -> t
         raise NotFound(Reason.NODE_NOT_FOUND, f"there is no node {', '.join(missing)}", node_id=missing[0])
     if not asked:
         return ()
-    layout = graph.layout()
-    # One that has no edges may have no position; nothing is before it.
-    positions = np.array([layout.numbering.position.get(node_id, -1) for node_id in asked])
-    step = np.zeros(len(layout.numbering) + 1, np.int32)
-    step[positions] = 1
-    depth = np.append(layout.longest_from_roots(step[:-1]), np.int32(1))[positions].tolist()
+    depth = wave_numbers(graph, asked)
     waves: list[list[NodeId]] = [[] for _ in range(max(depth))]
     for node_id, wave in zip(asked, depth, strict=True):
         waves[wave - 1].append(node_id)
     return tuple(tuple(wave) for wave in waves)
+
+
+def wave_numbers(graph: DependencyGraph, node_ids: Sequence[NodeId]) -> list[int]:
+    """For each node the wave it belongs to among them, from 1: 1 has none of the others upstream. All are nodes."""
+    if not node_ids:
+        return []
+    layout = graph.layout()
+    # One that has no edges may have no position; nothing is before it.
+    position = layout.numbering.position
+    positions = np.array([position.get(node_id, -1) for node_id in node_ids])
+    step = np.zeros(len(layout.numbering) + 1, np.int32)
+    step[positions] = 1
+    numbers: list[int] = np.append(layout.longest_from_roots(step[:-1]), np.int32(1))[positions].tolist()
+    return numbers
 
 
 def nearest_upstream_models(graph: DependencyGraph, node_id: NodeId) -> tuple[NodeId, ...]:

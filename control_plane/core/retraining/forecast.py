@@ -129,6 +129,7 @@ def _release(run: _Run, by_model: Mapping[ModelId, Job], released: Callable[[str
         asking = Asking(
             scheduler=name,
             now=run.now,
+            tier=lambda model_id: by_model[model_id].claim.tier,
             claim=lambda retrain: by_model[retrain.model_id].claim,
             scheduler_of=lambda _: "",
             wave_of=lambda model_id: 1 if by_model[model_id].upstream.isdisjoint(run.unfinished) else 2,

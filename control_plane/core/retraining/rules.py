@@ -6,6 +6,7 @@ Every function is pure; `now` is the control plane's clock.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from heapq import heapify, heappop
 
 from control_plane.core.errors import Reason, Refused, Violation
 from control_plane.core.ids import AttemptId, LeaseToken, ModelId, RetrainId
@@ -102,21 +103,23 @@ after four days, so that no stream of important ones starves it."""
 
 def priority(retrain: Retrain, tier: int, now: datetime) -> tuple[int, float, datetime, RetrainId]:
     """Sort key of the queue: tier first, then the staler, then the older, then the id so that order is total."""
-    waited = max(now - max(retrain.requested_at, retrain.not_before), timedelta(0))
-    return (tier - waited // AGING, -retrain.score, retrain.requested_at, retrain.retrain_id)
+    asked, could = retrain.requested_at, retrain.not_before
+    days = (now - (could if could > asked else asked)).days  # of which AGING is one
+    return (tier - days if days > 0 else tier, -retrain.score, asked, retrain.retrain_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asking:
     """Who asks for leases, and what keeps single retrains from running whatever the limits say.
 
-    `claim` says what a retrain would hold, `scheduler_of` who may run a model (empty: anybody), `wave_of` its place
-    among all that is live (1: nothing upstream of it is live), `cooling_until` the end of its cascade cooldown,
-    `unsettled` whether nobody has looked at it since that ended.
+    `tier` and `claim` say how much a model matters and what its retrain would hold, `scheduler_of` who may run a model
+    (empty: anybody), `wave_of` its place among all that is live (1: nothing upstream of it is), `cooling_until` the
+    end of its cascade cooldown, `unsettled` whether nobody has looked at it since that ended.
     """
 
     scheduler: str
     now: datetime
+    tier: Callable[[ModelId], int]
     claim: Callable[[Retrain], Claim]
     scheduler_of: Callable[[ModelId], str]
     wave_of: Callable[[ModelId], int]
@@ -134,16 +137,21 @@ def releasable(live: Iterable[Retrain], asking: Asking, usage: Usage, leases_max
     4. By tier, score and age; never more than the limits of the fleet, the scheduler, the team, the resource class and
        the team's budget.
     """
-    now = asking.now
-    waiting = [r for r in live if r.state is RetrainState.WAITING and r.not_before <= now and not r.held_by]
-    claims = {retrain.retrain_id: asking.claim(retrain) for retrain in waiting}
-    waiting.sort(key=lambda r: priority(r, claims[r.retrain_id].tier, now))
+    now, tier = asking.now, asking.tier
+    queue = [
+        (priority(r, tier(r.model_id), now), r)
+        for r in live
+        if r.state is RetrainState.WAITING and r.not_before <= now and not r.held_by
+    ]
+    # A heap: of ten thousand that wait, only as many are put in order as are looked at.
+    heapify(queue)
     chosen: list[Retrain] = []
-    for retrain in waiting:
-        if len(chosen) >= leases_max or usage.full(1) or usage.scheduler_full(asking.scheduler):
-            break
-        claim = claims[retrain.retrain_id]
-        if usage.full(claim.tier) or usage.in_the_way(claim) or not may_run(retrain, asking):
+    while queue and len(chosen) < leases_max and not usage.full(1) and not usage.scheduler_full(asking.scheduler):
+        _, retrain = heappop(queue)
+        if usage.full(tier(retrain.model_id)) or not may_run(retrain, asking):
+            continue
+        claim = asking.claim(retrain)
+        if usage.in_the_way(claim):
             continue
         chosen.append(retrain)
         usage.take(claim, asking.scheduler)
