@@ -33,6 +33,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     trained: TrainedVersion
     validation: Validation
+    passed: bool
+    """Not refused: promoted, or on its way through approval and canary."""
     promoted: bool
     training_s: float
 
@@ -77,14 +79,21 @@ def run_attempt(lease: Lease, plane: ControlPlane, find_trainer: Callable[[], Tr
         raise
     validation, crash = _validated(trainer, order, version, say)
     try:
-        promoted = plane.report_validation(lease.model_id, version, validation)
+        validated = plane.report_validation(lease.model_id, version, validation)
     except RunwayRpcError as error:
         if error.reason in {"ROLLOUT_FINISHED", "RETRAIN_FINISHED"}:
             raise LeaseLostError(error.message) from error
         raise
     if crash is not None:
         raise ValidationCrashedError(validation.explanation) from crash
-    return Outcome(version=version, trained=trained, validation=validation, promoted=promoted, training_s=training_s)
+    return Outcome(
+        version=version,
+        trained=trained,
+        validation=validation,
+        passed=validated.passed,
+        promoted=validated.promoted,
+        training_s=training_s,
+    )
 
 
 def sentence_of(error: BaseException) -> str:

@@ -19,6 +19,7 @@ from assets.plane import (
     Read,
     Status,
     TrainedVersion,
+    Validated,
     Validation,
     Verdict,
 )
@@ -149,8 +150,8 @@ class GrpcPlane:
         """The attempt failed, in a sentence."""
         self._runway.retraining.report_failure(attempt_id, lease_token, failure, permanent=permanent, run=run)
 
-    def report_validation(self, model_id: str, version: int, validation: Validation) -> bool:
-        """Whether the candidate was promoted."""
+    def report_validation(self, model_id: str, version: int, validation: Validation) -> Validated:
+        """What became of the candidate."""
         rollout = self._runway.rollouts.report_validation(
             model_id,
             version,
@@ -166,7 +167,11 @@ class GrpcPlane:
                 holdout_until=_timestamp(validation.holdout_until),
             ),
         )
-        return rollout.state == messages.ROLLOUT_STATE_PROMOTED
+        refused = rollout.state in (messages.ROLLOUT_STATE_REFUSED, messages.ROLLOUT_STATE_ABORTED)
+        return Validated(
+            passed=rollout.validation.passed and not refused,
+            promoted=rollout.state == messages.ROLLOUT_STATE_PROMOTED,
+        )
 
     def candidate_of_attempt(self, retrain_id: str, attempt_id: str) -> int | None:
         """The version of an attempt that is still waiting for its validation; None if none is."""

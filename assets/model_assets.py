@@ -180,7 +180,10 @@ def ask_instead(context: dg.AssetExecutionContext, plane: ControlPlane, model: M
 
 
 def events_of(key: dg.AssetKey, outcome: Outcome) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[None]]:
-    """What Dagster is told. A refused candidate yields only its failed check, so that nothing is materialized."""
+    """What Dagster is told. A refused candidate yields only its failed check, so that nothing is materialized.
+
+    One that waits for approval, or goes through its canary, has passed; it is materialized once it is in production.
+    """
     validation = outcome.validation
     compared: dict[str, Any] = {
         "metric": validation.metric,
@@ -195,7 +198,7 @@ def events_of(key: dg.AssetKey, outcome: Outcome) -> Iterator[dg.AssetCheckResul
     yield dg.AssetCheckResult(
         asset_key=key,
         check_name=OFFLINE_VALIDATION,
-        passed=outcome.promoted,
+        passed=outcome.passed,
         description=validation.explanation or None,
         metadata=compared,
     )

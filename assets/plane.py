@@ -139,6 +139,13 @@ class Validation(msgspec.Struct, frozen=True, kw_only=True):
     holdout_until: datetime | None = None
 
 
+class Validated(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a candidate: refused, promoted, or on its way (waiting for approval, or in its canary)."""
+
+    passed: bool
+    promoted: bool
+
+
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """A model's standing with the numbers that plot."""
 
@@ -221,8 +228,8 @@ class ControlPlane(Protocol):
         """The attempt failed, in a sentence."""
         ...
 
-    def report_validation(self, model_id: str, version: int, validation: Validation) -> bool:
-        """Whether the candidate was promoted."""
+    def report_validation(self, model_id: str, version: int, validation: Validation) -> Validated:
+        """What became of the candidate."""
         ...
 
     def candidate_of_attempt(self, retrain_id: str, attempt_id: str) -> int | None:

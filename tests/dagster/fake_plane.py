@@ -25,6 +25,7 @@ from assets.plane import (
     Read,
     Status,
     TrainedVersion,
+    Validated,
     Validation,
     Verdict,
 )
@@ -294,7 +295,7 @@ class FakePlane:
         attempt.run = run
         self._failed(retrain, attempt, failure, permanent=permanent)
 
-    def report_validation(self, model_id: str, version: int, validation: Validation) -> bool:
+    def report_validation(self, model_id: str, version: int, validation: Validation) -> Validated:
         self._here("report_validation")
         retrain = self.retrain_of(model_id)
         if retrain.state != "VALIDATING" or retrain.attempts[-1].version != version:
@@ -306,7 +307,7 @@ class FakePlane:
             self.production[model_id] = version
             self.happened("AliasMoved", model_id)
         self._changed()
-        return validation.passed
+        return Validated(passed=validation.passed, promoted=validation.passed)
 
     def candidate_of_attempt(self, retrain_id: str, attempt_id: str) -> int | None:
         self._here("candidate_of_attempt")
