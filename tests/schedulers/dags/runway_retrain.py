@@ -4,6 +4,7 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 from airflow.sdk import dag, task
 
@@ -14,7 +15,7 @@ def training(name: str) -> None:
     @dag(dag_id=name, schedule=None, catchup=False, is_paused_upon_creation=False, max_active_runs=16)
     def retrain() -> None:
         @task
-        def train(**context: object) -> None:
+        def train(**context: Any) -> None:
             conf = context["dag_run"].conf
             attempt = conf["attempt_id"]
             with (FOLDER / f"{attempt}.told").open("a") as file:
