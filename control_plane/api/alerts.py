@@ -3,7 +3,7 @@
 from runway.v1 import alerts_pb2, alerts_pb2_grpc
 
 from control_plane.api.convert.alerts import alert_message, destination_from, destination_message
-from control_plane.api.convert.common import instant_from, timestamp
+from control_plane.api.convert.common import instant_from
 from control_plane.api.convert.registry import model_id_from
 from control_plane.api.interceptors import Context
 from control_plane.api.plane import ANONYMOUS, Plane
@@ -119,5 +119,5 @@ class AlertsServicer(alerts_pb2_grpc.AlertsServiceServicer):
             failure, at = (teller.failure, teller.delivered_at) if teller is not None else ("", None)
         message.last_failure = f"disabled: {destination.disabled}" if destination.disabled else failure
         if at is not None:
-            message.last_delivered_at.CopyFrom(timestamp(at))
+            message.last_delivered_at.FromDatetime(at)
         return message
