@@ -1,5 +1,6 @@
 """What each event does to the state. Never refuses, never reads a clock: what happened, happened."""
 
+from collections.abc import Iterable
 from itertools import islice
 from typing import assert_never
 
@@ -71,6 +72,7 @@ from control_plane.core.events import (
     WeightReported,
 )
 from control_plane.core.evolve_graph import change_graph, put_model_node
+from control_plane.core.ids import ModelId
 from control_plane.core.state import (
     REQUESTS_DROPPED,
     REQUESTS_KEPT_MAX,
@@ -91,6 +93,7 @@ def evolve(state: State, envelope: Envelope) -> None:
     state.last_hash = envelope.hash
     state.at = envelope.at
     _apply(state, envelope, envelope.event)
+    _watch(state, envelope.event)
     if envelope.request_id and envelope.result is not None:
         state.requests[envelope.request_id] = RequestRecord(
             digest=envelope.request_digest, result=envelope.result, revision=envelope.seq
@@ -99,6 +102,26 @@ def evolve(state: State, envelope: Envelope) -> None:
             # Many at once: finding a dict's first key walks over the places of those deleted before.
             for oldest in tuple(islice(state.requests, REQUESTS_DROPPED)):
                 del state.requests[oldest]
+
+
+def _watch(state: State, event: Event) -> None:
+    """Keep `state.restless` true: only models that an event is about can have changed."""
+    touched: Iterable[ModelId]
+    match event:
+        case PoliciesSet():
+            touched = state.models
+        case CascadeCooldownStarted():
+            touched = event.until
+        case ModelRegistered() | ModelUpdated():
+            touched = (event.facts.model_id,)
+        case _:
+            model_id: ModelId | None = getattr(event, "model_id", None)
+            touched = () if model_id is None else (model_id,)
+    for one in touched:
+        if state.models[one].restless:
+            state.restless.add(one)
+        else:
+            state.restless.discard(one)
 
 
 def _apply(state: State, envelope: Envelope, event: Event) -> None:  # noqa: PLR0912, PLR0915 - one branch per event

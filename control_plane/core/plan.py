@@ -4,6 +4,7 @@
 plan that is late or repeated does no harm.
 """
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from control_plane.core.commands import (
@@ -21,7 +22,7 @@ from control_plane.core.commands import (
 )
 from control_plane.core.decide.approvals import approval_expired
 from control_plane.core.decide.canary import step_events
-from control_plane.core.decide.cascade import overlooked
+from control_plane.core.decide.cascade import in_doubt, overlooked
 from control_plane.core.decide.lineage import lineage_due
 from control_plane.core.decide.requests import expired, healed
 from control_plane.core.retraining.breaker import half_open_due
@@ -47,8 +48,10 @@ def plan(state: State, now: datetime) -> list[Command]:
     if lineage_due(state, now):
         due.append(SettleLineage())
     due.extend(HalfOpenBreaker(scheduler=b.scheduler) for b in state.breakers.values() if half_open_due(b, now))
-    due.extend(SettleCascade(model_id=m) for m, record in state.models.items() if overlooked(record, now))
-    due.extend(_wanted_retrains(state, now))
+    # By id: a set has no order of its own, and the same state shall plan the same.
+    restless = [state.models[model_id] for model_id in sorted(state.restless)]
+    due.extend(SettleCascade(model_id=record.model_id) for record in restless if overlooked(record, now))
+    due.extend(_wanted_retrains(restless, now))
     return due[:COMMANDS_PER_TICK_MAX]
 
 
@@ -82,10 +85,10 @@ def _rollouts(state: State, now: datetime) -> list[Command]:
     return found
 
 
-def _wanted_retrains(state: State, now: datetime) -> list[Command]:
+def _wanted_retrains(restless: Iterable[ModelRecord], now: datetime) -> list[Command]:
     return [
-        RequestRetrain(model_id=model_id, cause=cause)
-        for model_id, record in state.models.items()
+        RequestRetrain(model_id=record.model_id, cause=cause)
+        for record in restless
         if (cause := wanted_retrain(record, now)) is not None
     ]
 
@@ -94,7 +97,8 @@ def wanted_retrain(record: ModelRecord, now: datetime) -> RetrainCause | None:
     """Why a retrain is to be requested now; None if none is.
 
     1. Never for a retired model, one whose policy is not automatic, one with a live retrain, or in its own cooldown;
-       nor between an upstream promotion and the look that says what it did.
+       nor between an upstream promotion and the look that says what it did; nor by an older verdict which that look
+       does not confirm.
     2. A rule has the last word: retrain asks whatever the verdict, retrain off-peak only in those hours and not where
        the data is at fault, require approval and ignore never ask.
     3. Without one, STALE by a verdict that a retrain can mend asks.
@@ -106,6 +110,8 @@ def wanted_retrain(record: ModelRecord, now: datetime) -> RetrainCause | None:
     if cascade is not None and cascade.harmed is None:
         return None
     cause = _cause(record, now)
+    if cause is RetrainCause.STALE and in_doubt(record):
+        cause = None
     if cause is RetrainCause.STALE and cascade is not None and cascade.harmed and _since(record, cascade.began_at):
         cause = RetrainCause.UPSTREAM
     if cause is None and _overdue_by_schedule(record, now):

@@ -230,6 +230,7 @@ def decode_snapshot(blob: bytes) -> State:
     state.erasures_count = head.erasures_count
     state.live_rollouts = {i: None for i, rollout in state.rollouts.items() if rollout.live}
     state.unconfirmed_rollouts = {i: None for i, rollout in state.rollouts.items() if rollout.unconfirmed}
+    state.restless = {model_id for model_id, record in state.models.items() if record.restless}
     state.uplifts = {uplift.rollout_id: uplift for uplift in parts.get(_Uplifts, [])}
     state.breakers = {breaker.scheduler: breaker for breaker in head.breakers}
     state.spending = dict(head.spending)

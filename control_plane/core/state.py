@@ -185,6 +185,17 @@ class ModelRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
         return self.facts.model_id
 
     @property
+    def restless(self) -> bool:
+        """May time alone bring something about for this model: a retrain that is to be asked for, or the end of a wait?
+
+        Says nothing of when; what is not restless is not looked at by `plan`."""
+        if self.standing.level is Level.STALE or self.policies.retraining.every:
+            return True
+        if self.cascade is not None and self.cascade.harmed is None:
+            return True
+        return self.rule_outcome.retraining is not None
+
+    @property
     def etag(self) -> str:
         """Changes with every update of the model's facts, its own policies or its place in life."""
         return f"r{self.updated_revision}"
@@ -251,6 +262,8 @@ class State:
         """Measured, oldest first."""
         self.destinations: dict[str, Destination] = {}
         self.silences: dict[str, Silence] = {}
+        self.restless: set[ModelId] = set()
+        """Models that `plan` looks at; follows from `models`."""
         self.live_rollouts: dict[RolloutId, None] = {}
         """Oldest first; follows from `rollouts`."""
         self.unconfirmed_rollouts: dict[RolloutId, None] = {}
