@@ -1,10 +1,10 @@
 """Links by which somebody approves a candidate without any other access: signed, for one person, and not for ever.
 
 A link names rollout, approver and expiry; a keyed hash over them (HMAC-SHA256) makes it unforgeable: whoever changes
-any of the three, or has no key, has a link that is not taken. Following it shows the evidence and changes nothing, because
-mail programs and chats follow links by themselves; only the button on that page approves, as the approver the link was
-made for, under the rules that hold for everybody (four eyes, in time). The rollout's state makes it good for one use: a
-rollout does not wait for the same approver twice.
+any of the three, or has no key, has a link that is not taken. Following it shows the evidence and changes nothing,
+because mail programs and chats follow links by themselves; only the button on that page approves, as the approver the
+link was made for, under the rules that hold for everybody (four eyes, in time). The rollout's state makes it good for
+one use: a rollout does not wait for the same approver twice.
 """
 
 import base64
