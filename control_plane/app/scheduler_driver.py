@@ -30,18 +30,17 @@ from control_plane.app.breaker_watch import ACTOR, BreakerWatch
 from control_plane.app.node import Node
 from control_plane.app.replica import Submission
 from control_plane.app.rollout_driver import Pause
+from control_plane.app.scheduler_reports import AttemptReports, attempt_of, running_on, startable
 from control_plane.app.schedulers import (
-    Job,
     Run,
     RunState,
     RunStatus,
     Scheduler,
     SchedulerRefused,
     SchedulerUnavailable,
-    job_of,
 )
-from control_plane.core.commands import Command, LeaseRetrains, RenewLease, ReportFailure, ReportSuccess
-from control_plane.core.errors import NotFound, Refused, RunwayError
+from control_plane.core.commands import Command, LeaseRetrains
+from control_plane.core.errors import RunwayError
 from control_plane.core.ids import AttemptId, LeaseToken
 from control_plane.core.retraining.breaker import CallOutcome
 from control_plane.core.retraining.types import Attempt, AttemptState, BreakerState, FailureClass, Retrain, RetrainState
@@ -62,8 +61,6 @@ STOPS_LOOKED_BACK = timedelta(days=1)
 STOP_TRIES_MAX = 5
 """A start that nobody knows about may still arrive; after these tries nobody waits for it any more. Its training then
 learns from its first call that the lease is gone."""
-FAILURE_CHARS_MAX = 500
-RUN_CHARS_MAX = 500
 LEASE_TOKEN_BYTES = 16
 
 TO_BE_STOPPED = frozenset({AttemptState.CANCELLED, AttemptState.LEASE_EXPIRED})
@@ -100,6 +97,7 @@ class SchedulerDriver:
         self._node = node
         self._schedulers = dict(schedulers)
         self._watch = watch
+        self._reports = AttemptReports(node)
         self._tick_s = tick_s
         self._call_s_max = call_s_max
         self._poll_s = poll_s
@@ -188,7 +186,7 @@ class SchedulerDriver:
     def _begin_runs(self, state: State, name: str) -> None:
         """Start what has no run yet, most important first; ask after what has one; keep leases alive."""
         at_s, now = self._monotonic(), self._node.now()
-        running = _running_on(state, name)
+        running = running_on(state, name)
         self._seen[name] |= {attempt.attempt_id for _, attempt in running}
         startable = self._starts_allowed(state, name)
         for retrain, attempt in running:
@@ -196,7 +194,7 @@ class SchedulerDriver:
             followed = self._followed.setdefault(attempt_id, _Followed())
             ttl = state.models[retrain.model_id].retraining_policy.lease_ttl
             if attempt.expires_at - now < ttl / 2:
-                self._spawn(f"renew {attempt_id}", self._renew(attempt, ""))
+                self._spawn(f"renew {attempt_id}", self._reports.renew(attempt, ""))
             if attempt.run:
                 if followed.pause.over(at_s) and at_s - followed.polled_s >= self._poll_s:
                     self._spawn(f"run {attempt_id}", self._poll(name, retrain, attempt, followed))
@@ -215,7 +213,7 @@ class SchedulerDriver:
     def _begin_stops(self, state: State, name: str) -> None:
         at_s = self._monotonic()
         for attempt_id in sorted(self._seen[name]):
-            attempt = _attempt(state.retrain_of_attempt(attempt_id), attempt_id)
+            attempt = attempt_of(state.retrain_of_attempt(attempt_id), attempt_id)
             if attempt.state is AttemptState.RUNNING:
                 continue
             followed = self._followed.setdefault(attempt_id, _Followed())
@@ -227,7 +225,7 @@ class SchedulerDriver:
     def _begin_leasing(self, state: State, name: str) -> None:
         breaker = state.breakers.get(name)
         shut = breaker is not None and not breaker.bypassed_by and breaker.state is not BreakerState.CLOSED
-        unsettled = any(not attempt.run for _, attempt in _running_on(state, name))
+        unsettled = any(not attempt.run for _, attempt in running_on(state, name))
         if shut and breaker is not None and (breaker.state is BreakerState.OPEN or unsettled):
             return
         waiting = any(retrain.state is RetrainState.WAITING for retrain in state.living())
@@ -268,7 +266,7 @@ class SchedulerDriver:
         command = LeaseRetrains(
             scheduler=name,
             lease_tokens=tuple(LeaseToken(secrets.token_hex(LEASE_TOKEN_BYTES)) for _ in range(most)),
-            known_attempt_ids=tuple(attempt.attempt_id for _, attempt in _running_on(state, name)),
+            known_attempt_ids=tuple(attempt.attempt_id for _, attempt in running_on(state, name)),
         )
         answer = await self._node.submit(Submission(command=command, actor=ACTOR, reason=f"for {name}"))
         if answer.result.attempt_ids:
@@ -280,8 +278,8 @@ class SchedulerDriver:
     async def _start(self, name: str, attempt_id: AttemptId, followed: _Followed) -> None:
         """Start an attempt that the log holds, whether or not it was tried before."""
         async with self._gates[name]:
-            (retrain, job), _ = await self._node.read(lambda state: _startable(state, attempt_id))
-            attempt = _attempt(retrain, attempt_id)
+            (retrain, job), _ = await self._node.read(lambda state: startable(state, attempt_id))
+            attempt = attempt_of(retrain, attempt_id)
             if attempt.state is not AttemptState.RUNNING or attempt.run:
                 return
             scheduler, unsure, first = self._schedulers[name], "", followed.untried
@@ -296,7 +294,7 @@ class SchedulerDriver:
                 outcome = CallOutcome.FAILED if error.counts else CallOutcome.REFUSED
                 if error.sure and first:
                     # Before the breaker hears of it: a probe that could not be started opens it by itself.
-                    await self._fail(attempt, str(error), FailureClass.SCHEDULER)
+                    await self._reports.fail(attempt, str(error), FailureClass.SCHEDULER)
                     if not error.counts:
                         self._pause_leasing(name)  # what the breaker does not hear of it cannot hold back
                 else:
@@ -319,7 +317,7 @@ class SchedulerDriver:
         self._refusals.pop(name, None)
         self._leasing_pauses[name].worked()
         await self._watch.told(name, CallOutcome.SUCCEEDED, probe=True)
-        await self._renew(attempt, run)
+        await self._reports.renew(attempt, run)
         log.info("schedulers.started", scheduler=name, attempt=attempt.attempt_id, run=run)
         if note:
             log.warning("schedulers.waits", scheduler=name, attempt=attempt.attempt_id, message=note)
@@ -332,7 +330,7 @@ class SchedulerDriver:
             self._pause_leasing(name)
             log.error("schedulers.refuses_everything", scheduler=name, message=str(error))
         failure_class = FailureClass.SCHEDULER if error.whole else FailureClass.UNKNOWN
-        await self._fail(attempt, f"{name} refused to start it: {error}", failure_class)
+        await self._reports.fail(attempt, f"{name} refused to start it: {error}", failure_class)
 
     async def _is_missing(self, name: str, retrain: Retrain, attempt: Attempt, followed: _Followed) -> bool:
         """A start is refused that was asked for before: did the first one do nothing? A run that is there is taken."""
@@ -364,7 +362,7 @@ class SchedulerDriver:
             return
         followed.ended_s = at_s = followed.ended_s if followed.ended_s is not None else self._monotonic()
         if self._monotonic() - at_s >= self._report_grace_s or status.state is RunState.FAILED:
-            await self._report_for(name, attempt.attempt_id, status)
+            await self._reports.report_for(name, attempt.attempt_id, status)
 
     async def _asked(
         self, name: str, asking: Awaitable[RunStatus], followed: _Followed, *, probe: bool
@@ -387,36 +385,10 @@ class SchedulerDriver:
         followed.pause.failed(self._monotonic(), refused=False)
         return None
 
-    async def _report_for(self, name: str, attempt_id: AttemptId, status: RunStatus) -> None:
-        """A run ended and its attempt did not: say how, by what the log knows of its version."""
-        retrain, _ = await self._node.read(lambda state: state.retrain_of_attempt(attempt_id))
-        attempt = _attempt(retrain, attempt_id)
-        if attempt.state is not AttemptState.RUNNING:
-            return
-        versions = self._node.state.models[retrain.model_id].versions
-        version = next((one.number for one in reversed(versions) if one.attempt_id == attempt_id), None)
-        if status.state is RunState.SUCCEEDED and version is not None:
-            command = ReportSuccess(
-                attempt_id=attempt_id, lease_token=attempt.lease_token, version=version, log_url=status.log_url
-            )
-            await self._submit(command, f"{name} says that the run succeeded")
-            return
-        match status.state:
-            case RunState.SUCCEEDED:
-                failure = "the run ended well but registered no version: the training must call RegisterVersion"
-            case RunState.STOPPED:
-                failure = f"the run was stopped in {name}" + (f": {status.failure}" if status.failure else "")
-            case RunState.MISSING:
-                failure = f"{name} knows nothing of the run any more"
-            case _:
-                failure = status.failure or f"the run failed in {name}"
-        by_hand = status.state is RunState.STOPPED and status.failure_class is None
-        await self._fail(attempt, failure, status.failure_class, log_url=status.log_url, permanent=by_hand)
-
     async def _stop(self, name: str, attempt_id: AttemptId, followed: _Followed) -> None:
         """End the run of an attempt that has ended for the control plane."""
         retrain, _ = await self._node.read(lambda state: state.retrain_of_attempt(attempt_id))
-        attempt = _attempt(retrain, attempt_id)
+        attempt = attempt_of(retrain, attempt_id)
         run = Run(attempt_id=attempt_id, model_id=retrain.model_id, run=attempt.run)
         failure, found = "", False
         async with self._gates[name]:
@@ -442,54 +414,3 @@ class SchedulerDriver:
             log.info("schedulers.stopped", scheduler=name, attempt=attempt_id)
             return
         followed.pause.failed(self._monotonic(), refused=False)
-
-    # --- reports ---
-
-    async def _renew(self, attempt: Attempt, run: str) -> None:
-        command = RenewLease(attempt_id=attempt.attempt_id, lease_token=attempt.lease_token, run=run[:RUN_CHARS_MAX])
-        await self._submit(command, "its run lives")
-
-    async def _fail(
-        self,
-        attempt: Attempt,
-        failure: str,
-        failure_class: FailureClass | None,
-        *,
-        log_url: str = "",
-        permanent: bool = False,
-    ) -> None:
-        command = ReportFailure(
-            attempt_id=attempt.attempt_id,
-            lease_token=attempt.lease_token,
-            failure=failure[:FAILURE_CHARS_MAX],
-            failure_class=failure_class,
-            log_url=log_url[:RUN_CHARS_MAX],
-            permanent=permanent,
-        )
-        await self._submit(command, "the scheduler's driver")
-
-    async def _submit(self, command: RenewLease | ReportSuccess | ReportFailure, reason: str) -> None:
-        """A refusal says that the attempt has ended meanwhile; then there is nothing to report."""
-        try:
-            await self._node.submit(Submission(command=command, actor=ACTOR, reason=reason))
-        except (Refused, NotFound) as error:
-            log.debug("schedulers.report_refused", command=type(command).__name__, message=error.message)
-
-
-def _running_on(state: State, name: str) -> list[tuple[Retrain, Attempt]]:
-    """What runs on a scheduler, the most important first."""
-    found = [
-        (retrain, attempt)
-        for retrain in state.running()
-        if (attempt := retrain.running_attempt) is not None and attempt.scheduler == name
-    ]
-    return sorted(found, key=lambda one: (state.models[one[0].model_id].facts.tier, one[1].leased_at))
-
-
-def _attempt(retrain: Retrain, attempt_id: AttemptId) -> Attempt:
-    return next(attempt for attempt in retrain.attempts if attempt.attempt_id == attempt_id)
-
-
-def _startable(state: State, attempt_id: AttemptId) -> tuple[Retrain, Job]:
-    retrain = state.retrain_of_attempt(attempt_id)
-    return retrain, job_of(state, retrain, _attempt(retrain, attempt_id))
