@@ -3,8 +3,10 @@
 from datetime import datetime, timedelta
 
 from control_plane.core.commands import Result, SettleCascade
+from control_plane.core.decide.attempts import retrain_ended
 from control_plane.core.decide.decision import Decision
-from control_plane.core.events import CascadeSettled
+from control_plane.core.events import CascadeSettled, Event
+from control_plane.core.retraining.types import RetrainCause, RetrainState
 from control_plane.core.staleness.verdict import Action, Evaluation, Level
 from control_plane.core.state import ModelRecord, State
 
@@ -25,6 +27,44 @@ def settled_by(record: ModelRecord, evaluation: Evaluation, level: Level) -> tup
     return (_settled(record, harmed, is_),)
 
 
+BY_VERDICT = frozenset({RetrainCause.STALE, RetrainCause.UPSTREAM})
+
+
+def spared(state: State, record: ModelRecord, settled: tuple[CascadeSettled, ...], last: Level) -> tuple[Event, ...]:
+    """The end of a waiting retrain that only a verdict asked for, if the look after the cooldown found no harm.
+
+    In one decision with that look, so that nobody leases it in between: the verdict itself takes more looks to change.
+    """
+    if last is Level.STALE or not settled or settled[0].harmed or record.live_retrain is None:
+        return ()
+    retrain = state.retrains[record.live_retrain]
+    if retrain.state is not RetrainState.WAITING or not BY_VERDICT.issuperset(retrain.causes):
+        return ()
+    why = f"no longer needed: the new version of {settled[0].upstream} did it no harm, {settled[0].why}"
+    return (retrain_ended(retrain, RetrainState.CANCELLED, why),)
+
+
+def in_doubt(record: ModelRecord) -> bool:
+    """Does an old verdict stand that the look after the cooldown, and all since, have not confirmed?"""
+    cascade, recent = record.cascade, record.standing.streak.recent
+    return cascade is not None and cascade.harmed is False and bool(recent) and recent[-1] is not Level.STALE
+
+
+def group_of(state: State, record: ModelRecord) -> str:
+    """What all retrains share that follow from one promotion, at any distance: named for the retrain at its root."""
+    cascade = record.cascade
+    if cascade is None or cascade.harmed is not True:
+        return ""
+    upstream = state.models[cascade.upstream]
+    for rollout_id in reversed(upstream.rollout_ids):
+        rollout = state.rollouts[rollout_id]
+        if rollout.version == cascade.version:
+            if rollout.retrain_id is None:
+                return f"cascade_{rollout_id}"
+            return state.retrains[rollout.retrain_id].group or f"cascade_{rollout.retrain_id}"
+    return ""
+
+
 def settle_cascade(state: State, command: SettleCascade, now: datetime) -> Decision:
     """Nobody has looked for too long: the verdict that stands decides."""
     record = state.model(command.model_id)
@@ -33,8 +73,8 @@ def settle_cascade(state: State, command: SettleCascade, now: datetime) -> Decis
         return Decision(result=result)
     standing = record.standing
     harmed = standing.level is Level.STALE
-    why = f"nobody has looked at it since, its verdict is {standing.level.value}"
-    return Decision(events=(_settled(record, harmed, why),), result=result)
+    settled = (_settled(record, harmed, f"nobody has looked at it since, its verdict is {standing.level.value}"),)
+    return Decision(events=(*settled, *spared(state, record, settled, standing.level)), result=result)
 
 
 def overlooked(record: ModelRecord, now: datetime) -> bool:

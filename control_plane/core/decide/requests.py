@@ -14,6 +14,7 @@ from control_plane.core.commands import (
     Result,
 )
 from control_plane.core.decide.attempts import attempt_ended, retrain_ended
+from control_plane.core.decide.cascade import group_of
 from control_plane.core.decide.decision import Decision
 from control_plane.core.decide.onward import back
 from control_plane.core.errors import Reason, Refused
@@ -67,7 +68,7 @@ def _requested(
         score=evaluation.score if evaluation is not None else 0.0,
         not_before=not_before,
         ignore_cooldown=command.ignore_cooldown,
-        group=command.group,
+        group=command.group or (group_of(state, record) if command.cause is RetrainCause.UPSTREAM else ""),
         expires_at=not_before + policy.request_ttl,
     )
     return Decision(

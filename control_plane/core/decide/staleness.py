@@ -1,7 +1,7 @@
 """Staleness: verdicts after hysteresis, and the coverage alert."""
 
 from control_plane.core.commands import RecordCoverage, RecordEvaluation, Result
-from control_plane.core.decide.cascade import settled_by
+from control_plane.core.decide.cascade import settled_by, spared
 from control_plane.core.decide.decision import Decision
 from control_plane.core.decide.rules import at_look
 from control_plane.core.events import CoverageAlertCleared, CoverageAlertRaised, Event, StreakChanged, VerdictChanged
@@ -19,7 +19,12 @@ def record_evaluation(state: State, command: RecordEvaluation) -> Decision:
         return Decision(result=result)
     standing = record.standing
     level, streak = settle(standing.level, standing.streak, evaluation, record.staleness_policy, since=standing.since)
-    matched: tuple[Event, ...] = (*settled_by(record, evaluation, level), *at_look(state, record, evaluation, level))
+    settled = settled_by(record, evaluation, level)
+    matched: tuple[Event, ...] = (
+        *settled,
+        *spared(state, record, settled, evaluation.level),
+        *at_look(state, record, evaluation, level),
+    )
     if level is not standing.level:
         changed = VerdictChanged(
             model_id=command.model_id,
