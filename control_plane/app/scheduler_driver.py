@@ -291,15 +291,13 @@ class SchedulerDriver:
                 unsure = f"{name} did not answer within {self._call_s_max:g} s"
                 await self._watch.told(name, CallOutcome.FAILED, unsure)
             except SchedulerUnavailable as error:
-                outcome = CallOutcome.FAILED if error.counts else CallOutcome.REFUSED
+                await self._watch.told(name, CallOutcome.FAILED if error.counts else CallOutcome.REFUSED, str(error))
                 if error.sure and first:
-                    # Before the breaker hears of it: a probe that could not be started opens it by itself.
                     await self._reports.fail(attempt, str(error), FailureClass.SCHEDULER)
                     if not error.counts:
                         self._pause_leasing(name)  # what the breaker does not hear of it cannot hold back
                 else:
                     unsure = str(error)
-                await self._watch.told(name, outcome, str(error))
             except SchedulerRefused as error:
                 if first or await self._is_missing(name, retrain, attempt, followed):
                     await self._refused(name, attempt, error)

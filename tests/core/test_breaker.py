@@ -125,9 +125,22 @@ def test_a_probe_that_cannot_be_started_opens_it_for_twice_as_long_and_its_retra
         )
     )
     breaker = fleet.state.breakers["dagster"]
-    assert (breaker.state, breaker.open_until) == (BreakerState.OPEN, fleet.now + 2 * OPEN_FOR)
+    assert breaker.state is BreakerState.OPEN
+    assert breaker.open_until is not None
+    assert 2 * OPEN_FOR * (1 - JITTER) <= breaker.open_until - fleet.now <= 2 * OPEN_FOR * (1 + JITTER)
     assert len(fleet.state.live_retrains) == 1
     assert leased(fleet) == 0
+
+
+def test_a_probe_that_nobody_hears_of_any_more_opens_it_again() -> None:
+    fleet = waiting(1)
+    fleet.do(OpenBreaker(scheduler="dagster", reason="503", jitter=0.5))
+    fleet.pass_time(OPEN_FOR)
+    assert leased(fleet) == 1
+    assert "BreakerChanged" in fleet.pass_time(timedelta(minutes=11))  # longer than a lease
+    breaker = fleet.state.breakers["dagster"]
+    assert (breaker.state, breaker.openings) == (BreakerState.OPEN, 2)
+    assert "nothing was heard of its retrain" in breaker.reason
 
 
 def test_by_hand_it_stays_open_until_it_is_reset_and_a_bypass_leases_all_the_same() -> None:

@@ -1,6 +1,7 @@
 """Circuit breakers of schedulers: opened by failures or by hand, tried out, closed."""
 
 from datetime import datetime, timedelta
+from zlib import crc32
 
 from msgspec.structs import replace
 
@@ -109,12 +110,15 @@ def leases_allowed(state: State, scheduler: str, wanted: int, now: datetime) -> 
 
 def probe_ended(state: State, attempt: Attempt, failure_class: FailureClass | None, now: datetime) -> tuple[Event, ...]:
     """What the end of a probe says of its scheduler: that it ran, whatever came of the training, or that it could not
-    be started."""
+    be started, or that nobody heard of it any more. What spreads the open time follows from the attempt's id."""
     breaker = state.breakers.get(attempt.scheduler)
     if not attempt.probe or breaker is None or breaker.state is not BreakerState.HALF_OPEN:
         return ()
-    started = failure_class is not FailureClass.SCHEDULER
-    after = rules.probed(breaker, started, "it could not start the retrain", 0.5, now)
+    silent = failure_class is FailureClass.TIMEOUT and now > attempt.expires_at
+    started = failure_class is not FailureClass.SCHEDULER and not silent
+    detail = "nothing was heard of its retrain" if silent else "it could not start the retrain"
+    jitter = crc32(attempt.attempt_id.encode()) / 2**32
+    after = rules.probed(breaker, started, detail, jitter, now)
     return (BreakerChanged(breaker=after),)
 
 
