@@ -150,10 +150,12 @@ class FleetServer:
         with self._lock:
             return self._kept.wishes.get(model_id)
 
-    def metrics(self, model_id: str) -> dict[str, ArmTally]:
-        """What candidate and control have measured; empty arms before a canary."""
+    def metrics(self, model_id: str, rollout_id: str = "") -> dict[str, ArmTally]:
+        """What candidate and control have measured; empty arms before a canary, and for another rollout than asked."""
         with self._lock:
             canary = self._kept.canaries.get(model_id, Canary())
+            if rollout_id and canary.key.partition(" ")[0] != rollout_id:
+                canary = Canary()
             return {name: canary.arms.get(name, ArmTally()) for name in (CANDIDATE, CONTROL)}
 
     def harm(self, ask: HarmAsk) -> Harm | None:

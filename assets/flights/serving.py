@@ -62,7 +62,8 @@ def application(server: FleetServer, secret: str = "") -> Starlette:
         return await answered(lambda: server.set_weights(msgspec.json.decode(body, type=Wish)))
 
     async def metrics(request: Request) -> Response:
-        return await answered(lambda: server.metrics(request.query_params.get("model_id", "")))
+        asked = request.query_params
+        return await answered(lambda: server.metrics(asked.get("model_id", ""), asked.get("rollout_id", "")))
 
     async def predict(request: Request) -> Response:
         body = await request.body()

@@ -21,6 +21,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 from msgspec.structs import replace
@@ -41,7 +42,7 @@ from control_plane.app.serving import (
 from control_plane.core.commands import Command, RecordLook, ReportWeight
 from control_plane.core.errors import NotFound, Refused, RunwayError
 from control_plane.core.ids import ModelId, RolloutId
-from control_plane.core.rollout.types import SERVING, Look, Rollout
+from control_plane.core.rollout.types import SERVING, Look, Rollout, RolloutState
 from control_plane.core.state import State
 
 log = structlog.get_logger("runway.rollouts")
@@ -181,9 +182,9 @@ class RolloutDriver:
         for rollout in serving:
             system = self._systems.get(rollout.plan.serving)
             looked = self._looked.setdefault(rollout.rollout_id, _Looked())
-            measured = system is None or system.metrics is not None
+            measured = system is None or (system.metrics is not None and _splits(rollout))
             if measured and rollout.rollout_id not in self._looking and looked.pause.over(at_s):
-                self._spawn(self._looking, rollout.rollout_id, self._look(rollout, looked))
+                self._spawn(self._looking, rollout.rollout_id, partial(self._look, rollout, looked))
 
     def _begin_following(self, state: State, rollout: Rollout, at_s: float) -> None:
         """Follow a model's rollout unless that is under way, done, or has failed a moment ago."""
@@ -195,17 +196,17 @@ class RolloutDriver:
         new = followed.wish is None or not _alike(followed.wish, target)
         behind = rollout.weight_applied != rollout.weight or bool(rollout.weight_failure)
         if new or (behind and followed.pause.over(at_s)):
-            self._spawn(self._following, key, self._follow(rollout.rollout_id, followed))
+            self._spawn(self._following, key, partial(self._follow, rollout.rollout_id, followed))
             return
         due = at_s - followed.checked_s >= CHECK_EVERY_S
         if rollout.live and due and followed.pause.over(at_s) and key not in self._checking:
             followed.checked_s = at_s
-            self._spawn(self._checking, key, self._check(rollout, followed))
+            self._spawn(self._checking, key, partial(self._check, rollout, followed))
 
-    def _spawn(self, where: dict[str, asyncio.Task[None]], key: str, work: Awaitable[None]) -> None:
+    def _spawn(self, where: dict[str, asyncio.Task[None]], key: str, work: Callable[[], Awaitable[None]]) -> None:
         async def guarded() -> None:
             try:
-                await work
+                await work()
             except RunwayError as error:
                 log.debug("rollouts.put_off", of=key, message=error.message)
             except Exception:
@@ -366,6 +367,12 @@ class RolloutDriver:
 def _key(rollout: Rollout) -> str:
     """A model in its serving system."""
     return f"{rollout.model_id} in {rollout.plan.serving}"
+
+
+def _splits(rollout: Rollout) -> bool:
+    """Has the system confirmed that it serves this very canary? Before that its numbers are of the one before, or of
+    the shadow."""
+    return rollout.weight_applied is not None and (rollout.state is RolloutState.SHADOW or rollout.weight_applied > 0)
 
 
 def _goes_up(rollout: Rollout) -> bool:

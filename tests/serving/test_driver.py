@@ -97,7 +97,8 @@ async def test_harm_is_rolled_back_in_the_turn_that_sees_it(
 async def test_nothing_is_told_or_written_twice(plane: Plane, serving: FakeServing) -> None:
     model_id = await plane.model()
     await plane.candidate(model_id)
-    await plane.pass_time(SECOND)
+    for _ in range(2):
+        await plane.pass_time(SECOND)
     revision, told = plane.node.state.revision, len(serving.told)
     for _ in range(5):
         await plane.pass_time(SECOND)
@@ -193,6 +194,22 @@ async def test_a_check_that_hangs_does_not_hold_up_a_rollback(
         await asyncio.sleep(0)
     assert serving.asked
     await plane.driver.settled()
+
+
+async def test_a_canary_is_not_judged_by_the_numbers_of_the_one_before(
+    plane: Plane, serving: FakeServing, metrics: FakeMetrics
+) -> None:
+    model_id = await plane.model()
+    serving.mood = "down"
+    await plane.candidate(model_id)
+    metrics.looks[model_id] = a_look(plane.clock.at, 0.5, 0.5, 40_000)
+    for _ in range(3):
+        await plane.pass_time(MINUTE)
+    assert metrics.reads == 0, "nobody has confirmed that this candidate is served at all"
+    serving.mood = ""
+    for _ in range(2):
+        await plane.pass_time(MINUTE)
+    assert metrics.reads > 0
 
 
 async def test_metrics_that_hang_do_not_hold_up_a_rollback(

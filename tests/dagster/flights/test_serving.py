@@ -140,7 +140,8 @@ def test_counts_go_on_over_the_steps_of_a_canary_and_begin_anew_with_the_next(
     first = server.metrics(MODEL)[CANDIDATE].requests
     server.set_weights(a_wish(versions, 0.2, revision=2))
     server.predict(Ask(model_id=MODEL, rows=a_day(1), batch="b/2"))
-    assert server.metrics(MODEL)[CANDIDATE].requests > 2 * first > 0
+    assert server.metrics(MODEL, "ro_1")[CANDIDATE].requests > 2 * first > 0
+    assert server.metrics(MODEL, "ro_2")[CANDIDATE].requests == 0
     server.set_weights(a_wish(versions, 0.05, revision=3, rollout_id="ro_2"))
     assert server.metrics(MODEL)[CANDIDATE].requests == 0
 
