@@ -70,6 +70,7 @@ from control_plane.app.rollout_driver import RolloutDriver
 from control_plane.app.scheduler_driver import SchedulerDriver
 from control_plane.app.speed_view import SpeedPublisher
 from control_plane.app.trying import Trial
+from control_plane.app.uplift import UpliftWatch
 from control_plane.config import Config, ConfigError
 from control_plane.core.commands import Command
 from control_plane.core.errors import RunwayError
@@ -143,6 +144,7 @@ class ControlPlane:
         self.rollout_driver = RolloutDriver(
             node=self.node, systems=systems_of(config.serving, config.metrics), tick_s=tick_s
         )
+        self.uplift = UpliftWatch(self.node, self.ground_truth)
         watch = BreakerWatch(self.node, np.random.default_rng().random)
         self.scheduler_driver = SchedulerDriver(
             node=self.node, schedulers=schedulers_of(config.schedulers), watch=watch, tick_s=tick_s
@@ -213,9 +215,11 @@ class ControlPlane:
         await self.intake.start()
         await self.rollout_driver.start()
         await self.scheduler_driver.start()
+        await self.uplift.start()
 
     async def stop(self) -> None:
         """In the opposite order, each part to its end."""
+        await self.uplift.stop()
         await self.scheduler_driver.stop()
         await self.rollout_driver.stop()
         await self.intake.stop()
