@@ -7,7 +7,7 @@ import pytest
 from control_plane.app.schedulers import RunState, RunStatus, Scheduler, SchedulerRefused, SchedulerUnavailable
 from tests.schedulers.worlds import World, a_job, run_of
 
-WAIT_S_MAX = 60.0
+WAIT_S_MAX = 180.0
 LIVE = frozenset({RunState.QUEUED, RunState.RUNNING})
 
 
