@@ -17,6 +17,7 @@ BIN := .venv/bin
 help:
 	@echo "make up       start everything and replay the year of flights; Ctrl-C ends it, again resumes it"
 	@echo "              FROM=2013-03-01  DAYS=60  SECONDS_PER_DAY=3  ENGINE=spark (Kafka and Spark join instead of DuckDB)"
+	@echo "              PEOPLE=no: nobody approves, hurts a canary or breaks the launcher in your place"
 	@echo "make down     stop what a crashed run left behind"
 	@echo "make reset    forget all state: the next up starts over"
 	@echo "make test     all tests;  ARGS='-k graph -m \"not slow\"' narrows them"
@@ -36,7 +37,7 @@ endif
 
 up: environment
 	@$(PYTHON) -m stack up $(if $(FROM),--from $(FROM)) $(if $(DAYS),--days $(DAYS)) \
-		$(if $(SECONDS_PER_DAY),--seconds-per-day $(SECONDS_PER_DAY)) $(if $(ENGINE),--engine $(ENGINE))
+		$(if $(SECONDS_PER_DAY),--seconds-per-day $(SECONDS_PER_DAY)) $(if $(ENGINE),--engine $(ENGINE)) $(if $(filter no,$(PEOPLE)),--no-people)
 
 down: environment
 	@$(PYTHON) -m stack down

@@ -63,6 +63,7 @@ def run_attempt(lease: Lease, plane: ControlPlane, find_trainer: Callable[[], Tr
         run_id=run,
     )
     started_s = time.monotonic()
+    _tell_started(plane, say)
     try:
         trainer = find_trainer()
         with Heartbeat(plane, lease, run):
@@ -94,6 +95,14 @@ def run_attempt(lease: Lease, plane: ControlPlane, find_trainer: Callable[[], Tr
         promoted=validated.promoted,
         training_s=training_s,
     )
+
+
+def _tell_started(plane: ControlPlane, say: Say) -> None:
+    """Say that Dagster could start this run. The next run says it again."""
+    try:
+        plane.report_started()
+    except RunwayRpcError as error:
+        say(f"that the run has started could not be reported: {error.message}")
 
 
 def sentence_of(error: BaseException) -> str:

@@ -150,6 +150,19 @@ class GrpcPlane:
         """The attempt failed, in a sentence."""
         self._runway.retraining.report_failure(attempt_id, lease_token, failure, permanent=permanent, run=run)
 
+    def report_started(self) -> None:
+        """Dagster has started a run."""
+        self._runway.schedulers.report_calls(SCHEDULER, [(messages.CALL_OUTCOME_SUCCEEDED, "")])
+
+    def report_never_started(self, attempt_id: str, lease_token: str, failure: str, run: str) -> None:
+        """Dagster could not start the run of an attempt."""
+        try:
+            self._runway.retraining.report_failure(
+                attempt_id, lease_token, failure, failure_class=messages.FAILURE_CLASS_SCHEDULER, run=run
+            )
+        finally:
+            self._runway.schedulers.report_calls(SCHEDULER, [(messages.CALL_OUTCOME_FAILED, failure)])
+
     def report_validation(self, model_id: str, version: int, validation: Validation) -> Validated:
         """What became of the candidate."""
         rollout = self._runway.rollouts.report_validation(

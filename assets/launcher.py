@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Self
 
 import psutil
@@ -27,6 +28,12 @@ from dagster._serdes.config_class import ConfigurableClassData
 from assets.tags import ONLY_MODELS_VARIABLE
 
 EXECUTE_RUN = "execute_run"
+DRILL_FILE = "no-launches"
+"""In Dagster's home: while it is there nothing is started. The demo plays an outage with it, operators a drill."""
+
+
+class DagsterLaunchDrillError(Exception):
+    """Nothing is started while the drill lasts."""
 
 
 class LeanRunLauncher(RunLauncher[Any], ConfigurableClass):
@@ -55,6 +62,8 @@ class LeanRunLauncher(RunLauncher[Any], ConfigurableClass):
     def launch_run(self, context: LaunchRunContext) -> None:
         """Start the worker of a run."""
         run, origin = context.dagster_run, context.job_code_origin
+        if (Path(os.environ.get("DAGSTER_HOME", ".")) / DRILL_FILE).exists():
+            raise DagsterLaunchDrillError(f"no worker can be started: {DRILL_FILE} is in Dagster's home")
         if origin is None:
             raise DagsterInvariantViolationError(f"run {run.run_id} does not say where its code is")
         arguments = ExecuteRunArgs(

@@ -228,6 +228,14 @@ class ControlPlane(Protocol):
         """The attempt failed, in a sentence."""
         ...
 
+    def report_started(self) -> None:
+        """Dagster has started a run: its circuit breaker hears of it."""
+        ...
+
+    def report_never_started(self, attempt_id: str, lease_token: str, failure: str, run: str) -> None:
+        """Dagster could not start the run of an attempt: no attempt of the training's own, and a failed call."""
+        ...
+
     def report_validation(self, model_id: str, version: int, validation: Validation) -> Validated:
         """What became of the candidate."""
         ...

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import psutil
 
-from stack.dagster_home import DATABASE_VARIABLE, storage_stamp
+from stack.dagster_home import DATABASE_VARIABLE, DRILL_FILE, storage_stamp
 from stack.engine import spark_engine
 from stack.family import become_reaper
 from stack.home import Home, find_home, open_home, removable
 from stack.narrator import Narrator
+from stack.people import People
 from stack.probes import grpc_serving, http_ok, require_database, require_free
 from stack.programs import BOOTSTRAP_S_MAX, Programs, programs
 from stack.settings import SECONDS_PER_DAY_DEFAULT, Settings, StackError, home_of, settings_of
@@ -92,12 +93,21 @@ async def bring_up(settings: Settings, home: Home, supervisor: Supervisor, conso
     web, logs = f"http://{settings.web_address}", _short(home.logs)
     console.line(ADDRESSES.format(elapsed_s=console.elapsed_s, web=web, address=settings.address, logs=logs))
     following = asyncio.ensure_future(Narrator(str(settings.address), console.line).follow())
+    people = asyncio.ensure_future(_people(settings, home, console))
     try:
         await supervisor.start(parts.serving)
         await supervisor.start(parts.replay)
         await following
     finally:
         following.cancel()
+        people.cancel()
+
+
+async def _people(settings: Settings, home: Home, console: Console) -> None:
+    """Somebody who approves, hurts and breaks things in place of a viewer who only watches."""
+    if settings.people:
+        drill = home.dagster / DRILL_FILE
+        await People(str(settings.address), str(settings.serving_address), drill, console.line).act()
 
 
 async def _together(*work: Coroutine[None, None, object]) -> None:
@@ -258,6 +268,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--from", dest="first_day", type=date.fromisoformat, metavar="2013-03-01")
         command.add_argument("--days", type=int)
         command.add_argument("--engine", choices=("embedded", "spark"), default="embedded", help="who joins")
+        command.add_argument(
+            "--no-people", dest="people", action="store_false", help="nobody approves, hurts or breaks anything for you"
+        )
         command.add_argument("--seconds-per-day", type=float, default=SECONDS_PER_DAY_DEFAULT)
     return parser
 

@@ -14,6 +14,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 DATABASE_VARIABLE = "RUNWAY_DAGSTER_DATABASE_URL"
 LOCATION = "runway"
+DRILL_FILE = "no-launches"
+"""While it is in Dagster's home, the launcher of `assets` starts nothing: an outage, to be ridden out."""
 SOCKET_PATH_CHARS_MAX = 100
 """The kernel takes 107 bytes (Linux) or 103 (macOS)."""
 

@@ -35,6 +35,15 @@ TOLD = frozenset(
         "ValidationReported",
         "RolloutEnded",
         "CascadeCooldownStarted",
+        "CascadeSettled",
+        "ApprovalAsked",
+        "RolloutApproved",
+        "RolloutStepped",
+        "RolloutHeld",
+        "RolloutReleased",
+        "BreakerChanged",
+        "FreezeSet",
+        "UpliftMeasured",
         "LimitsSet",
         "RetrainingHeld",
         "RetrainingReleased",
@@ -62,6 +71,11 @@ class Story:
             return event.sentence + _second_reason(payload)
         if event.kind == "RetrainEnded":
             return None if payload.get("state") == "SUCCEEDED" else event.sentence
+        if event.kind == "ApprovalAsked":
+            return f"{event.sentence}: `runway rollouts approve {payload.get('rollout_id', '')}`"
+        if event.kind == "CanaryJudged":
+            bad = payload.get("judgement", {}).get("verdict") in ("FAIL", "NODATA")
+            return event.sentence if bad else None
         return event.sentence if event.kind in TOLD else None
 
     def of_first_verdicts(self) -> str | None:
@@ -90,6 +104,23 @@ class Story:
             f"drift rises in {_names(sorted(models))}: {name} most (PSI {largest[name]:.2f})"
             for name, models in sorted(risen.items())
         ]
+
+
+def of_plan(plan: messages.RetrainPlan) -> str:
+    """The cascade before it happens, in one line.
+
+    >>> of_plan(messages.RetrainPlan())
+    ''
+    """
+    if not plan.retrains:
+        return ""
+    asked = [one.model_id for one in plan.retrains if one.requested]
+    follow = len(plan.retrains) - len(asked)
+    ends = f", done about {from_timestamp(plan.ends_at):%b %d %H:%M}" if plan.HasField("ends_at") else ""
+    return (
+        f"the plan: {_names(asked)} in {plan.waves} wave{'s' * (plan.waves != 1)}{ends}; {follow} more may follow "
+        f"downstream if the evidence says so, never more than {plan.running_max} at once (`runway retrains plan`)"
+    )
 
 
 def of_status(status: messages.GetStatusResponse) -> str:
@@ -127,6 +158,8 @@ class Narrator:
         for item in runway.watch(after_revision):
             if isinstance(item, messages.Event):
                 self._tell(from_timestamp(item.at), self._story.of_event(item))
+                if item.kind == "RetrainRequested":
+                    self._tell(from_timestamp(item.at), of_plan(runway.retraining.plan_retrains()))
 
     async def _look_around(self, runway: Runway) -> None:
         while True:

@@ -63,6 +63,8 @@ class Settings:
     replay: Replay
     serving_address: Address = Address("127.0.0.1", 7435)
     """The fleet's own server, which splits its traffic."""
+    people: bool = True
+    """Whether the demo's people approve, hurt and break things in place of a viewer who only watches."""
     engine: str = "embedded"
     """Who joins predictions with outcomes: `embedded`, or `spark` with Kafka before it."""
 
@@ -106,5 +108,6 @@ def settings_of(arguments: argparse.Namespace, environment: Mapping[str, str] = 
         serving_address=parse_address(
             environment.get("RUNWAY_SERVING_ADDRESS") or DEFAULT_SERVING_ADDRESS, "RUNWAY_SERVING_ADDRESS"
         ),
+        people=getattr(arguments, "people", True),
         engine=getattr(arguments, "engine", "embedded"),
     )

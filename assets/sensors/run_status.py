@@ -66,7 +66,7 @@ def run_status_sensor(connect: Connect) -> dg.SensorDefinition:
         since = cursor.since
         try:
             for record in fresh:
-                said += report(plane, record.dagster_run)
+                said += report(plane, record.dagster_run, started=record.start_time is not None)
                 done.add(record.dagster_run.run_id)
                 since = max(since, record.update_timestamp.replace(tzinfo=UTC) - OVERLAP)
         except (Unreachable, NoAnswer) as error:
@@ -88,7 +88,7 @@ def read_cursor(text: str | None, now: datetime) -> Cursor:
         return Cursor(since=now - FIRST_LOOK)
 
 
-def report(plane: ControlPlane, run: dg.DagsterRun) -> list[str]:
+def report(plane: ControlPlane, run: dg.DagsterRun, *, started: bool = True) -> list[str]:
     """Report one ended run; what there was to say.
 
     Raises:
@@ -98,6 +98,15 @@ def report(plane: ControlPlane, run: dg.DagsterRun) -> list[str]:
     if ATTEMPT_TAG not in tags or LEASE_TAG not in tags:
         return []
     attempt_id, cancelled = tags[ATTEMPT_TAG], run.status is dg.DagsterRunStatus.CANCELED
+    if not started and not cancelled:
+        failure = "Dagster could not start its run"
+        try:
+            plane.report_never_started(attempt_id, tags[LEASE_TAG], failure, run.run_id)
+        except (Unreachable, NoAnswer):
+            raise
+        except RunwayRpcError:
+            return []
+        return [f"{attempt_id}: {failure}"]
     failure = "terminated in Dagster" if cancelled else "its worker ended without a word (killed, or out of memory)"
     try:
         plane.report_failure(attempt_id, tags[LEASE_TAG], failure, run.run_id, permanent=cancelled)

@@ -67,6 +67,8 @@ class FakePlane:
         self.limits = limits or Limits(running_max=2, running_per_team_max=2)
         self.now = datetime(2013, 3, 1, tzinfo=UTC)
         self.retrains: dict[str, Retrain] = {}
+        self.calls_succeeded = 0
+        self.calls_failed = 0
         self.versions: dict[str, list[TrainedVersion]] = {}
         self.production: dict[str, int] = {}
         self._standing: dict[str, Verdict] = {}
@@ -294,6 +296,20 @@ class FakePlane:
         self._held(attempt_id, lease_token)
         attempt.run = run
         self._failed(retrain, attempt, failure, permanent=permanent)
+
+    def report_started(self) -> None:
+        self._here("report_started")
+        self.calls_succeeded += 1
+
+    def report_never_started(self, attempt_id: str, lease_token: str, failure: str, run: str) -> None:
+        self._here("report_never_started")
+        self.calls_failed += 1
+        retrain, attempt = self._find(attempt_id)
+        if attempt.state == "FAILED":
+            return
+        self._held(attempt_id, lease_token)
+        attempt.run = run
+        self._failed(retrain, attempt, failure, permanent=False)
 
     def report_validation(self, model_id: str, version: int, validation: Validation) -> Validated:
         self._here("report_validation")

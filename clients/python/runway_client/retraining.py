@@ -187,17 +187,24 @@ class Retraining:
         failure: str,
         *,
         permanent: bool = False,
+        failure_class: retraining_pb2.FailureClass.ValueType = retraining_pb2.FAILURE_CLASS_UNSPECIFIED,
         run: str = "",
+        log_url: str = "",
         duration: timedelta | None = None,
         why: Why = NO_REASON,
     ) -> retraining_pb2.Retrain:
-        """The attempt failed, with a sentence; `permanent` if trying again is pointless."""
+        """The attempt failed, with a sentence; `permanent` if trying again is pointless.
+
+        `failure_class` decides when and how it is tried again; without one it is read from the sentence.
+        """
         request = retraining_pb2.ReportAttemptRequest(
             attempt_id=attempt_id,
             lease_token=lease_token,
             failure=failure,
             permanent=permanent,
+            failure_class=failure_class,
             run=run,
+            log_url=log_url,
             duration=None if duration is None else to_duration(duration),
         )
         return self._report(request, why)

@@ -1,0 +1,111 @@
+"""The people of the demo, for a viewer who only watches: they do by the same RPCs what anybody can do.
+
+Somebody approves what has waited for a while, the first canary is hurt once, and once Dagster cannot start anything for
+a minute. Each act is told before it happens, with the command that does it; with `--no-people` nobody acts.
+"""
+
+import asyncio
+import http.client
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from runway_client import Runway, RunwayRpcError, Why, connect, from_timestamp, messages
+
+LOOK_EVERY_S = 1.0
+PATIENCE_S = 20.0
+"""How long a viewer has for it before somebody approves in their place."""
+OUTAGE_S = 45.0
+OUTAGE_AFTER_RETRAINS = 4
+"""The outage comes once so many retrains have run: by then a viewer has seen it go well."""
+HARM = 0.3
+"""Share of the engagement that the first canary loses."""
+APPROVER = "maria"
+
+
+class People:
+    """Acts on one control plane."""
+
+    def __init__(self, address: str, serving: str, drill: Path, line: Callable[[str], None]) -> None:
+        self._address = address
+        self._serving = serving
+        self._drill = drill
+        self._line = line
+        self._waited_s: dict[str, float] = {}
+        self._hurt = ""
+        self._outage_s: float | None = None
+
+    async def act(self) -> None:
+        """Look around and act until cancelled. A control plane that is away is waited for."""
+        self._drill.unlink(missing_ok=True)
+        runway = connect(self._address, actor=APPROVER)
+        try:
+            while True:
+                await asyncio.sleep(LOOK_EVERY_S)
+                try:
+                    await asyncio.to_thread(self._look, runway)
+                except RunwayRpcError:
+                    continue  # the supervisor says that it is away, and brings it back
+        finally:
+            self._drill.unlink(missing_ok=True)
+            runway.close()
+
+    def _look(self, runway: Runway) -> None:
+        now = f"{from_timestamp(runway.operations.get_status().now):%b %d %H:%M}"
+        waiting = messages.ROLLOUT_STATE_AWAITING_APPROVAL
+        for rollout in runway.rollouts.list_rollouts(states=[waiting, messages.ROLLOUT_STATE_CANARY]):
+            if rollout.state == waiting:
+                self._approve(runway, rollout, now)
+            else:
+                self._hurt_once(rollout, now)
+        self._outage(runway, now)
+
+    def _approve(self, runway: Runway, rollout: messages.Rollout, now: str) -> None:
+        waited_s = self._waited_s.get(rollout.rollout_id, 0.0) + LOOK_EVERY_S
+        self._waited_s[rollout.rollout_id] = waited_s
+        if waited_s < PATIENCE_S:
+            return
+        self._line(
+            f"{now}  {APPROVER} approves {rollout.model_id} version {rollout.version} "
+            f"(`runway --actor {APPROVER} rollouts approve {rollout.rollout_id}`): nobody else did"
+        )
+        why = Why(reason=f"looked at it: {rollout.validation.explanation or 'it passed'}"[:200])
+        runway.rollouts.approve_rollout(rollout.rollout_id, why=why)
+
+    def _hurt_once(self, rollout: messages.Rollout, now: str) -> None:
+        """The first canary loses engagement, so that one is seen to go back."""
+        if self._hurt or not rollout.serving:
+            return
+        self._hurt = rollout.rollout_id
+        self._line(
+            f"{now}  the demo hurts {rollout.model_id} version {rollout.version}: its travellers lose {HARM:.0%} of "
+            f"their engagement (`python -m assets.flights.harm {rollout.model_id} --engagement {HARM}`)"
+        )
+        ask = {"model_id": rollout.model_id, "version": rollout.version, "engagement": HARM, "latency_ms": 0.0}
+        connection = http.client.HTTPConnection(self._serving, timeout=10)
+        try:
+            connection.request("POST", "/harm", json.dumps(ask))
+            connection.getresponse().read()
+        except (OSError, http.client.HTTPException):
+            self._hurt = ""  # its server is not there yet: the next look tries again
+        finally:
+            connection.close()
+
+    def _outage(self, runway: Runway, now: str) -> None:
+        if self._outage_s is None:
+            ended = [
+                messages.RETRAIN_STATE_PROMOTED,
+                messages.RETRAIN_STATE_REFUSED,
+                messages.RETRAIN_STATE_VALIDATING,
+            ]
+            ran = sum(1 for _ in runway.retraining.list_retrains(states=ended))
+            waits = any(runway.retraining.list_retrains(states=[messages.RETRAIN_STATE_WAITING]))
+            if ran >= OUTAGE_AFTER_RETRAINS and waits:
+                self._outage_s = 0.0
+                self._drill.touch()
+                self._line(f"{now}  the demo breaks Dagster's launcher for {OUTAGE_S:.0f} s: no run can be started")
+        elif self._drill.exists():
+            self._outage_s += LOOK_EVERY_S
+            if self._outage_s >= OUTAGE_S:
+                self._drill.unlink(missing_ok=True)
+                self._line(f"{now}  Dagster's launcher works again")
