@@ -141,7 +141,10 @@ class Checkers:
                 )
                 del self.live[event.model_id]
                 self.ended[event.retrain_id] = event.state
-                if self.attempts[event.retrain_id] or event.retrain_id in self.leased_ever:
+                # The successor of one that ran waits only for those before both.
+                if event.superseded_by is None and (
+                    self.attempts[event.retrain_id] or event.retrain_id in self.leased_ever
+                ):
                     self.ended_at[event.model_id] = envelope.at
             case VersionRegistered():
                 self._hold(event.version == self.versions[event.model_id] + 1, f"{event.model_id} skipped a version")

@@ -52,6 +52,9 @@ from control_plane.core.staleness.verdict import Action, Confidence, Evaluation,
 from control_plane.core.state import State
 from tests.simulation.checkers import Checkers
 from tests.simulation.edges import Sources, check_edges
+from tests.simulation.hazards import Hazards
+from tests.simulation.releases import Releases
+from tests.simulation.slots import Slots
 
 START = datetime(2013, 3, 1, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -63,10 +66,22 @@ POLICY = RetrainingPolicy(
     attempt_timeout=timedelta(minutes=90),
     attempts_max=3,
     retry_backoff=timedelta(minutes=5),
+    gpus=1.0,
 )
 VALIDATION = ValidationPolicy(timeout=timedelta(minutes=30))
-OWN = overrides_of("retraining", POLICY) | overrides_of("validation", VALIDATION) | {"rollout.approval_ttl": "7200s"}
-LIMITS = RetrainingLimits(running_max=4, running_per_team_max=2)
+OWN: Overrides = overrides_of("retraining", POLICY) | overrides_of("validation", VALIDATION) | {"rollout.approval_ttl": "7200s"}
+del OWN["retraining.resource_class"]  # the team says it
+LIMITS = RetrainingLimits(
+    running_max=4,
+    running_per_team_max=2,
+    tier1_reserve=1,
+    by_team={"team2": 1},
+    by_resource_class={"big": 1},
+    by_scheduler={"fake": 3},
+    gpu_hours_per_week={"team0": 3.0},
+)
+UNSPENT = RetrainingLimits(running_max=4, running_per_team_max=2)
+"""Without budgets and reserves: what waits for next week would never end in a test."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +152,9 @@ class World:
     epoch: int = 1
 
     sources: Sources = field(init=False)
+    hazards: Hazards = field(init=False)
+    slots: Slots = field(default_factory=Slots)
+    releases: Releases = field(default_factory=Releases)
 
     def __post_init__(self) -> None:
         self.sources = Sources(self.seed, self.models)
@@ -144,6 +162,8 @@ class World:
         self.checkers = Checkers(limits=LIMITS, policy=POLICY)
         self.replica = Replica(FleetMachine())
         self.replica.epoch = self.epoch
+        self.hazards = Hazards(self, self.seed)
+        self.hazards.begin()
         self._register()
 
     # The control plane
@@ -190,6 +210,9 @@ class World:
         self.replica.stored(batch)
         for envelope in batch.envelopes:
             self.checkers.happened(envelope)
+            self.slots.happened(envelope)
+            self.releases.happened(envelope)
+        self.releases.decided_all()
 
     def crash(self) -> None:
         """Lose the memory, recover from snapshot and log; both ways to the state must agree."""
@@ -258,6 +281,7 @@ class World:
             for training in self.trainings.values():
                 training.done = training.done or self._chance(0.5)
         self._approve()
+        self.hazards.step()
         self._lease()
         for training in list(self.trainings.values()):
             self._advance(training)
@@ -365,6 +389,8 @@ class World:
             before = self.trainings.get(attempt_id)
             if before is not None and not before.done:
                 continue
+            if not self.hazards.starts(attempt_id, attempt):
+                continue
             ends_at = self.now + MINUTE * int(self.rng.integers(1, 25))
             late = MINUTE * int(self.rng.integers(5, 60)) if self._chance(self.faults.late_report) else timedelta(0)
             self.trainings[attempt_id] = Training(
@@ -421,6 +447,7 @@ class World:
                 passed=not self._chance(self.faults.bad_candidate), metric="auc", candidate=0.7, sample_size=1000
             )
             self.checkers.validated(training.model_id, version, validation)
+            self.hazards.candidate(training.model_id, version)
             self.submit(ReportValidation(model_id=training.model_id, version=version, validation=validation))
 
     # Histories
@@ -435,6 +462,8 @@ class World:
         """Stop the faults; every retrain must come to its end."""
         self.faults = QUIET
         self.submit(ReleaseRetraining())
+        self.submit(SetLimits(limits=UNSPENT))
+        self.hazards.stop()
         for version in self.state.rules.all_versions():
             # A rule that always asks would fill the queue for ever.
             self.submit(RemoveRule(scope=version.scope, name=version.name))
@@ -447,6 +476,8 @@ class World:
             if not self.state.live_retrains:
                 break
         self.checkers.at_rest(self.state)
+        self.slots.at_rest()
+        self.releases.at_rest(self.state)
 
     def _calm(self, model_id: ModelId) -> None:
         """A good look at a model, so that nothing new is asked for."""

@@ -54,7 +54,7 @@ from control_plane.core.ids import AttemptId, LeaseToken, ModelId, NodeId, Rollo
 from control_plane.core.plan import plan
 from control_plane.core.registry.types import ModelFacts, TaskType, VersionFacts
 from control_plane.core.retraining.breaker import Call, CallOutcome, tripped
-from control_plane.core.retraining.types import BreakerState, FailureClass, RetrainingLimits, RetrainingPolicy
+from control_plane.core.retraining.types import BreakerState, FailureClass, RetrainingLimits, RetrainingPolicy, RetrainState
 from control_plane.core.rollout.types import FreezeWindow, RolloutState, Validation
 from control_plane.core.staleness.verdict import Action, Confidence, Evaluation, Level
 from control_plane.core.state import State
@@ -74,6 +74,8 @@ LIMITS = RetrainingLimits(
 TOLERANCE = 0.03
 BAD = -0.2
 """So much worse than tolerated that a judge who lets it pass is wrong, not unlucky: more than ten standard errors."""
+SOON = 10 * MINUTE
+"""After a change the control plane's own clock comes round."""
 SNAPSHOT_EVENTS = 50_000
 QUIET = Evaluation(
     version=1,
@@ -203,6 +205,8 @@ class Year:
             self.checkers.happened(envelope)
             self.slots.happened(envelope)
             self.releases.happened(envelope)
+        self.releases.decided_all()
+        for envelope in batch.envelopes:
             self._react(envelope.event)
         self._tick_soon()
         return answer
@@ -238,9 +242,9 @@ class Year:
         heapq.heappush(self.heap, (self.now + wait, self.pushed, what))
 
     def _tick_soon(self) -> None:
-        if self.tick_at is None or self.tick_at > self.now + MINUTE:
-            self.tick_at = self.now + MINUTE
-            self._later(MINUTE, self._tick)
+        if self.tick_at is None or self.tick_at > self.now + SOON:
+            self.tick_at = self.now + SOON
+            self._later(SOON, self._tick)
 
     def _chance(self, probability: float) -> bool:
         return bool(self.rng.random() < probability)
@@ -359,8 +363,9 @@ class Year:
         self.tick_at = None
         for command in plan(self.state, self.now):
             self._decide(Submission(command=command, actor="runway"))
-        for scheduler in SCHEDULERS:
-            self._lease(scheduler)
+        if any(one.state is RetrainState.WAITING and one.not_before <= self.now for one in self.state.living()):
+            for scheduler in SCHEDULERS:
+                self._lease(scheduler)
         if len(self.tail) >= SNAPSHOT_EVENTS:
             self._snapshot()
         if self.tick_at is None:
@@ -424,11 +429,10 @@ class Year:
     def _advance(self, run: Run) -> None:
         if run.attempt_id not in self.runs:
             return
-        if run.hangs or self.now < self.down_until[run.scheduler]:
+        if run.hangs or (self.now < self.down_until[run.scheduler] and self._chance(0.5)):
             # No sign of life: its lease will run out, whatever it does.
-            if self._chance(0.5):
-                self._later(30 * MINUTE, lambda: self.runs.pop(run.attempt_id, None) and None)
-                return
+            self._later(30 * MINUTE, lambda: self._forget(run))
+            return
         if self.now < run.ends_at:
             renewed = self.submit(RenewLease(attempt_id=run.attempt_id, lease_token=run.token), run.scheduler)
             if isinstance(renewed, RunwayError):
@@ -439,6 +443,9 @@ class Year:
         self.runs.pop(run.attempt_id)
         if not self._chance(0.01):  # a report is lost: its lease runs out
             self._report(run, twice=self._chance(0.02))
+
+    def _forget(self, run: Run) -> None:
+        self.runs.pop(run.attempt_id, None)
 
     def _report(self, run: Run, *, twice: bool) -> None:
         if run.failure:
@@ -490,7 +497,9 @@ class Year:
             return
         self.submit(ApproveRollout(rollout_id=rollout_id, approver=rollout.requested_by))
         sound = self.effects.get((rollout.model_id, rollout.version), 0.0) > BAD
-        if rollout.state is RolloutState.AWAITING_APPROVAL and self._chance(0.95) or sound:
+        # Nothing is known of a candidate before its canary; afterwards people read the numbers.
+        before = rollout.state is RolloutState.AWAITING_APPROVAL
+        if sound or (before and self._chance(0.95)):
             self.submit(ApproveRollout(rollout_id=rollout_id, approver="a person"))
         else:
             self.submit(DeclineRollout(rollout_id=rollout_id, by="a person", why="not convinced"))

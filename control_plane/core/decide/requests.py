@@ -56,9 +56,8 @@ def _requested(
 ) -> Decision:
     retrain_id = RetrainId(f"rt_{state.retrains_count + made + 1:06d}")
     policy, evaluation = record.retraining_policy, record.standing.evaluation
-    # One that is superseded while it runs has spent its attempt: the cooldown is the successor's to wait for no more.
-    ended_at = None if command.supersede else record.retrain_ended_at
-    not_before = earliest_start(policy, now, ended_at, command.ignore_cooldown)
+    # The end of one that is superseded now is not in the record yet: its successor waits only for those before it.
+    not_before = earliest_start(policy, now, record.retrain_ended_at, command.ignore_cooldown)
     if command.off_peak or (not command.ignore_cooldown and _touches_many(state, record)):
         not_before = next_off_peak(policy, not_before)
     requested = RetrainRequested(
