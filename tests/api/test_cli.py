@@ -681,3 +681,13 @@ def test_text_from_elsewhere_cannot_repaint_the_screen(runway: Runner) -> None:
     out = runway("models show route_embedding").out
     assert "evil[2Jtext" in out
     assert "\x1b" not in out
+
+
+def test_why_tells_a_models_story(runway: Runner) -> None:
+    said = runway("why air_time").out
+    assert said.startswith("air_time (tier 1, team ")
+    assert "under way" in said
+    assert "rt_000002 is waiting" in said
+    assert "It waits for cooldown until 2013-03-04 14:00." in said
+    assert "runway retrains show rt_000002" in said
+    assert "air_time" in runway("why air_tme").err

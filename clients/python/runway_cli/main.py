@@ -250,6 +250,7 @@ COMMANDS: dict[str, Lazy | click.Command] = {
     "erase": Lazy("erasures:erase_facts", "Erase predictions from every layer, for good, with a receipt."),
     "erasures": Lazy("erasures:list_erasures", "Receipts of what was erased."),
     "limits": LIMITS,
+    "why": Lazy("why:why", "A model's story: what serves, what is under way and why, what you can do."),
     "models": MODELS,
     "policies": POLICIES,
     "rules": RULES,
