@@ -34,8 +34,9 @@ class Job:
     duration: timedelta
     rollout: timedelta
     """From the end of the training to the promotion: shadow and canary."""
-    upstream: frozenset[ModelId]
-    """Models of other jobs that it depends on, at any distance."""
+    upstream: int
+    """Other jobs that it depends on, at any distance: a bit for each, by their place in the list of jobs. Thousands of
+    jobs have millions of such pairs."""
     cooldown: timedelta
     """After each promotion upstream of it; nothing for one whose requester ignores that."""
     follows: bool
@@ -63,7 +64,9 @@ class _Run:
     now: datetime
     usage: Usage
     waiting: dict[ModelId, Retrain]
-    unfinished: set[ModelId]
+    place: dict[ModelId, int]
+    unfinished: int
+    """Bits of the jobs that are not promoted yet."""
     ends: list[tuple[datetime, str, ModelId]] = field(default_factory=list)
     free_slots: list[int] = field(default_factory=list)
     slots: dict[ModelId, int] = field(default_factory=dict)
@@ -86,7 +89,8 @@ def forecast(
     `next_week`: when budgets begin anew. `released`: whether a scheduler is given anything now.
     """
     by_model = {job.retrain.model_id: job for job in jobs}
-    run = _Run(now=now, usage=usage, waiting={}, unfinished=set(by_model))
+    place = {job.retrain.model_id: at for at, job in enumerate(jobs)}
+    run = _Run(now=now, usage=usage, waiting={}, place=place, unfinished=(1 << len(jobs)) - 1)
     for job in jobs:
         if job.started_at is not None:
             _start(run, job, job.started_at)
@@ -132,7 +136,7 @@ def _release(run: _Run, by_model: Mapping[ModelId, Job], released: Callable[[str
             tier=lambda model_id: by_model[model_id].claim.tier,
             claim=lambda retrain: by_model[retrain.model_id].claim,
             scheduler_of=lambda _: "",
-            wave_of=lambda model_id: 1 if by_model[model_id].upstream.isdisjoint(run.unfinished) else 2,
+            wave_of=lambda model_id: 1 if not by_model[model_id].upstream & run.unfinished else 2,
             cooling_until=lambda _: None,
             unsettled=lambda _: False,
         )
@@ -166,6 +170,7 @@ def _run(run: _Run, job: Job, at: datetime) -> None:
 
 def _pass(run: _Run, by_model: Mapping[ModelId, Job]) -> None:
     """Everything that ends now: a training frees its slot, a promotion frees and cools what is downstream."""
+    promoted = 0
     while run.ends and run.ends[0][0] <= run.now:
         at, what, model_id = heappop(run.ends)
         job = by_model[model_id]
@@ -174,13 +179,16 @@ def _pass(run: _Run, by_model: Mapping[ModelId, Job]) -> None:
             _give_back(run, job)
             heappush(run.ends, (_rounded(at + job.rollout), "promoted", model_id))
             continue
-        run.unfinished.discard(model_id)
-        for other, retrain in list(run.waiting.items()):
-            behind = by_model[other]
-            if behind.cooldown and model_id in behind.upstream:
-                cooled = max(retrain.not_before, at + behind.cooldown)
-                run.waiting[other] = _later(retrain, cooled)
-                run.blockers.setdefault(other, set()).add("the cooldown after an upstream promotion")
+        promoted |= 1 << run.place[model_id]
+    if not promoted:
+        return
+    run.unfinished &= ~promoted
+    for other, retrain in run.waiting.items():
+        behind = by_model[other]
+        if behind.cooldown and behind.upstream & promoted:
+            cooled = max(retrain.not_before, run.now + behind.cooldown)
+            run.waiting[other] = _later(retrain, cooled)
+            run.blockers.setdefault(other, set()).add("the cooldown after an upstream promotion")
 
 
 def _give_back(run: _Run, job: Job) -> None:
