@@ -129,7 +129,7 @@ def _release(run: _Run, by_model: Mapping[ModelId, Job], released: Callable[[str
                 if by_model[model_id].scheduler == name:
                     run.blockers.setdefault(model_id, set()).add("its scheduler, whose breaker is open")
             continue
-        mine = [retrain for model_id, retrain in run.waiting.items() if by_model[model_id].scheduler == name]
+        mine = _in_turn(run, by_model, name)
         asking = Asking(
             scheduler=name,
             now=run.now,
@@ -144,12 +144,26 @@ def _release(run: _Run, by_model: Mapping[ModelId, Job], released: Callable[[str
             del run.waiting[retrain.model_id]
             _run(run, by_model[retrain.model_id], run.now)
         for retrain in mine:
-            if retrain.model_id in run.waiting and retrain.not_before <= run.now and not retrain.held_by:
+            if retrain.model_id in run.waiting and not retrain.held_by:
                 job = by_model[retrain.model_id]
                 if run.usage.full(job.claim.tier):
                     run.blockers.setdefault(retrain.model_id, set()).add("a free slot")
                 elif why := run.usage.in_the_way(job.claim):
                     run.blockers.setdefault(retrain.model_id, set()).add(why.partition(":")[0])
+
+
+def _in_turn(run: _Run, by_model: Mapping[ModelId, Job], scheduler: str) -> list[Retrain]:
+    """What of a scheduler's has nothing upstream to wait for: the rule would say so too, but after it has sorted all."""
+    found = []
+    for model_id, retrain in run.waiting.items():
+        job = by_model[model_id]
+        if job.scheduler != scheduler or retrain.not_before > run.now:
+            continue
+        if job.upstream & run.unfinished:
+            run.blockers.setdefault(model_id, set()).add("retrains upstream of it")
+        else:
+            found.append(retrain)
+    return found
 
 
 def _start(run: _Run, job: Job, at: datetime) -> None:
