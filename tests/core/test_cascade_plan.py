@@ -153,3 +153,22 @@ def test_plans_keep_order_limits_and_cooldowns(
             one[0] is not None and one[1] is not None and one[0] <= starts_at < one[1] for one in times.values()
         )
         assert together <= running_max
+
+
+def test_the_plan_of_what_touches_many_starts_when_the_applied_one_does() -> None:
+    fleet = Fleet()
+    fleet.model("root", policy=POLICY, serving=True)
+    fleet.model("hub", policy=RetrainingPolicy(impact_max=2, cooldown=timedelta(0)), serving=True)
+    fleet.edge("root", "hub")
+    for name in "abc":
+        fleet.model(name, policy=POLICY, serving=True)
+        fleet.edge("hub", name)
+    fleet.now = fleet.now.replace(hour=12) + timedelta(days=2)
+    night = fleet.now.replace(hour=22)
+    (hub, *_) = planned(fleet, "hub").retrains
+    assert hub.expected.starts_at == night
+    assert planned(fleet, "hub", ignore_cooldown=True).retrains[0].expected.starts_at == fleet.now
+    root, follower, *_ = planned(fleet, "root").retrains
+    assert (root.expected.starts_at, follower.expected.starts_at) == (fleet.now, night)
+    applied = fleet.do(ApplyRetrainPlan(model_ids=(ModelId("hub"),)))
+    assert [fleet.state.retrains[one].not_before for one in applied.retrain_ids] == [night]

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from control_plane.core.decide.breakers import leases_allowed
 from control_plane.core.decide.leases import claim_of, gpu_hours_expected, usage_now
+from control_plane.core.decide.requests import touches_many
 from control_plane.core.errors import Invalid, Reason, Violation
 from control_plane.core.evolve_retraining import week_of
 from control_plane.core.graph.order import topological_waves
@@ -193,7 +194,8 @@ def _job(
 ) -> Job:
     record = state.models[model_id]
     policy = record.retraining_policy
-    retrain = live or _imagined(record, requested, options, now)
+    many = live is None and not (requested and options.ignore_cooldown) and touches_many(state, record)
+    retrain = live or _imagined(record, requested, many, options, now)
     attempt = retrain.running_attempt
     ignores = retrain.ignore_cooldown or (requested and options.ignore_cooldown)
     cascade = record.cascade
@@ -209,14 +211,15 @@ def _job(
         cooldown=timedelta(0) if ignores else policy.cascade_cooldown,
         follows=not requested,
         started_at=attempt.leased_at if attempt is not None else None,
+        postponed=(lambda at: next_off_peak(policy, at)) if many and not requested else None,
     )
 
 
-def _imagined(record: ModelRecord, requested: bool, options: _Options, now: datetime) -> Retrain:
+def _imagined(record: ModelRecord, requested: bool, many: bool, options: _Options, now: datetime) -> Retrain:
     """The retrain that would be asked for."""
     policy = record.retraining_policy
     not_before = earliest_start(policy, now, record.retrain_ended_at, requested and options.ignore_cooldown)
-    if requested and options.off_peak:
+    if requested and (options.off_peak or many):
         not_before = next_off_peak(policy, not_before)
     evaluation = record.standing.evaluation
     return Retrain(

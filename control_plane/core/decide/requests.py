@@ -58,7 +58,7 @@ def _requested(
     policy, evaluation = record.retraining_policy, record.standing.evaluation
     # The end of one that is superseded now is not in the record yet: its successor waits only for those before it.
     not_before = earliest_start(policy, now, record.retrain_ended_at, command.ignore_cooldown)
-    if command.off_peak or (not command.ignore_cooldown and _touches_many(state, record)):
+    if command.off_peak or (not command.ignore_cooldown and touches_many(state, record)):
         not_before = next_off_peak(policy, not_before)
     requested = RetrainRequested(
         retrain_id=retrain_id,
@@ -76,7 +76,7 @@ def _requested(
     )
 
 
-def _touches_many(state: State, record: ModelRecord) -> bool:
+def touches_many(state: State, record: ModelRecord) -> bool:
     """Would its promotion make more models wait and look than its policy allows at any hour?"""
     return len(state.graph.downstream_models(model_node(record.model_id))) > record.retraining_policy.impact_max
 

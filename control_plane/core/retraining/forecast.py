@@ -43,6 +43,8 @@ class Job:
     """Not asked for: only needed if a promotion upstream harms it."""
     started_at: datetime | None = None
     """It runs already."""
+    postponed: Callable[[datetime], datetime] | None = None
+    """To the off-peak hours, for one that follows and touches many models itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +155,7 @@ def _release(run: _Run, by_model: Mapping[ModelId, Job], released: Callable[[str
 
 
 def _in_turn(run: _Run, by_model: Mapping[ModelId, Job], scheduler: str) -> list[Retrain]:
-    """What of a scheduler's has nothing upstream to wait for: the rule would say so too, but after it has sorted all."""
+    """What of a scheduler's has nothing upstream to wait for: the rule would say so too, after it has sorted all."""
     found = []
     for model_id, retrain in run.waiting.items():
         job = by_model[model_id]
@@ -201,6 +203,8 @@ def _pass(run: _Run, by_model: Mapping[ModelId, Job]) -> None:
         behind = by_model[other]
         if behind.cooldown and behind.upstream & promoted:
             cooled = max(retrain.not_before, run.now + behind.cooldown)
+            if behind.postponed is not None:
+                cooled = behind.postponed(cooled)
             run.waiting[other] = _later(retrain, cooled)
             run.blockers.setdefault(other, set()).add("the cooldown after an upstream promotion")
 
