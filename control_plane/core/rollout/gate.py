@@ -1,9 +1,9 @@
 """The offline gate: a candidate against production on the same fresh holdout.
 
 The primary metric must not be worse by more than the margin, shown by a test: the one-sided confidence bound of the
-paired difference lies above -margin. A holdout can be too small to show that even of an equal candidate; such a result
-is *inconclusive*. Where a canary follows it goes on, because the canary has the power to tell; where nothing follows
-the estimate decides, as it always did, and the check says that it proves nothing.
+paired difference lies above -margin. A holdout can be too small to show that of four equal candidates in five; such a
+result is *inconclusive*. Where a canary follows it goes on, because the canary has the power to tell; where nothing
+follows the estimate decides, as it always did, and the check says that it proves nothing.
 
 Everything else is a guardrail: each check that the policy asks for must pass, and one that was not reported has not.
 """
@@ -18,6 +18,8 @@ from control_plane.core.rollout.types import (
     ValidationPolicy,
 )
 
+POWER = 0.8
+"""Chance of an equal candidate to pass the test, below which the holdout is too small for the test to decide."""
 HIGHER = frozenset({"auc", "accuracy"})
 
 
@@ -88,8 +90,8 @@ def _primary(evidence: ValidationEvidence, policy: ValidationPolicy, higher: boo
         words, passed = f"not worse by more than {policy.margin:g}", True
     elif better + reach < -policy.margin:
         words, passed = f"worse by more than {policy.margin:g}, for sure", False
-    elif reach < policy.margin:
-        # The holdout could have shown it of an equal candidate, and did not.
+    elif reach + _z(1 - POWER) * evidence.standard_error < policy.margin:
+        # The holdout would have shown it of most equal candidates, and did not.
         words, passed = f"not shown to be within {policy.margin:g}: it may be worse by {-surely:.4f}", False
     elif canary:
         words = f"{evidence.sample_size} rows cannot show a margin of {policy.margin:g}: its canary will"
@@ -106,7 +108,8 @@ def _primary(evidence: ValidationEvidence, policy: ValidationPolicy, higher: boo
 
 
 def _better(candidate: float, production: float, higher: bool) -> float:
-    return candidate - production if higher else production - candidate
+    # Rounded, so that what lies on the margin is not beyond it by the last bit.
+    return round(candidate - production if higher else production - candidate, 12)
 
 
 def _slices(evidence: ValidationEvidence, policy: ValidationPolicy, higher: bool) -> list[ValidationCheck]:

@@ -85,11 +85,13 @@ def judge_metric(
     sign = 1.0 if metric.direction is Direction.HIGHER else -1.0
     # A control at 0 gives nothing to be relative to: then all that the candidate has is the difference.
     scale = abs(control.mean) or abs(candidate.mean) or 1.0
-    found = difference_of(candidate, control)
+    found = difference_of(candidate, control, scale)
     better = sign * found.value / scale
     early, whole = horizons(plan)
     low = better - radius(found, whole, FALSE_PASS_MAX / len(plan.metrics)) / scale
     high = better + radius(found, early, plan.false_rollback_max / len(plan.metrics)) / scale
+    if not (math.isfinite(better) and math.isfinite(low) and math.isfinite(high)):
+        return nothing
     if high < 0 and low <= -metric.tolerance:
         verdict = JudgeVerdict.FAIL
     else:

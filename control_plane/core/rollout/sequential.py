@@ -22,7 +22,7 @@ from control_plane.core.rollout.types import Arm
 
 PLANNED_SHARE = 0.9
 """Of the error, spent until the planned horizon."""
-SLACK = 1.1
+SLACK = 1.04
 """Looks come when they come: a horizon lies so much later than planned, so that a look just after it counts."""
 
 _NORMAL = NormalDist()
@@ -37,9 +37,14 @@ class Difference:
     unit_variance: float
 
 
-def difference_of(first: Arm, second: Arm) -> Difference:
-    """Both arms have at least two observations."""
-    of_first, of_second = first.m2 / (first.count - 1), second.m2 / (second.count - 1)
+def difference_of(first: Arm, second: Arm, scale: float = 0.0) -> Difference:
+    """Both arms have at least two observations.
+
+    `scale`: how far one more observation of each arm might have lain from its mean. Thirty times the same value do not
+    prove that there is no other.
+    """
+    of_first = (first.m2 + scale * scale) / (first.count - 1)
+    of_second = (second.m2 + scale * scale) / (second.count - 1)
     return Difference(
         value=first.mean - second.mean,
         variance=of_first / first.count + of_second / second.count,
@@ -54,7 +59,7 @@ def radius(difference: Difference, horizon: float, error: float) -> float:
 
     >>> one = Difference(value=0.0, variance=0.5 / 10_000, unit_variance=0.5)
     >>> round(radius(one, 10_000, 0.05), 4)
-    0.0151
+    0.0145
     """
     if difference.variance <= 0:
         return 0.0
@@ -63,7 +68,7 @@ def radius(difference: Difference, horizon: float, error: float) -> float:
     lasting = mixture_boundary(information, planned, error * (1 - PLANNED_SHARE))
     if information > planned:
         return lasting / information
-    constant = _NORMAL.inv_cdf(1 - error * PLANNED_SHARE / 2) * math.sqrt(planned)
+    constant = -_NORMAL.inv_cdf(error * PLANNED_SHARE / 2) * math.sqrt(planned)
     return min(constant, lasting) / information
 
 

@@ -1,0 +1,73 @@
+"""The offline gate, by example."""
+
+import pytest
+from msgspec.structs import replace
+
+from control_plane.core.rollout.gate import gate
+from control_plane.core.rollout.types import SliceEvidence, ValidationCheck, ValidationEvidence, ValidationPolicy
+
+EQUAL = ValidationEvidence(metric="auc", candidate=0.75, production=0.75, standard_error=0.001, sample_size=20_000)
+POLICY = ValidationPolicy(margin=0.005)
+
+
+@pytest.mark.parametrize(
+    ("candidate", "error", "with_canary", "alone"),
+    [
+        (0.750, 0.001, True, True),
+        (0.749, 0.001, True, True),
+        (0.746, 0.001, False, False),  # within the margin, but not shown to be, by a holdout that could
+        (0.730, 0.001, False, False),
+        (0.750, 0.020, True, True),  # too small a holdout: the canary tells, or the estimate
+        (0.748, 0.0028, True, True),  # an equal one would pass too seldom for the test to decide
+        (0.740, 0.020, True, False),
+        (0.650, 0.020, False, False),  # worse for sure, however small the holdout
+        (0.745, 0.0, True, True),  # today's rule where no standard error is known
+        (0.744, 0.0, False, False),
+    ],
+)
+def test_the_primary_metric(candidate: float, error: float, with_canary: bool, alone: bool) -> None:
+    evidence = replace(EQUAL, candidate=candidate, standard_error=error)
+    assert gate(evidence, POLICY, True, canary=True).passed is with_canary
+    assert gate(evidence, POLICY, True, canary=False).passed is alone
+    mirrored = replace(evidence, candidate=1.5 - candidate)
+    assert gate(mirrored, POLICY, False, canary=True).passed is with_canary
+
+
+def test_a_first_version_has_only_absolute_checks() -> None:
+    first = replace(EQUAL, production=None, sample_size=0, latency_p99_ms=20.0)
+    assert gate(first, POLICY, True, canary=False).passed
+    assert not gate(first, replace(POLICY, latency_ms_max=10.0), True, canary=False).passed
+
+
+@pytest.mark.parametrize(
+    ("policy", "evidence", "name"),
+    [
+        ({"calibration_max": 0.05}, {"calibration_error": 0.06}, "calibration"),
+        ({"calibration_max": 0.05}, {}, "calibration"),
+        ({"latency_ms_max": 10.0}, {"latency_p99_ms": 11.0}, "latency"),
+        ({"size_mb_max": 10.0}, {}, "size"),
+        ({}, {"loads": False}, "load"),
+        ({"embedding_compatible": True}, {"embedding_overlap": 0.5}, "embedding"),
+        ({"embedding_compatible": True}, {}, "embedding"),
+        ({"rows_min": 30_000}, {}, "rows"),
+        ({"checks": "fairness"}, {}, "fairness"),
+        ({}, {"custom": (ValidationCheck(name="fairness", passed=False),)}, "fairness"),
+    ],
+)
+def test_each_guardrail_refuses_by_its_name(policy: dict[str, object], evidence: dict[str, object], name: str) -> None:
+    found = gate(replace(EQUAL, **evidence), replace(POLICY, **policy), True, canary=True)
+    assert [check.name for check in found.checks if not check.passed] == [name]
+    assert not found.passed and found.explanation
+
+
+def test_slices_share_the_level_and_small_ones_are_not_judged() -> None:
+    def one(name: str, candidate: float, rows: int = 1_000) -> SliceEvidence:
+        return SliceEvidence(slice=name, candidate=candidate, production=0.75, standard_error=0.01, sample_size=rows)
+
+    policy = replace(POLICY, slice_margin=0.02)
+    bad, chance, small = one("bad", 0.68), one("chance", 0.712), one("small", 0.5, rows=100)
+    assert not gate(replace(EQUAL, slices=(chance,)), policy, True, canary=True).passed
+    many = (chance, small, *(one(f"other{number}", 0.75) for number in range(9)))
+    assert gate(replace(EQUAL, slices=many), policy, True, canary=True).passed
+    refused = gate(replace(EQUAL, slices=(*many, bad)), policy, True, canary=True)
+    assert [check.name for check in refused.checks if not check.passed] == ["slice:bad"]
