@@ -25,6 +25,7 @@ from control_plane.core.commands import (
     ReleaseRollout,
     RemoveFreeze,
     ReportFailure,
+    ReportValidation,
     ReportWeight,
     RequestRetrain,
     RollBack,
@@ -32,6 +33,7 @@ from control_plane.core.commands import (
     SetPolicies,
 )
 from control_plane.core.ids import AttemptId, ModelId, RolloutId
+from control_plane.core.policies import Overrides
 from control_plane.core.retraining.breaker import Call, CallOutcome, tripped
 from control_plane.core.retraining.types import Attempt, BreakerState, FailureClass, RetrainCause, RetrainState
 from control_plane.core.rollout.types import FreezeWindow, Rollout, RolloutState
@@ -42,15 +44,14 @@ if TYPE_CHECKING:
 
 MINUTE = timedelta(minutes=1)
 SERVED = "team1"
-"""The team whose traffic is split."""
+"""The team with machines of its own kind."""
 BAD = -0.2
-SERVING = {
+SERVING: Overrides = {
     "rollout.serving": "edge",
     "rollout.metrics": "engagement higher 3%",
     "rollout.bake": "600s",
     "rollout.observations_min": 500,
     "rollout.wait_max": "5400s",
-    "retraining.resource_class": "big",
 }
 
 
@@ -65,6 +66,7 @@ class Hazards:
     effects: dict[tuple[ModelId, int], float] = field(default_factory=dict)
     calls: deque[Call] = field(default_factory=lambda: deque(maxlen=100))
     down_until: datetime | None = None
+    late: list[tuple[datetime, ReportValidation]] = field(default_factory=list)
     freezes: int = 0
     groups: int = 0
     quiet: bool = False
@@ -73,8 +75,8 @@ class Hazards:
         self.rng = np.random.default_rng(self.seed + 20_000)
 
     def begin(self) -> None:
-        """One team's traffic is split."""
-        self.world.submit(SetPolicies(scope=f"team:{SERVED}", overrides=dict(SERVING)))
+        """One team needs machines of its own kind."""
+        self.world.submit(SetPolicies(scope=f"team:{SERVED}", overrides={"retraining.resource_class": "big"}))
 
     def _chance(self, probability: float) -> bool:
         return bool(self.rng.random() < probability)
@@ -114,6 +116,10 @@ class Hazards:
             self._people()
             if self._chance(0.005):
                 self.down_until = self.world.now + MINUTE * int(self.rng.integers(5, 60))
+        due = [one for at, one in self.late if at <= self.world.now or self.quiet]
+        self.late = [(at, one) for at, one in self.late if one not in due]
+        for one in due:
+            self.world.submit(one)
         for rollout in list(self.world.state.rolling()):
             self._serve(rollout)
         for rollout_id in list(self.world.state.unconfirmed_rollouts):
@@ -133,9 +139,10 @@ class Hazards:
         if live and self._chance(0.01):
             model_id = live[int(self.rng.integers(len(live)))].model_id
             world.submit(RequestRetrain(model_id=model_id, cause=RetrainCause.OPERATOR, supersede=True))
-        if self._chance(0.01):
-            models = list(state.models)
-            world.submit(RollBack(model_id=models[int(self.rng.integers(len(models)))]), actor="a person")
+        served_twice = [model_id for model_id, record in state.models.items() if record.aliases.get("previous")]
+        if served_twice and self._chance(0.02):
+            model_id = served_twice[int(self.rng.integers(len(served_twice)))]
+            world.submit(RollBack(model_id=model_id), actor="a person")
         served = [one for one in state.rolling() if one.plan.serving and one.production_before]
         fresh = [one for one in served if one.state in (RolloutState.VALIDATING, RolloutState.AWAITING_APPROVAL)]
         if len(fresh) >= 2 and self._chance(0.2):
@@ -177,6 +184,13 @@ class Hazards:
         effect = BAD if self._chance(0.3) else 0.0
         self.effects[(model_id, version)] = effect
         self.world.releases.measured(model_id, version, effect)
+
+    def validate(self, report: ReportValidation) -> None:
+        """At once, or as late as whoever validates pleases."""
+        if self.quiet or self._chance(0.4):
+            self.world.submit(report)
+            return
+        self.late.append((self.world.now + MINUTE * int(self.rng.integers(5, 28)), report))
 
     def _serve(self, rollout: Rollout) -> None:
         if rollout.state not in (RolloutState.CANARY, RolloutState.AWAITING_DECISION):

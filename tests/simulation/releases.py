@@ -23,7 +23,7 @@ from control_plane.core.rollout.types import FreezeWindow, RolloutState
 from control_plane.core.state import State
 
 WORSE = -0.1
-"""True effects at or below this are far beyond any tolerance in use: no chance of the judge explains one that passes."""
+"""True effects at or below this are far beyond any tolerance in use: no bad luck lets one pass."""
 
 
 class Released(AssertionError):
@@ -54,10 +54,13 @@ class Releases:
         self.leaving: list[str] = []
         """Of a group that goes back: who is still to follow, in order, within the same decision."""
         self.going: list[str] = []
+        self.restoring: list[str] = []
         self.effects: dict[tuple[str, int], float] = {}
         self.by_hand: set[tuple[str, int]] = set()
         self.moved: dict[str, int] = {}
         """Model -> version that became production in this decision, before its rollout said so."""
+        self.serving: dict[str, tuple[str, int]] = {}
+        """Promoted rollouts of groups -> model and version."""
         self.rollbacks = 0
         self.promotions = 0
         self.worse_stopped = 0
@@ -183,6 +186,9 @@ class Releases:
             self._hold(event.state is RolloutState.ROLLED_BACK, f"{rollout_id} ended twice")
             away = self.production[event.model_id] != event.version
             self._hold(away, f"{rollout_id} was rolled back and still serves")
+            self._hold(event.model_id in self.moved, f"{rollout_id} was rolled back and production did not move")
+            del self.moved[event.model_id]
+            self._restored(event)
             self.rollbacks += 1
             return
         started = self.live[rollout_id]
@@ -202,9 +208,7 @@ class Releases:
 
     def _promoted(self, event: RolloutEnded, started: RolloutStarted) -> None:
         rollout_id = event.rollout_id
-        self._hold(
-            self.production.get(event.model_id) == event.version, f"{rollout_id} is promoted and does not serve"
-        )
+        self._hold(self.production.get(event.model_id) == event.version, f"{rollout_id} is promoted and does not serve")
         self.promotions += 1
         self._forward(rollout_id, "was promoted")
         if (event.model_id, event.version) in self.by_hand:
@@ -224,6 +228,7 @@ class Releases:
             members = [one for one in self.members[group] if one in self.live]
             self._hold(members[:1] == [rollout_id], f"{rollout_id} was promoted before {members[0]} of its group")
             self.going = members[1:]
+            self.serving[rollout_id] = (event.model_id, event.version)
 
     def _group_goes_back(self, rollout_id: str) -> None:
         group = self.group_of.get(rollout_id)
@@ -233,10 +238,27 @@ class Releases:
         self._hold(members[-1:] == [rollout_id], f"{rollout_id} went back before {members[-1]}, which moves with it")
         self.leaving = members[:-1]
 
+    def _restored(self, event: RolloutEnded) -> None:
+        """One of a promoted group goes back: all that still serve that set follow, in the opposite order."""
+        group = self.group_of.get(event.rollout_id)
+        if group is None:
+            return
+        self.serving.pop(event.rollout_id, None)
+        still = [one for one in self.members[group] if one in self.serving and self._serves(one)]
+        place = self.members[group].index(event.rollout_id)
+        later = [one for one in still if self.members[group].index(one) > place]
+        self._hold(not later, f"{event.rollout_id} went back before {later}, which moved with it")
+        self.restoring = still
+
+    def _serves(self, rollout_id: str) -> bool:
+        model_id, version = self.serving[rollout_id]
+        return self.production[model_id] == version and self.previous.get(model_id, 0) > 0
+
     def decided_all(self) -> None:
         """A decision is complete: no group is half promoted or half gone back."""
         self._hold(not self.leaving, f"a group went back without {self.leaving}")
         self._hold(not self.going, f"a group was promoted without {self.going}")
+        self._hold(not self.restoring, f"a group was restored without {self.restoring}")
         self._hold(not self.moved, f"production moved and no rollout says so: {sorted(self.moved)}")
 
     def at_rest(self, state: State) -> None:

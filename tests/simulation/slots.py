@@ -16,7 +16,7 @@ from control_plane.core.events import (
     RetrainReleased,
     RetrainRequested,
 )
-from control_plane.core.retraining.types import Breaker, BreakerState, RetrainingLimits
+from control_plane.core.retraining.types import Breaker, BreakerState, FailureClass, RetrainingLimits
 
 DRAIN = 10
 """Leases a minute after a breaker closed, as documented."""
@@ -75,6 +75,8 @@ class Slots:
             case RetrainLeased():
                 self._leased(event, envelope.at)
             case AttemptEnded():
+                none_lost = event.failure_class is not FailureClass.SCHEDULER or event.retry_at is not None
+                self._hold(none_lost, f"{event.retrain_id} was lost with its scheduler")
                 del self.running[event.attempt_id]
                 if event.gpu_hours:
                     key = (self.team[event.model_id], _week(envelope.at))

@@ -5,16 +5,24 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
 from control_plane.core import plan
 from control_plane.core.decide import attempts as decide_attempts
+from control_plane.core.decide import canary as decide_canary
 from control_plane.core.decide import leases as decide_leases
-from control_plane.core.decide import registry as decide_registry
-from control_plane.core.retraining import failures, rules
+from control_plane.core.decide import onward
+from control_plane.core.decide import rollout as decide_rollout
+from control_plane.core.events import AliasMoved
+from control_plane.core.retraining import limits
 from control_plane.core.retraining.limits import Usage
-from control_plane.core.retraining.types import RetrainingLimits
+from control_plane.core.retraining.types import FailureClass, RetrainingLimits, RetrainState
+from control_plane.core.rollout.types import JudgeVerdict
+from tests.simulation.__main__ import failing
 from tests.simulation.checkers import Violated
+from tests.simulation.releases import Released
+from tests.simulation.slots import Overrun
 from tests.simulation.world import World
 
 SEEDS = range(12)
@@ -82,24 +90,93 @@ def _any_lease_holds(original: Callable[..., Any]) -> Callable[..., Any]:
     return held_lease
 
 
-@pytest.mark.parametrize(
-    ("name", "bug"),
-    [
-        ("releasable", _without_order),
-        ("releasable", _without_cooling),
-        ("releasable", _one_too_many),
-        ("retry_at", _tries_for_ever),
-        ("overdue", _never_overdue),
-        ("held_lease", _any_lease_holds),
-    ],
-)
-def test_planted_bugs_are_found(
-    monkeypatch: pytest.MonkeyPatch, name: str, bug: Callable[[Callable[..., Any]], Callable[..., Any]]
-) -> None:
-    original = getattr(rules, name, None) or getattr(failures, name)
-    for module in (decide_attempts, decide_leases, decide_registry, plan):
-        if hasattr(module, name):
-            monkeypatch.setattr(module, name, bug(original))
-    with pytest.raises(Violated):
+def _no_reserve(original: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda limits, tier: limits.running_max
+
+
+def _one_over_budget(original: Callable[..., Any]) -> Callable[..., Any]:
+    def in_the_way(usage: Usage, claim: Any) -> str:
+        return str(original(usage, replace(claim, gpu_hours=1e-6)))
+
+    return in_the_way
+
+
+def _any_breaker(original: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda state, scheduler, wanted, now: wanted
+
+
+def _lost_with_its_scheduler(original: Callable[..., Any]) -> Callable[..., Any]:
+    def lost(policy: Any, retrain: Any, failure_class: FailureClass, now: Any) -> Any:
+        return None if failure_class is FailureClass.SCHEDULER else original(policy, retrain, failure_class, now)
+
+    return lost
+
+
+def _runs_twice(original: Callable[..., Any]) -> Callable[..., Any]:
+    def releasable(live: Any, asking: Any, usage: Usage, most: int) -> Any:
+        both = list(live)
+        chosen = original(both, asking, usage, most)
+        return (chosen + [one for one in both if one.state is RetrainState.RUNNING])[:most]
+
+    return releasable
+
+
+def _no_approval(original: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda rollout: 0
+
+
+def _no_freeze(original: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda state, record, now: ""
+
+
+def _kind_judge(original: Callable[..., Any]) -> Callable[..., Any]:
+    def judge(plan: Any, look: Any, step: int) -> Any:
+        return msgspec.structs.replace(original(plan, look, step), verdict=JudgeVerdict.PASS, metrics=())
+
+    return judge
+
+
+def _alias_stays(original: Callable[..., Any]) -> Callable[..., Any]:
+    def restored(*arguments: Any) -> Any:
+        return [event for event in original(*arguments) if not isinstance(event, AliasMoved)]
+
+    return restored
+
+
+def _alone(original: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda state, rollout: [rollout]
+
+
+PLANTED = {
+    "order ignored": (decide_leases, "releasable", _without_order),
+    "cooldowns ignored": (decide_leases, "releasable", _without_cooling),
+    "one slot too many": (decide_leases, "releasable", _one_too_many),
+    "leased twice": (decide_leases, "releasable", _runs_twice),
+    "tried for ever": (decide_attempts, "retry_at", _tries_for_ever),
+    "never overdue": (plan, "overdue", _never_overdue),
+    "any lease holds": (decide_attempts, "held_lease", _any_lease_holds),
+    "no reserve for tier 1": (limits, "slots_of", _no_reserve),
+    "one attempt over the budget": (Usage, "in_the_way", _one_over_budget),
+    "leased through an open breaker": (decide_leases, "leases_allowed", _any_breaker),
+    "lost while the breaker is open": (decide_attempts, "retry_at", _lost_with_its_scheduler),
+    "promoted without approval": (onward, "missing_approvals", _no_approval),
+    "a step in a freeze": (onward, "freeze_words", _no_freeze),
+    "the judge ignored": (decide_canary, "judge", _kind_judge),
+    "rolled back, and the alias stays": (decide_rollout, "_restored", _alias_stays),
+    "half a group goes back": (onward, "together", _alone),
+}
+"""What is wrong -> where, under which name, and how."""
+
+
+@pytest.mark.parametrize("wrong", PLANTED)
+def test_planted_bugs_are_found(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
+    place, name, bug = PLANTED[wrong]
+    monkeypatch.setattr(place, name, bug(getattr(place, name)))
+    with pytest.raises((Violated, Overrun, Released)):
         for seed in range(BUG_SEEDS):
             World(seed).run(STEPS)
+
+
+@pytest.mark.slow
+def test_two_hundred_histories() -> None:
+    assert not failing(range(1_000, 1_200), steps=120, workers=2)

@@ -52,7 +52,7 @@ from control_plane.core.staleness.verdict import Action, Confidence, Evaluation,
 from control_plane.core.state import State
 from tests.simulation.checkers import Checkers
 from tests.simulation.edges import Sources, check_edges
-from tests.simulation.hazards import Hazards
+from tests.simulation.hazards import SERVING, Hazards
 from tests.simulation.releases import Releases
 from tests.simulation.slots import Slots
 
@@ -69,12 +69,15 @@ POLICY = RetrainingPolicy(
     gpus=1.0,
 )
 VALIDATION = ValidationPolicy(timeout=timedelta(minutes=30))
-OWN: Overrides = overrides_of("retraining", POLICY) | overrides_of("validation", VALIDATION) | {"rollout.approval_ttl": "7200s"}
+OWN: Overrides = (
+    overrides_of("retraining", POLICY) | overrides_of("validation", VALIDATION) | {"rollout.approval_ttl": "7200s"}
+)
+OWN |= SERVING
 del OWN["retraining.resource_class"]  # the team says it
 LIMITS = RetrainingLimits(
     running_max=4,
     running_per_team_max=2,
-    tier1_reserve=1,
+    tier1_reserve=2,
     by_team={"team2": 1},
     by_resource_class={"big": 1},
     by_scheduler={"fake": 3},
@@ -95,8 +98,8 @@ class Faults:
     hang: float = 0.05
     """A training never ends and gives no sign of life."""
     failure: float = 0.15
-    late_report: float = 0.1
-    late_tick: float = 0.2
+    late_report: float = 0.25
+    late_tick: float = 0.3
     """Nothing looks for what is due, per step."""
     duplicate_report: float = 0.2
     silent_validation: float = 0.1
@@ -448,7 +451,7 @@ class World:
             )
             self.checkers.validated(training.model_id, version, validation)
             self.hazards.candidate(training.model_id, version)
-            self.submit(ReportValidation(model_id=training.model_id, version=version, validation=validation))
+            self.hazards.validate(ReportValidation(model_id=training.model_id, version=version, validation=validation))
 
     # Histories
 

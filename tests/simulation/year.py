@@ -54,7 +54,13 @@ from control_plane.core.ids import AttemptId, LeaseToken, ModelId, NodeId, Rollo
 from control_plane.core.plan import plan
 from control_plane.core.registry.types import ModelFacts, TaskType, VersionFacts
 from control_plane.core.retraining.breaker import Call, CallOutcome, tripped
-from control_plane.core.retraining.types import BreakerState, FailureClass, RetrainingLimits, RetrainingPolicy, RetrainState
+from control_plane.core.retraining.types import (
+    BreakerState,
+    FailureClass,
+    RetrainingLimits,
+    RetrainingPolicy,
+    RetrainState,
+)
 from control_plane.core.rollout.types import FreezeWindow, RolloutState, Validation
 from control_plane.core.staleness.verdict import Action, Confidence, Evaluation, Level
 from control_plane.core.state import State
@@ -91,9 +97,7 @@ QUIET = Evaluation(
     confidence_reason="enough of everything",
     signals=(),
 )
-LOUD = replace(
-    QUIET, level=Level.STALE, score=0.8, score_low=0.8, score_high=0.8, recommended_action=Action.RETRAIN
-)
+LOUD = replace(QUIET, level=Level.STALE, score=0.8, score_low=0.8, score_high=0.8, recommended_action=Action.RETRAIN)
 
 
 @dataclass(slots=True)
@@ -269,9 +273,7 @@ class Year:
         teams = math.ceil(self.models / DOMAIN)
         for team in range(teams):
             scheduler = SCHEDULERS[team % len(SCHEDULERS)]
-            self._decide_plain(
-                SetPolicies(scope=f"team:team{team}", overrides={"retraining.scheduler": scheduler})
-            )
+            self._decide_plain(SetPolicies(scope=f"team:team{team}", overrides={"retraining.scheduler": scheduler}))
             self.slots.schedulers[f"team{team}"] = scheduler
         for number in range(self.models):
             self._register(number)
@@ -452,9 +454,7 @@ class Year:
             failed = ReportFailure(attempt_id=run.attempt_id, lease_token=run.token, failure=run.failure)
             self.submit(failed, run.scheduler, twice=twice)
             return
-        made = VersionFacts(
-            artifact_uri=f"memory:{run.attempt_id}", artifact_sha256="a" * 64, trained_until=self.now
-        )
+        made = VersionFacts(artifact_uri=f"memory:{run.attempt_id}", artifact_sha256="a" * 64, trained_until=self.now)
         registered = self.submit(
             RegisterVersion(model_id=run.model_id, facts=made, attempt_id=run.attempt_id, lease_token=run.token),
             run.scheduler,
