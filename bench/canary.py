@@ -39,7 +39,7 @@ RATE = 0.5
 DROP = 0.03
 OBSERVATIONS = 10_000
 LOOKS = 60
-CANARIES = 1_500
+CANARIES = 3_000
 START = datetime(2026, 1, 1, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 PLAN = RolloutPlan(
