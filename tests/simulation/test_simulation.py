@@ -19,9 +19,9 @@ from control_plane.core.retraining import limits
 from control_plane.core.retraining.limits import Usage
 from control_plane.core.retraining.types import FailureClass, RetrainingLimits, RetrainState
 from control_plane.core.rollout.types import JudgeVerdict
-from tests.simulation.__main__ import failing
 from tests.simulation.checkers import Violated
 from tests.simulation.releases import Released
+from tests.simulation.seeds import failing
 from tests.simulation.slots import Overrun
 from tests.simulation.world import World
 
@@ -51,7 +51,7 @@ def test_histories_see_every_kind_of_end() -> None:
         world = World(seed)
         world.run(STEPS)
         ends |= {state.value for state in world.checkers.ended.values()}
-    assert ends == {"PROMOTED", "REFUSED", "FAILED", "CANCELLED"}
+    assert ends == {"PROMOTED", "REFUSED", "FAILED", "CANCELLED", "SUPERSEDED"}
 
 
 def _without_order(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -52,6 +52,7 @@ from control_plane.core.events import CascadeCooldownStarted, RolloutEnded, Roll
 from control_plane.core.graph.facts import Dependency, DependencyType
 from control_plane.core.ids import AttemptId, LeaseToken, ModelId, NodeId, RolloutId, TeamId
 from control_plane.core.plan import plan
+from control_plane.core.policies import Overrides
 from control_plane.core.registry.types import ModelFacts, TaskType, VersionFacts
 from control_plane.core.retraining.breaker import Call, CallOutcome, tripped
 from control_plane.core.retraining.types import (
@@ -261,7 +262,7 @@ class Year:
     def build(self) -> None:
         """Register everything, with a version in production."""
         self._decide_plain(SetLimits(limits=LIMITS))
-        fleet = {
+        fleet: Overrides = {
             "retraining.lease_ttl": "1200s",
             "retraining.gpus": 1.0,
             "rollout.metrics": "engagement higher 3%",
