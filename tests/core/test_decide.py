@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from control_plane.core.alerts.types import Silence
 from control_plane.core.commands import (
     AdvanceClock,
     ApplyFleet,
@@ -22,7 +23,8 @@ from control_plane.core.errors import Invalid, Reason, RunwayError
 from control_plane.core.graph.facts import Dependency, DependencyType, Node, NodeKind
 from control_plane.core.graph.lineage_facts import LineageNode, LineagePolicy, LineageRun, RunState
 from control_plane.core.registry.types import Lifecycle, ModelFacts, TaskType
-from control_plane.core.rollout.types import Validation
+from control_plane.core.retraining.types import RetrainingLimits
+from control_plane.core.rollout.types import FreezeWindow, Validation
 from control_plane.core.snapshots import encode_snapshot
 from control_plane.core.state import State
 from tests.core.fleets import START, Fleet, a_version, an_evaluation, reason_of
@@ -141,6 +143,18 @@ def _commands(kind: type, state: State) -> st.SearchStrategy[Command]:
         "dependency": st.builds(
             Dependency, upstream=node_ids, downstream=node_ids, edge_type=st.sampled_from(DependencyType)
         ),
+        "limits": st.builds(
+            RetrainingLimits,
+            running_max=st.integers(-1, 60),
+            tier1_reserve=st.integers(-1, 60),
+            by_team=st.dictionaries(TIDY, st.integers(-1, 5), max_size=2),
+            by_resource_class=st.dictionaries(TIDY, st.integers(-1, 5), max_size=2),
+            by_scheduler=st.dictionaries(TIDY, st.integers(-1, 5), max_size=2),
+            gpu_hours_per_week=st.dictionaries(TIDY, st.floats(), max_size=2),
+        ),
+        "jitter": st.floats(0, 1),
+        "freeze": st.builds(FreezeWindow, name=TIDY, scope=scopes, starts_at=INSTANTS, ends_at=INSTANTS),
+        "silence": st.builds(Silence, key=TIDY, until=INSTANTS, by=TIDY),
         "present": st.booleans(),
         "expires_at": st.none() | INSTANTS,
         "replace_revision": st.integers(0, 3),

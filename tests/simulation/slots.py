@@ -21,8 +21,6 @@ from control_plane.core.retraining.types import Breaker, BreakerState, FailureCl
 DRAIN = 10
 """Leases a minute after a breaker closed, as documented."""
 DRAIN_FOR = timedelta(minutes=10)
-STARVED = timedelta(days=8)
-"""Aging lifts any tier above fresh requests of tier 1 within four days; twice that is starvation."""
 
 
 class Overrun(AssertionError):

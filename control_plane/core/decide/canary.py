@@ -234,6 +234,11 @@ def group_rollouts(state: State, command: GroupRollouts) -> Decision:
     found = []
     for number, one in enumerate(rollouts):
         fault = _not_groupable(one, command.group_id)
+        if not fault and _split(state, one) != _split(state, rollouts[0]):
+            fault = (
+                "goes into production at once and others step by step, or the other way round: all of a group need a "
+                "serving system and a version in production, or none"
+            )
         if any(other.model_id == one.model_id for other in rollouts[:number]):
             fault = f"is a second one of {one.model_id}"
         if fault:
@@ -258,6 +263,11 @@ def group_rollouts(state: State, command: GroupRollouts) -> Decision:
     ordered = tuple(by_model[ModelId(node_name(node))] for wave in waves for node in wave)
     group = RolloutGroup(group_id=command.group_id, rollout_ids=ordered)
     return Decision(events=(RolloutsGrouped(group=group),), result=result_of(rollouts[0]))
+
+
+def _split(state: State, rollout: Rollout) -> bool:
+    """Will its traffic be split, step by step?"""
+    return bool(rollout.plan.serving) and state.models[rollout.model_id].production is not None
 
 
 def _not_groupable(rollout: Rollout, group_id: str) -> str:
