@@ -58,6 +58,7 @@ class Story:
 
     first_verdicts: list[str] = field(default_factory=list)
     """Models whose first verdict is FRESH, waiting for the others to be told in one line."""
+    plan_told: str = ""
     drift_steps: dict[str, int] = field(default_factory=dict)
     """The step of DRIFT_STEPS that was told last, by model."""
 
@@ -70,13 +71,20 @@ class Story:
                 return None
             return event.sentence + _second_reason(payload)
         if event.kind == "RetrainEnded":
-            return None if payload.get("state") == "SUCCEEDED" else event.sentence
+            return None if payload.get("state") in ("PROMOTED", "REFUSED") else event.sentence
         if event.kind == "ApprovalAsked":
             return f"{event.sentence}: `runway rollouts approve {payload.get('rollout_id', '')}`"
         if event.kind == "CanaryJudged":
-            bad = payload.get("judgement", {}).get("verdict") in ("FAIL", "NODATA")
-            return event.sentence if bad else None
+            return event.sentence if payload.get("judgement", {}).get("verdict") == "FAIL" else None
         return event.sentence if event.kind in TOLD else None
+
+    def of_plan(self, plan: messages.RetrainPlan) -> str | None:
+        """The line for a plan; None if it was told already."""
+        line = of_plan(plan)
+        if line == self.plan_told:
+            return None
+        self.plan_told = line
+        return line
 
     def of_first_verdicts(self) -> str | None:
         """One line for all models that got their first verdict since the last call."""
@@ -159,7 +167,7 @@ class Narrator:
             if isinstance(item, messages.Event):
                 self._tell(from_timestamp(item.at), self._story.of_event(item))
                 if item.kind == "RetrainRequested":
-                    self._tell(from_timestamp(item.at), of_plan(runway.retraining.plan_retrains()))
+                    self._tell(from_timestamp(item.at), self._story.of_plan(runway.retraining.plan_retrains()))
 
     async def _look_around(self, runway: Runway) -> None:
         while True:

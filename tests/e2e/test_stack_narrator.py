@@ -49,7 +49,7 @@ def test_bookkeeping_is_not_told() -> None:
 
 def test_a_retrain_that_succeeded_is_told_by_its_rollout_only() -> None:
     story = Story()
-    assert story.of_event(event("RetrainEnded", "done", state="SUCCEEDED")) is None
+    assert story.of_event(event("RetrainEnded", "done", state="PROMOTED")) is None
     assert story.of_event(event("RetrainEnded", "rt_000001 ended failed", state="FAILED")) == "rt_000001 ended failed"
     assert story.of_event(event("RolloutEnded", "air_time version 2 was promoted")) is not None
 

@@ -100,7 +100,7 @@ def show_plan(session: Session, plan: messages.RetrainPlan) -> None:
     )
     hours = ""
     if plan.gpu_hours_max:
-        hours = f" {plan.gpu_hours_expected:.1f} GPU hours are expected, {plan.gpu_hours_max:.1f} if all are needed."
+        hours = f" {plan.gpu_hours_expected:.2g} GPU hours are expected, {plan.gpu_hours_max:.2g} if all are needed."
     page.prose(
         f"Never more than {count(plan.retrains_max, 'retrain')}, never more than {plan.running_max} at once.{hours}"
     )
@@ -127,7 +127,7 @@ def show_plan(session: Session, plan: messages.RetrainPlan) -> None:
                 clock(instant_of(one, "starts_at")),
                 clock(instant_of(one, "ends_at")),
                 str(one.slot or "-"),
-                f"{one.gpu_hours:.1f}" if one.gpu_hours else "-",
+                f"{one.gpu_hours:.2g}" if one.gpu_hours else "-",
                 share(one.likelihood),
                 _why(one),
             ]
