@@ -11,8 +11,10 @@ from control_plane.core.commands import (
     CancelRetrain,
     CloseHealed,
     ExpireAttempt,
+    HoldRetrain,
     HoldRetraining,
     LeaseRetrains,
+    ReleaseRetrain,
     RenewLease,
     ReportFailure,
     ReportSuccess,
@@ -23,7 +25,7 @@ from control_plane.core.decide import decide
 from control_plane.core.errors import Invalid, Reason
 from control_plane.core.ids import AttemptId, LeaseToken, ModelId, RetrainId
 from control_plane.core.plan import plan
-from control_plane.core.retraining.failures import BACKOFF_DOUBLINGS_MAX, retry_at
+from control_plane.core.retraining.failures import BACKOFF_DOUBLINGS_MAX, classify, retry_at
 from control_plane.core.retraining.limits import Claim, Usage
 from control_plane.core.retraining.rules import (
     AGING,
@@ -432,3 +434,157 @@ def test_deciding_changes_nothing() -> None:
     first, second = decide(fleet.state, lease, fleet.now), decide(fleet.state, lease, fleet.now)
     assert first == second
     assert encode_snapshot(fleet.state) == before
+
+
+# Requests, failures, budgets
+
+
+def test_a_retrain_is_held_and_goes_on_when_it_is_released() -> None:
+    fleet = Fleet()
+    fleet.model("m")
+    retrain_id = fleet.request("m").retrain_id
+    assert retrain_id is not None
+    fleet.do(HoldRetrain(retrain_id=retrain_id))
+    assert fleet.lease() == ()
+    assert fleet.pass_time(timedelta(days=100)) == []
+    fleet.do(ReleaseRetrain(retrain_id=retrain_id))
+    assert "RetrainEnded" in fleet.pass_time(MINUTE)
+    assert fleet.state.retrains[retrain_id].conclusion.startswith("expired: it could not run for 100 days")
+
+
+def test_a_superseding_request_takes_the_place_of_a_running_one() -> None:
+    fleet = Fleet()
+    fleet.model("m")
+    first = fleet.request("m").retrain_id
+    [attempt] = fleet.lease()
+    token = fleet.token(attempt)
+    again = RequestRetrain(model_id=ModelId("m"), cause=RetrainCause.OPERATOR, supersede=True, ignore_cooldown=True)
+    second = fleet.do(again).retrain_id
+    assert first is not None
+    assert second is not None
+    assert (fleet.state.retrains[first].state, fleet.state.retrains[first].superseded_by) == (
+        RetrainState.SUPERSEDED,
+        second,
+    )
+    late = ReportFailure(attempt_id=attempt, lease_token=token, failure="x")
+    assert reason_of(lambda: fleet.do(late)) is Reason.LEASE_LOST
+    assert fleet.leased_models(fleet.lease()) == ["m"]
+
+
+def fail(fleet: Fleet, failure: str, failure_class: FailureClass | None = None) -> Retrain:
+    """The running attempt fails; its retrain after that."""
+    [attempt] = fleet.lease()
+    retrain = fleet.state.retrain_of_attempt(attempt)
+    fleet.do(
+        ReportFailure(
+            attempt_id=attempt, lease_token=fleet.token(attempt), failure=failure, failure_class=failure_class
+        )
+    )
+    return fleet.state.retrains[retrain.retrain_id]
+
+
+def test_what_is_nobodys_fault_does_not_count_as_an_attempt() -> None:
+    fleet = Fleet()
+    fleet.model("m", policy=replace(POLICY, preemptions_max=4))
+    fleet.request("m")
+    for _ in range(4):
+        assert fail(fleet, "spot instance was preempted").state is RetrainState.WAITING
+    for _ in range(6):
+        assert fail(fleet, "503", FailureClass.SCHEDULER).state is RetrainState.WAITING
+    assert "preempted too often" in fail(fleet, "node was drained").conclusion
+
+
+def test_out_of_memory_asks_for_more_and_a_bug_is_not_tried_again() -> None:
+    fleet = Fleet()
+    fleet.model("m", policy=replace(POLICY, attempts_max=4))
+    fleet.request("m")
+    scales = []
+    for _ in range(3):
+        after = fail(fleet, "CUDA out of memory. Tried to allocate 20.00 MiB")
+        scales.append(after.attempts[-1].memory_scale)
+        fleet.now += HOUR
+    assert scales == [1, 2, 4]
+    ended = fail(fleet, "KeyError: 'distance'")
+    assert (ended.state, ended.attempts[-1].failure_class) == (RetrainState.FAILED, FailureClass.BUG)
+
+
+@pytest.mark.parametrize(
+    ("failure", "failure_class"),
+    [
+        ("Container killed: exit code 137", FailureClass.OUT_OF_MEMORY),
+        ("java.lang.OutOfMemoryError: Java heap space", FailureClass.OUT_OF_MEMORY),
+        ("FileNotFoundError: [Errno 2] No such file or directory: 'x.parquet'", FailureClass.DATA_MISSING),
+        ("partition ds=2026-01-01 of table clicks not found", FailureClass.DATA_MISSING),
+        ("pod was evicted", FailureClass.PREEMPTED),
+        ("deadline exceeded after 6h", FailureClass.TIMEOUT),
+        ("TypeError: unsupported operand", FailureClass.BUG),
+        ("loss is 0.3, nothing to see", FailureClass.UNKNOWN),
+        ("the training room of bloomington", FailureClass.UNKNOWN),
+    ],
+)
+def test_failures_are_told_apart_by_what_they_say(failure: str, failure_class: FailureClass) -> None:
+    assert classify(failure) is failure_class
+
+
+def test_a_budget_is_never_exceeded_by_what_was_expected_and_begins_anew_on_monday() -> None:
+    fleet = Fleet()
+    for name in "abc":
+        fleet.model(name, policy=replace(POLICY, gpus=2.0, duration_expected=HOUR))
+        fleet.request(name)
+    fleet.do(SetLimits(limits=RetrainingLimits(gpu_hours_per_week={"flights": 4.5})))
+    assert len(fleet.lease()) == 2
+    for retrain in fleet.state.running():
+        attempt = retrain.running_attempt
+        assert attempt is not None
+        fleet.do(ReportFailure(attempt_id=attempt.attempt_id, lease_token=attempt.lease_token, failure="TypeError"))
+    # They ran for no time and spent nothing: the third has room.
+    assert len(fleet.lease()) == 1
+    [third] = fleet.state.running()
+    attempt = third.running_attempt
+    assert attempt is not None
+    fleet.do(
+        ReportFailure(
+            attempt_id=attempt.attempt_id, lease_token=attempt.lease_token, failure="TypeError", gpu_hours=4.0
+        )
+    )
+    fleet.request("a")
+    assert fleet.lease() == ()
+    monday = fleet.now.replace(hour=0, minute=0) + timedelta(days=7 - fleet.now.weekday())
+    fleet.now = monday - MINUTE
+    assert fleet.lease() == ()
+    fleet.now = monday
+    assert len(fleet.lease()) == 1
+
+
+def test_a_reserve_is_for_tier_1_alone() -> None:
+    fleet = Fleet()
+    for number in range(6):
+        fleet.model(f"m{number}", tier=2, team=f"t{number}")
+        fleet.request(f"m{number}")
+    fleet.do(SetLimits(limits=RetrainingLimits(running_max=4, tier1_reserve=2)))
+    assert len(fleet.lease()) == 2
+    fleet.model("urgent", tier=1)
+    fleet.request("urgent")
+    assert fleet.leased_models(
+        fleet.lease(known=tuple(a.attempt_id for r in fleet.state.running() for a in r.attempts))
+    ) == ["urgent"]
+
+
+def test_a_schedulers_models_are_its_own_and_its_slots_are_counted() -> None:
+    fleet = Fleet()
+    for number in range(4):
+        fleet.model(f"m{number}", policy=replace(POLICY, scheduler="airflow"))
+        fleet.request(f"m{number}")
+    fleet.do(SetLimits(limits=RetrainingLimits(by_scheduler={"airflow": 3})))
+    assert fleet.lease() == ()
+    tokens = tuple(LeaseToken(f"x{number}") for number in range(10))
+    assert fleet.do(LeaseRetrains(scheduler="airflow", lease_tokens=tokens)).changed == 3
+
+
+def test_a_model_that_nobody_retrained_for_long_is_asked_for_by_its_schedule() -> None:
+    fleet = Fleet()
+    fleet.model("m", policy=replace(POLICY, cooldown=HOUR, every=timedelta(days=30)), serving=True)
+    assert fleet.pass_time(timedelta(days=29)) == []
+    assert fleet.pass_time(timedelta(days=1)) == ["RetrainRequested"]
+    [retrain] = fleet.state.living()
+    assert retrain.causes == (RetrainCause.SCHEDULE,)

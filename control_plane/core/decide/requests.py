@@ -162,7 +162,8 @@ def expire_retrain(state: State, command: ExpireRetrain, now: datetime) -> Decis
     retrain = state.retrain(command.retrain_id)
     if not expired(retrain, now):
         return Decision(result=_result(retrain))
-    waited = spelled(now - retrain.requested_at)
+    waiting = now - retrain.requested_at
+    waited = f"{waiting.days} days" if waiting.days > 1 else spelled(waiting)
     ended = retrain_ended(retrain, RetrainState.CANCELLED, f"expired: it could not run for {waited}")
     return Decision(events=(ended,), result=_result(retrain))
 
