@@ -1,5 +1,6 @@
 """The control plane over gRPC, through the Python client."""
 
+import os
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import get_args
@@ -24,6 +25,9 @@ from assets.plane import (
     Verdict,
 )
 from assets.tags import SCHEDULER, TRAINER_SOURCE, op_name
+
+WEB_VARIABLE = "RUNWAY_DAGSTER_URL"
+"""Where people see Dagster's pages; the log links of attempts begin with it."""
 
 KINDS: dict[str, Kind] = {f"NODE_KIND_{kind.upper()}": kind for kind in get_args(Kind)}
 
@@ -96,6 +100,10 @@ class GrpcPlane:
                 tier=int(lease.tier),
                 data_until=from_timestamp(lease.data_until),
                 causes=tuple(lease.causes),
+                resource_class=lease.resource_class,
+                memory_scale=lease.memory_scale or 1,
+                group=lease.group,
+                probe=lease.probe,
             )
             for lease in self._runway.retraining.lease_retrains(SCHEDULER, leases_max, known_attempt_ids)
         ]
@@ -139,7 +147,12 @@ class GrpcPlane:
     def report_success(self, lease: Lease, version: int, run: str, duration_s: float) -> None:
         """The attempt made `version`."""
         self._runway.retraining.report_success(
-            lease.attempt_id, lease.lease_token, version, run=run, duration=timedelta(seconds=duration_s)
+            lease.attempt_id,
+            lease.lease_token,
+            version,
+            run=run,
+            log_url=_log_url(run),
+            duration=timedelta(seconds=duration_s),
         )
 
     def report_lineage(self, model_id: str, version: int, reads: Sequence[Read], run: str) -> None:
@@ -148,7 +161,9 @@ class GrpcPlane:
 
     def report_failure(self, attempt_id: str, lease_token: str, failure: str, run: str, *, permanent: bool) -> None:
         """The attempt failed, in a sentence."""
-        self._runway.retraining.report_failure(attempt_id, lease_token, failure, permanent=permanent, run=run)
+        self._runway.retraining.report_failure(
+            attempt_id, lease_token, failure, permanent=permanent, run=run, log_url=_log_url(run)
+        )
 
     def report_started(self) -> None:
         """Dagster has started a run."""
@@ -158,7 +173,12 @@ class GrpcPlane:
         """Dagster could not start the run of an attempt."""
         try:
             self._runway.retraining.report_failure(
-                attempt_id, lease_token, failure, failure_class=messages.FAILURE_CLASS_SCHEDULER, run=run
+                attempt_id,
+                lease_token,
+                failure,
+                failure_class=messages.FAILURE_CLASS_SCHEDULER,
+                run=run,
+                log_url=_log_url(run),
             )
         finally:
             self._runway.schedulers.report_calls(SCHEDULER, [(messages.CALL_OUTCOME_FAILED, failure)])
@@ -279,6 +299,12 @@ def training_lineage(model_id: str, version: int, reads: Sequence[Read], run: st
 
 def _name(value: str, prefix: str) -> str:
     return value.removeprefix(prefix)
+
+
+def _log_url(run: str) -> str:
+    """The run's page, if this process knows where Dagster's pages are."""
+    web = os.environ.get(WEB_VARIABLE, "").rstrip("/")
+    return f"{web}/runs/{run}" if web and run else ""
 
 
 def _timestamp(instant: datetime | None) -> Timestamp | None:

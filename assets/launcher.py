@@ -25,7 +25,7 @@ from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import ConfigurableClass, serialize_value
 from dagster._serdes.config_class import ConfigurableClassData
 
-from assets.tags import ONLY_MODELS_VARIABLE
+from assets.tags import ONLY_MODELS_VARIABLE, WORKER_TAG
 
 EXECUTE_RUN = "execute_run"
 DRILL_FILE = "no-launches"
@@ -80,6 +80,7 @@ class LeanRunLauncher(RunLauncher[Any], ConfigurableClass):
             start_new_session=True,
         )
         self._children[run.run_id] = worker
+        self._instance.add_run_tags(run.run_id, {WORKER_TAG: str(worker.pid)})
         self._instance.report_engine_event(
             f"Started a worker of its own (pid {worker.pid}).",
             run,

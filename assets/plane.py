@@ -88,6 +88,13 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     data_until: datetime
     """The control plane's clock when it was leased: train on data before this."""
     causes: tuple[str, ...] = ()
+    resource_class: str = "default"
+    memory_scale: int = 1
+    """Give the training this many times its usual memory."""
+    group: str = ""
+    """The cascade or the applied plan that it belongs to."""
+    probe: bool = False
+    """It tries Dagster out after an outage."""
 
 
 class Metric(msgspec.Struct, frozen=True, kw_only=True):

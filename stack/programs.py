@@ -66,6 +66,7 @@ def programs(settings: Settings, home: Home, database_url: str, dagster_url: str
         STACK_VARIABLE: home.stack_id,
         "RUNWAY_HOME": str(home.path),
         "RUNWAY_ADDRESS": str(settings.address),
+        "RUNWAY_DAGSTER_URL": f"http://{settings.web_address}",
         "RUNWAY_WEB_ADDRESS": str(settings.web_address),
         "PYTHONUNBUFFERED": "1",
     }

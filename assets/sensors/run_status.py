@@ -16,7 +16,7 @@ from runway_client import RunwayRpcError, Unreachable
 from runway_client.errors import NoAnswer
 
 from assets.plane import Connect, ControlPlane, Validation
-from assets.tags import ATTEMPT_TAG, LEASE_TAG, MODEL_TAG, RETRAIN_TAG
+from assets.tags import ATTEMPT_TAG, LEASE_TAG, MODEL_TAG, RETRAIN_TAG, WORKER_TAG
 
 RUNS_PER_TICK_MAX = 50
 EVERY_S = 2
@@ -66,7 +66,7 @@ def run_status_sensor(connect: Connect) -> dg.SensorDefinition:
         since = cursor.since
         try:
             for record in fresh:
-                said += report(plane, record.dagster_run, started=record.start_time is not None)
+                said += report(plane, record.dagster_run, started=was_started(record))
                 done.add(record.dagster_run.run_id)
                 since = max(since, record.update_timestamp.replace(tzinfo=UTC) - OVERLAP)
         except (Unreachable, NoAnswer) as error:
@@ -86,6 +86,11 @@ def read_cursor(text: str | None, now: datetime) -> Cursor:
         return msgspec.json.decode(text or "", type=Cursor)
     except msgspec.DecodeError:
         return Cursor(since=now - FIRST_LOOK)
+
+
+def was_started(record: dg.RunRecord) -> bool:
+    """Did Dagster get a worker going for a run, whatever became of it?"""
+    return record.start_time is not None or WORKER_TAG in record.dagster_run.tags
 
 
 def report(plane: ControlPlane, run: dg.DagsterRun, *, started: bool = True) -> list[str]:

@@ -10,7 +10,7 @@ from assets.plane import Verdict
 from assets.sensors.lease import lease_sensor, run_request
 from assets.sensors.reload import AGAIN_S, SETTLE_S_MAX, Seen, step
 from assets.sensors.staleness import SCORES_EVERY_S, VERDICTS_PER_TICK_MAX
-from assets.tags import ATTEMPT_TAG, LEASE_TAG, MODEL_TAG, RETRAIN_TAG, TEAM_TAG
+from assets.tags import ATTEMPT_TAG, LEASE_TAG, MODEL_TAG, RETRAIN_TAG, TEAM_TAG, WORKER_TAG
 from assets.trainer import TrainingOrder
 from tests.dagster.fake_plane import FakePlane, model, small_fleet
 from tests.dagster.worlds import World
@@ -94,9 +94,18 @@ class TestLease:
 
 class TestRunStatus:
     def leased(self, world: World) -> dict[str, str]:
+        """Tags of a run whose worker was started."""
         world.plane.ask("air_time")
         world.tick("lease_retrains")
-        return tags_of(world, "air_time")
+        return {**tags_of(world, "air_time"), WORKER_TAG: "4711"}
+
+    def test_a_run_that_could_not_be_started_is_no_attempt_of_the_training(self, world: World) -> None:
+        tags = {name: value for name, value in self.leased(world).items() if name != WORKER_TAG}
+        run_with(world, dg.DagsterRunStatus.FAILURE, **tags)
+        world.tick("report_ended_runs")
+        attempt = world.plane.retrain_of("air_time").attempts[0]
+        assert (attempt.state, attempt.failure) == ("FAILED", "Dagster could not start its run")
+        assert world.plane.calls_failed == 1
 
     def test_a_killed_worker_is_a_failed_attempt(self, world: World) -> None:
         run_with(world, dg.DagsterRunStatus.FAILURE, **self.leased(world))

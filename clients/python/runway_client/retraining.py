@@ -167,6 +167,7 @@ class Retraining:
         version: int,
         *,
         run: str = "",
+        log_url: str = "",
         duration: timedelta | None = None,
         why: Why = NO_REASON,
     ) -> retraining_pb2.Retrain:
@@ -176,6 +177,7 @@ class Retraining:
             lease_token=lease_token,
             succeeded_version=version,
             run=run,
+            log_url=log_url,
             duration=None if duration is None else to_duration(duration),
         )
         return self._report(request, why)
