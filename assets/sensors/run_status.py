@@ -110,7 +110,7 @@ def report(plane: ControlPlane, run: dg.DagsterRun, *, started: bool = True) -> 
         except (Unreachable, NoAnswer):
             raise
         except RunwayRpcError:
-            return []
+            return _refuse_orphan(plane, run)
         return [f"{attempt_id}: {failure}"]
     failure = "terminated in Dagster" if cancelled else "its worker ended without a word (killed, or out of memory)"
     try:

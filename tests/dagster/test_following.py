@@ -18,7 +18,10 @@ UNDRAWN = frozenset(
     {
         *("VersionRegistered", "LoadChecked", "CoverageAlertRaised", "CoverageAlertCleared", "CascadeCooldownStarted"),
         *("RetrainRequested", "RetrainJoined", "RetrainLeased", "LeaseRenewed", "AttemptEnded", "RetrainEnded"),
-        *("RolloutStarted", "ValidationReported", "RolloutEnded"),
+        *("RetrainHeld", "RetrainReleased", "CascadeSettled", "BreakerChanged", "UpliftMeasured"),
+        *("RolloutStarted", "ValidationReported", "RolloutEnded", "ApprovalAsked", "RolloutApproved", "RolloutStepped"),
+        *("WeightReported", "CanaryJudged", "RolloutHeld", "RolloutReleased", "RolloutsGrouped"),
+        *("FreezeSet", "FreezeRemoved", "DestinationSet", "DestinationRemoved", "AlertSilenced"),
         *("LineageReported", "LineagePolicySet", "UnfinishedRunsDropped"),
         *("RuleSet", "RuleRemoved"),
         "FactsErased",

@@ -12,6 +12,7 @@ from assets.following import Following, Topic
 from assets.grpc_plane import GrpcPlane
 from assets.location import build_definitions
 from assets.sensors.lease import run_request
+from assets.tags import WORKER_TAG
 from assets.trainer import TrainingOrder
 from control_plane.app import limits
 from tests.api.served_plane import ServedPlane
@@ -43,6 +44,7 @@ class RealWorld:
                             cooldown=to_duration(timedelta(0)),
                             attempts_max=2,
                         ),
+                        rollout=messages.RolloutPolicy(approvals=0),
                     ),
                 )
             )
@@ -164,7 +166,7 @@ def test_a_lease_whose_answer_was_lost_comes_again(real: RealWorld) -> None:
 def test_a_killed_worker_is_reported_by_the_sensor(real: RealWorld) -> None:
     retrain = real.runway.retraining.request_retrain("air_time").retrain
     (lease,) = real.connect().lease([], 10)
-    tags = dict(run_request(lease).tags)
+    tags = dict(run_request(lease).tags) | {WORKER_TAG: "4711"}
     run = real.instance.add_run(dg.DagsterRun(job_name="__ASSET_JOB", status=dg.DagsterRunStatus.FAILURE, tags=tags))
     real.tick("report_ended_runs")
     (attempt,) = real.runway.retraining.get_retrain(retrain.retrain_id).attempts
