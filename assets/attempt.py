@@ -61,6 +61,7 @@ def run_attempt(lease: Lease, plane: ControlPlane, find_trainer: Callable[[], Tr
         data_until=lease.data_until,
         causes=lease.causes,
         run_id=run,
+        memory_scale=lease.memory_scale,
     )
     started_s = time.monotonic()
     _tell_started(plane, say)

@@ -214,6 +214,13 @@ class GrpcPlane:
         versions = [attempt.version for attempt in retrain.attempts if attempt.attempt_id == attempt_id]
         return int(versions[0]) if versions and versions[0] else None
 
+    def cancelled(self, retrain_id: str) -> str:
+        """Why a retrain was cancelled or superseded, in a sentence; empty if it was not."""
+        retrain = self._runway.retraining.get_retrain(retrain_id)
+        if retrain.state not in (messages.RETRAIN_STATE_CANCELLED, messages.RETRAIN_STATE_SUPERSEDED):
+            return ""
+        return str(retrain.conclusion) or "cancelled"
+
     def verdicts(self) -> list[Verdict]:
         """The standing of the fleet, worst first."""
         return [_verdict(standing) for standing in self._runway.staleness.list_staleness()]

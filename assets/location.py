@@ -18,6 +18,7 @@ from assets.grpc_plane import GrpcPlane
 from assets.model_assets import Trainers, external_assets, model_assets, model_checks
 from assets.plane import Connect, ControlPlane
 from assets.sensors import (
+    cancel_sensor,
     follow_clock_sensor,
     ground_truth_schedules,
     lease_sensor,
@@ -100,6 +101,7 @@ def build_definitions(
         sensors=[
             lease_sensor(fleet, look, linger_s=linger_s),
             run_status_sensor(look),
+            cancel_sensor(look),
             staleness_sensor(fleet, look, news, clock),
             production_sensor(fleet, look, news),
             *([follow_clock_sensor(look, span, clock)] if joins else []),

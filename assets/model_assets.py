@@ -23,6 +23,7 @@ from assets.tags import (
     DATA_UNTIL_TAG,
     LEASE_TAG,
     LIFECYCLE_TAG,
+    MEMORY_SCALE_TAG,
     OFFLINE_VALIDATION,
     RETRAIN_TAG,
     TEAM_TAG,
@@ -162,6 +163,7 @@ def lease_of(tags: Mapping[str, str], model: Model) -> Lease | None:
         tier=model.tier,
         data_until=datetime.fromisoformat(tags[DATA_UNTIL_TAG]),
         causes=tuple(cause for cause in tags.get(CAUSES_TAG, "").split(",") if cause),
+        memory_scale=int(tags.get(MEMORY_SCALE_TAG, "1")),
     )
 
 

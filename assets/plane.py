@@ -251,6 +251,10 @@ class ControlPlane(Protocol):
         """The version of an attempt that is still waiting for its validation; None if none is."""
         ...
 
+    def cancelled(self, retrain_id: str) -> str:
+        """Why a retrain was cancelled or superseded, in a sentence; empty if it was not."""
+        ...
+
     def verdicts(self) -> list[Verdict]:
         """The standing of the fleet, worst first."""
         ...

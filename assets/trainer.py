@@ -28,6 +28,8 @@ class TrainingOrder(msgspec.Struct, frozen=True, kw_only=True):
     """Train on data before this."""
     causes: tuple[str, ...] = ()
     run_id: str = ""
+    memory_scale: int = 1
+    """Take this many times the usual memory: an earlier attempt ran out of it."""
 
 
 class Trainer(Protocol):

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from runway_client import Runway, RunwayRpcError, Why, connect, from_timestamp, messages
+from runway_client import Refused, Runway, RunwayRpcError, Why, connect, from_timestamp, messages
 
 LOOK_EVERY_S = 1.0
 PATIENCE_S = 20.0
@@ -70,7 +70,11 @@ class People:
             f"(`runway --actor {APPROVER} rollouts approve {rollout.rollout_id}`): nobody else did"
         )
         why = Why(reason=f"looked at it: {rollout.validation.explanation or 'it passed'}"[:200])
-        runway.rollouts.approve_rollout(rollout.rollout_id, why=why)
+        self._waited_s[rollout.rollout_id] = 0.0  # if it is refused, the next try is as far away as this one was
+        try:
+            runway.rollouts.approve_rollout(rollout.rollout_id, why=why)
+        except Refused as refused:
+            self._line(f"{now}  {APPROVER} could not: {refused.message}")
 
     def _hurt_once(self, rollout: messages.Rollout, now: str) -> None:
         """The first canary loses engagement, so that one is seen to go back."""
@@ -85,7 +89,10 @@ class People:
         connection = http.client.HTTPConnection(self._serving, timeout=10)
         try:
             connection.request("POST", "/harm", json.dumps(ask))
-            connection.getresponse().read()
+            answer = connection.getresponse()
+            answer.read()
+            if answer.status >= 400:
+                self._hurt = ""
         except (OSError, http.client.HTTPException):
             self._hurt = ""  # its server is not there yet: the next look tries again
         finally:

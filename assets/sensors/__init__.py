@@ -1,5 +1,6 @@
 """What runs by itself in Dagster: leases, reports, verdicts, joins, reloads. None of them decides anything."""
 
+from assets.sensors.cancel import cancel_sensor
 from assets.sensors.ground_truth import follow_clock_sensor, ground_truth_schedules
 from assets.sensors.lease import lease_sensor
 from assets.sensors.production import production_sensor
@@ -8,6 +9,7 @@ from assets.sensors.run_status import run_status_sensor
 from assets.sensors.staleness import staleness_sensor
 
 __all__ = [
+    "cancel_sensor",
     "follow_clock_sensor",
     "ground_truth_schedules",
     "lease_sensor",

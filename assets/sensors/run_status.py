@@ -112,7 +112,7 @@ def report(plane: ControlPlane, run: dg.DagsterRun, *, started: bool = True) -> 
         except RunwayRpcError:
             return _refuse_orphan(plane, run)
         return [f"{attempt_id}: {failure}"]
-    failure = "terminated in Dagster" if cancelled else "its worker ended without a word (killed, or out of memory)"
+    failure = "terminated in Dagster" if cancelled else "its worker ended without a word"
     try:
         plane.report_failure(attempt_id, tags[LEASE_TAG], failure, run.run_id, permanent=cancelled)
     except (Unreachable, NoAnswer):

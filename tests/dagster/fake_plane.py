@@ -32,7 +32,7 @@ from assets.plane import (
 
 LEASE_TTL = timedelta(minutes=10)
 ATTEMPTS_MAX = 3
-State = Literal["WAITING", "RUNNING", "VALIDATING", "PROMOTED", "REFUSED", "FAILED"]
+State = Literal["WAITING", "RUNNING", "VALIDATING", "PROMOTED", "REFUSED", "FAILED", "CANCELLED"]
 
 
 @dataclass
@@ -329,6 +329,11 @@ class FakePlane:
         self._here("candidate_of_attempt")
         retrain = self.retrains[retrain_id]
         return self._find(attempt_id)[1].version if retrain.state == "VALIDATING" else None
+
+    def cancelled(self, retrain_id: str) -> str:
+        self._here("cancelled")
+        retrain = self.retrains[retrain_id]
+        return retrain.conclusion if retrain.state == "CANCELLED" else ""
 
     def verdicts(self) -> list[Verdict]:
         self._here("verdicts")

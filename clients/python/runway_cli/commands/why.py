@@ -43,11 +43,11 @@ def why(session: Session, model: str) -> None:
     retrains = list(islice(runway.retraining.list_retrains(model_id=model_id), RECENT))
     rollouts = list(islice(runway.rollouts.list_rollouts(model_id=model_id), RECENT))
     if session.as_json:
-        session.emit(
-            messages.ListRolloutsResponse(rollouts=rollouts, revision=runway.revision)
-            if rollouts
-            else messages.ListRetrainsResponse(retrains=retrains, revision=runway.revision)
-        )
+        # Four messages of the contract on a line each: no one of them tells the story.
+        session.emit_line(found)
+        session.emit_line(standing)
+        session.emit_line(messages.ListRetrainsResponse(retrains=retrains, revision=runway.revision))
+        session.emit_line(messages.ListRolloutsResponse(rollouts=rollouts, revision=runway.revision))
         return
     page.prose(_headline(session, found, standing), style="bold")
     for reason in standing.evaluation.reasons[:3]:
