@@ -1,11 +1,12 @@
 """[lease_p99_ms] From decision to lease with 10,000 waiting requests: order, cooldowns, limits and budgets, exactly.
 
-A scheduler asks three hundred times for up to ten leases; between two calls what was leased ends, so that each call has to
-choose anew among ten thousand, all waiting, in a graph of 10,000 models and 50,000 dependencies. Measured is the
+A scheduler asks three hundred times for up to ten leases; between two calls what was leased ends, so that each call
+has to choose anew among ten thousand, all waiting, in a graph of 10,000 models and 50,000 dependencies. Measured is the
 decision and its events' way into the state, in process. Postgres, as a queue with `SKIP LOCKED`, answers beside it: by
 tier, score and age with the limits of the fleet and of each team, and nothing of topological order.
 """
 
+import gc
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -62,6 +63,7 @@ UPDATE bench_queue SET running = true WHERE id IN (
 def run() -> list[Row]:
     """Both queues of the same size."""
     replica = _waiting()
+    gc.freeze()  # as the server does once it has recovered
     ours = _measure_ours(replica)
     with running_plane() as plane:
         queue = _measure_queue(plane.postgres.url())

@@ -76,7 +76,7 @@ class AttemptState(StrEnum):
     CANCELLED = "CANCELLED"
 
 
-class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+class Attempt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One try of a retrain under one lease."""
 
     attempt_id: AttemptId
@@ -102,7 +102,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     memory_scale: int = 1
 
 
-class Retrain(msgspec.Struct, frozen=True, kw_only=True):
+class Retrain(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A retrain from request to end."""
 
     retrain_id: RetrainId
