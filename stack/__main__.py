@@ -90,9 +90,12 @@ async def bring_up(settings: Settings, home: Home, supervisor: Supervisor, conso
 
     console.say("registering the flights fleet")
     await _together(supervisor.run_once(parts.bootstrap, BOOTSTRAP_S_MAX), dagster())
+    narrator = Narrator(str(settings.address), console.line)
+    # Before anybody is told that it is up: what they do at once is part of the story.
+    began = await asyncio.to_thread(narrator.revision)
     web, logs = f"http://{settings.web_address}", _short(home.logs)
     console.line(ADDRESSES.format(elapsed_s=console.elapsed_s, web=web, address=settings.address, logs=logs))
-    following = asyncio.ensure_future(Narrator(str(settings.address), console.line).follow())
+    following = asyncio.ensure_future(narrator.follow(began))
     people = asyncio.ensure_future(_people(settings, home, console))
     try:
         await supervisor.start(parts.serving)

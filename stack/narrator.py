@@ -150,12 +150,19 @@ class Narrator:
         self._story = Story()
         self._told_s = time.monotonic()
 
-    async def follow(self) -> None:
-        """Tell until cancelled. A control plane that is away is waited for."""
+    def revision(self) -> int:
+        """Where the log stands now."""
         runway = connect(self._address)
         try:
-            status = await asyncio.to_thread(runway.operations.get_status)
-            events = asyncio.to_thread(self._tell_events, runway, status.revision)
+            return runway.operations.get_status().revision
+        finally:
+            runway.close()
+
+    async def follow(self, after_revision: int) -> None:
+        """Tell what happens after a revision, until cancelled. A control plane that is away is waited for."""
+        runway = connect(self._address)
+        try:
+            events = asyncio.to_thread(self._tell_events, runway, after_revision)
             await asyncio.gather(events, self._look_around(runway))
         except RunwayRpcError as error:
             self._line(f"The story cannot be followed any longer: {error}")
