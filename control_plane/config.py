@@ -10,13 +10,13 @@ from difflib import get_close_matches
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from control_plane.config_schedulers import SchedulerConfig, SchedulerConfigError, scheduler_configs
-from control_plane.config_serving import (
+from control_plane.config_systems import (
     MetricsConfig,
-    ServingConfig,
-    ServingConfigError,
+    SystemConfig,
+    SystemConfigError,
     check_metrics_known,
     metrics_configs,
+    scheduler_configs,
     serving_configs,
 )
 from control_plane.core.alerts.rules import url_fault
@@ -39,7 +39,7 @@ APPROVAL_KEY_CHARS_MIN = 16
 
 ENGINES = ("embedded", "spark")
 TABLES = ("serving", "metrics", "schedulers")
-"""Settings that are tables by name; see config_serving.py and config_schedulers.py."""
+"""Settings that are tables by name; see config_systems.py."""
 
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 
@@ -89,11 +89,11 @@ class Config:
     drain_s: float = 10.0
     """How long a stopping server waits for calls to end."""
     log_level: str = "info"
-    serving: tuple[ServingConfig, ...] = ()
+    serving: tuple[SystemConfig, ...] = ()
     """What splits traffic: tables [serving.<name>] of the file, or the same as TOML in RUNWAY_SERVING."""
     metrics: tuple[MetricsConfig, ...] = ()
     """Where canaries' numbers come from: tables [metrics.<name>], or RUNWAY_METRICS."""
-    schedulers: tuple[SchedulerConfig, ...] = ()
+    schedulers: tuple[SystemConfig, ...] = ()
     """What runs retrains when it is called: tables [schedulers.<name>], or RUNWAY_SCHEDULERS."""
 
     def masked(self) -> dict[str, str]:
@@ -172,14 +172,14 @@ def _with_tables(config: Config, name: str, tables: object, where: str, environm
         if name == "schedulers":
             return replace(config, schedulers=scheduler_configs(tables, where, environment))
         return replace(config, metrics=metrics_configs(tables, where, environment))
-    except (ServingConfigError, SchedulerConfigError) as error:
+    except SystemConfigError as error:
         raise ConfigError(str(error)) from error
 
 
 def _checked(config: Config) -> Config:
     try:
         check_metrics_known(config.serving, config.metrics)
-    except ServingConfigError as error:
+    except SystemConfigError as error:
         raise ConfigError(str(error)) from error
     if not config.database_url:
         raise ConfigError(

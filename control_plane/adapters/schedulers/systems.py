@@ -6,15 +6,15 @@ from control_plane.adapters.schedulers.airflow import DAG, AirflowScheduler
 from control_plane.adapters.schedulers.maestro import WORKFLOW, MaestroScheduler
 from control_plane.adapters.schedulers.metaflow import MetaflowScheduler
 from control_plane.app.schedulers import Scheduler
-from control_plane.config_schedulers import SchedulerConfig
+from control_plane.config_systems import SystemConfig
 
 
-def schedulers_of(configs: Iterable[SchedulerConfig]) -> dict[str, Scheduler]:
+def schedulers_of(configs: Iterable[SystemConfig]) -> dict[str, Scheduler]:
     """All schedulers that are called."""
     return {config.name: scheduler_of(config) for config in configs}
 
 
-def scheduler_of(config: SchedulerConfig) -> Scheduler:
+def scheduler_of(config: SystemConfig) -> Scheduler:
     """One of them."""
     get = config.settings.get
     match config.kind:

@@ -10,10 +10,10 @@ from control_plane.adapters.serving.prometheus import MetricQueries, PrometheusM
 from control_plane.adapters.serving.titus import TitusServing
 from control_plane.adapters.serving.webhook import WebhookMetrics, WebhookServing
 from control_plane.app.serving import CanaryMetrics, Serving, ServingSystem
-from control_plane.config_serving import MetricsConfig, ServingConfig
+from control_plane.config_systems import MetricsConfig, SystemConfig
 
 
-def systems_of(serving: Iterable[ServingConfig], metrics: Iterable[MetricsConfig]) -> dict[str, ServingSystem]:
+def systems_of(serving: Iterable[SystemConfig], metrics: Iterable[MetricsConfig]) -> dict[str, ServingSystem]:
     """All systems, each with its source of metrics; systems may share one by name, each gets a client of its own."""
     sources = {source.name: source for source in metrics}
     return {
@@ -21,7 +21,7 @@ def systems_of(serving: Iterable[ServingConfig], metrics: Iterable[MetricsConfig
     }
 
 
-def serving_of(config: ServingConfig) -> Serving:
+def serving_of(config: SystemConfig) -> Serving:
     """One serving system."""
     get = config.settings.get
     match config.kind:
@@ -62,7 +62,7 @@ def metrics_of(config: MetricsConfig) -> CanaryMetrics:
     )
 
 
-def _metrics(system: ServingConfig, sources: Mapping[str, MetricsConfig]) -> CanaryMetrics | None:
+def _metrics(system: SystemConfig, sources: Mapping[str, MetricsConfig]) -> CanaryMetrics | None:
     named, url = system.settings.get("metrics"), system.settings.get("metrics_url")
     if named:
         return metrics_of(sources[named])
@@ -71,7 +71,7 @@ def _metrics(system: ServingConfig, sources: Mapping[str, MetricsConfig]) -> Can
     return None
 
 
-def _kubernetes(config: ServingConfig) -> HttpClient:
+def _kubernetes(config: SystemConfig) -> HttpClient:
     url, get = config.settings["url"], config.settings.get
     # Inside a cluster the service account's token is where it always is; over plain HTTP nobody gets a token.
     token_file = get("token_file", TOKEN_FILE if url.startswith("https:") else "")
