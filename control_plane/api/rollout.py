@@ -8,6 +8,7 @@ from control_plane.api.convert.common import newest_first_key, page
 from control_plane.api.convert.registry import model_id_from
 from control_plane.api.convert.rollout import (
     STATES_FROM,
+    check_from,
     evidence_from,
     freeze,
     freeze_from,
@@ -30,6 +31,7 @@ from control_plane.core.commands import (
     RecordLook,
     ReleaseRollout,
     RemoveFreeze,
+    ReportCheck,
     ReportValidation,
     RollBack,
     SetFreeze,
@@ -58,6 +60,16 @@ class RolloutServicer(rollout_pb2_grpc.RolloutServiceServicer):
         )
         outcome = await self._plane.submit(command, request.mutation)
         return rollout_pb2.ReportValidationResponse(rollout=self._shown(outcome), revision=outcome.revision)
+
+    async def ReportCheck(  # noqa: N802
+        self, request: rollout_pb2.ReportCheckRequest, context: Context
+    ) -> rollout_pb2.ReportCheckResponse:
+        """One check of a candidate."""
+        command = ReportCheck(
+            model_id=model_id_from(request.model_id), version=request.version, check=check_from(request.check)
+        )
+        outcome = await self._plane.submit(command, request.mutation)
+        return rollout_pb2.ReportCheckResponse(rollout=self._shown(outcome), revision=outcome.revision)
 
     async def GetRollout(  # noqa: N802
         self, request: rollout_pb2.GetRolloutRequest, context: Context

@@ -17,6 +17,7 @@ from control_plane.core.events import (
     CanaryJudged,
     CascadeCooldownStarted,
     CascadeSettled,
+    CheckReported,
     ClockAdvanced,
     CoverageAlertCleared,
     CoverageAlertRaised,
@@ -197,6 +198,7 @@ def _apply(state: State, envelope: Envelope, event: Event) -> None:  # noqa: PLR
             | ApprovalAsked()
             | RolloutApproved()
             | RolloutStepped()
+            | CheckReported()
             | WeightReported()
             | CanaryJudged()
             | RolloutHeld()

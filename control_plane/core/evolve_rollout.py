@@ -7,6 +7,7 @@ from msgspec.structs import replace
 from control_plane.core.events import (
     ApprovalAsked,
     CanaryJudged,
+    CheckReported,
     Envelope,
     RolloutApproved,
     RolloutEnded,
@@ -18,12 +19,14 @@ from control_plane.core.events import (
     ValidationReported,
     WeightReported,
 )
+from control_plane.core.rollout.rules import newest_of_each
 from control_plane.core.rollout.types import Approval, Moment, Rollout, RolloutState
 from control_plane.core.rollout.words import told
 from control_plane.core.state import State, begun
 
 RolloutChange = (
     ValidationReported
+    | CheckReported
     | ApprovalAsked
     | RolloutApproved
     | RolloutStepped
@@ -71,6 +74,8 @@ def _next(rollout: Rollout, envelope: Envelope, event: RolloutChange) -> Rollout
     match event:
         case ValidationReported():
             return replace(rollout, validation=event.validation)
+        case CheckReported():
+            return replace(rollout, checks=newest_of_each(rollout.checks, event.check))
         case ApprovalAsked():
             state = RolloutState.AWAITING_DECISION if event.decision else RolloutState.AWAITING_APPROVAL
             return replace(rollout, state=state, approval_until=event.until)

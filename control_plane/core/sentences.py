@@ -12,6 +12,7 @@ from control_plane.core.events import (
     CanaryJudged,
     CascadeCooldownStarted,
     CascadeSettled,
+    CheckReported,
     ClockAdvanced,
     CoverageAlertCleared,
     CoverageAlertRaised,
@@ -196,6 +197,7 @@ def sentence(envelope: Envelope) -> str:  # noqa: PLR0912 - one line per event
             | ApprovalAsked()
             | RolloutApproved()
             | RolloutStepped()
+            | CheckReported()
             | WeightReported()
             | CanaryJudged()
             | RolloutHeld()

@@ -8,6 +8,7 @@ from control_plane.core.events import (
     BreakerChanged,
     CanaryJudged,
     CascadeSettled,
+    CheckReported,
     DestinationRemoved,
     DestinationSet,
     Envelope,
@@ -35,6 +36,7 @@ Release = (
     | ApprovalAsked
     | RolloutApproved
     | RolloutStepped
+    | CheckReported
     | WeightReported
     | CanaryJudged
     | RolloutHeld
@@ -69,6 +71,12 @@ def release_sentence(envelope: Envelope, event: Release) -> str:  # noqa: PLR091
             return f"{event.model_id} version {event.version} was approved by {event.approver}{missing}"
         case RolloutStepped():
             return _stepped(event)
+        case CheckReported():
+            passed = "passed" if event.check.passed else "failed"
+            return (
+                f"{event.model_id} version {event.version} {passed} check {event.check.name}"
+                f"{_because(event.check.explanation)}"
+            )
         case WeightReported():
             if event.weight is None:
                 return f"{event.model_id} version {event.version}: the serving system failed: {event.failure}"

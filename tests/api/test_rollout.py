@@ -209,3 +209,37 @@ async def test_nothing_is_known_about_a_version_that_has_just_been_promoted(api:
     await api.serving("delay")
     found = await api.staleness.GetStaleness(staleness_pb2.GetStalenessRequest(model_id="delay"))
     assert found.staleness.verdict == staleness_pb2.VERDICT_UNKNOWN
+
+
+async def test_a_candidate_waits_for_the_checks_of_others(api: Api) -> None:
+    checked = policies_pb2.Policies(validation=policies_pb2.ValidationPolicy(checks="fairness"))
+    await api.serving("delay")
+    await api.policies.SetPolicies(
+        policies_pb2.SetPoliciesRequest(mutation=by(), scope="model:delay", policies=checked)
+    )
+    version = await candidate(api, "delay")
+    waiting = (await api.rollout.ReportValidation(validated("delay", version, passed=True))).rollout
+    assert (waiting.state, list(waiting.missing_checks)) == (VALIDATING, ["fairness"])
+    assert any("runway rollouts check" in words for words in waiting.waiting_for)
+    nameless = rollout_pb2.ReportCheckRequest(
+        mutation=by(), model_id="delay", version=version, check=rollout_pb2.ValidationCheck(passed=True)
+    )
+    assert set((await refused(api.rollout.ReportCheck(nameless))).violations) == {"check.name"}
+    nameless.check.name = "fairness"
+    done = (await api.rollout.ReportCheck(nameless)).rollout
+    assert (done.state, list(done.missing_checks), [one.name for one in done.checks]) == (PROMOTED, [], ["fairness"])
+
+
+async def test_evidence_names_its_metric_and_which_way_is_better(api: Api) -> None:
+    await api.serving("ranker")
+    version = await candidate(api, "ranker")
+    evidence = rollout_pb2.ValidationEvidence(
+        metric="ndcg@10", candidate=0.4, production=0.41, standard_error=0.002, sample_size=5_000
+    )
+    request = rollout_pb2.ReportValidationRequest(mutation=by(), model_id="ranker", version=version, evidence=evidence)
+    told = await refused(api.rollout.ReportValidation(request))
+    assert set(told.violations) == {"evidence.higher_is_better"}
+    request.evidence.higher_is_better = True
+    rollout = (await api.rollout.ReportValidation(request)).rollout
+    assert rollout.state == REFUSED
+    assert "ndcg@10 0.4000 against 0.4100" in rollout.conclusion

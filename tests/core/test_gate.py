@@ -3,7 +3,8 @@
 import pytest
 from msgspec.structs import replace
 
-from control_plane.core.rollout.gate import gate
+from control_plane.core.errors import Invalid
+from control_plane.core.rollout.gate import direction_of, gate
 from control_plane.core.rollout.types import SliceEvidence, ValidationCheck, ValidationEvidence, ValidationPolicy
 
 EQUAL = ValidationEvidence(metric="auc", candidate=0.75, production=0.75, standard_error=0.001, sample_size=20_000)
@@ -50,7 +51,6 @@ def test_a_first_version_has_only_absolute_checks() -> None:
         ({"embedding_compatible": True}, {"embedding_overlap": 0.5}, "embedding"),
         ({"embedding_compatible": True}, {}, "embedding"),
         ({"rows_min": 30_000}, {}, "rows"),
-        ({"checks": "fairness"}, {}, "fairness"),
         ({}, {"custom": (ValidationCheck(name="fairness", passed=False),)}, "fairness"),
     ],
 )
@@ -71,3 +71,18 @@ def test_slices_share_the_level_and_small_ones_are_not_judged() -> None:
     assert gate(replace(EQUAL, slices=many), policy, True, canary=True).passed
     refused = gate(replace(EQUAL, slices=(*many, bad)), policy, True, canary=True)
     assert [check.name for check in refused.checks if not check.passed] == ["slice:bad"]
+
+
+@pytest.mark.parametrize(("metric", "higher"), [("auc", True), ("r2", True), ("rmse", False), ("log_loss", False)])
+def test_known_metrics_know_their_direction(metric: str, higher: bool) -> None:
+    assert direction_of(replace(EQUAL, metric=metric)) is higher
+    assert direction_of(replace(EQUAL, metric=metric, higher_is_better=higher)) is higher
+    with pytest.raises(Invalid, match=metric):
+        direction_of(replace(EQUAL, metric=metric, higher_is_better=not higher))
+
+
+def test_any_other_metric_says_its_direction() -> None:
+    with pytest.raises(Invalid, match="ndcg@10"):
+        direction_of(replace(EQUAL, metric="ndcg@10"))
+    assert direction_of(replace(EQUAL, metric="ndcg@10", higher_is_better=True))
+    assert not direction_of(replace(EQUAL, metric="cost", higher_is_better=False))

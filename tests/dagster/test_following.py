@@ -20,7 +20,7 @@ UNDRAWN = frozenset(
         *("RetrainRequested", "RetrainJoined", "RetrainLeased", "LeaseRenewed", "AttemptEnded", "RetrainEnded"),
         *("RetrainHeld", "RetrainReleased", "CascadeSettled", "BreakerChanged", "UpliftMeasured"),
         *("RolloutStarted", "ValidationReported", "RolloutEnded", "ApprovalAsked", "RolloutApproved", "RolloutStepped"),
-        *("WeightReported", "CanaryJudged", "RolloutHeld", "RolloutReleased", "RolloutsGrouped"),
+        *("CheckReported", "WeightReported", "CanaryJudged", "RolloutHeld", "RolloutReleased", "RolloutsGrouped"),
         *("FreezeSet", "FreezeRemoved", "DestinationSet", "DestinationRemoved", "AlertSilenced"),
         *("LineageReported", "LineagePolicySet", "UnfinishedRunsDropped"),
         *("RuleSet", "RuleRemoved"),

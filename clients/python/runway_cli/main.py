@@ -167,6 +167,7 @@ ROLLOUTS = _group(
     "From a candidate to production, and back.",
     list=Lazy("rollouts:list_rollouts", "Rollouts, newest first."),
     show=Lazy("rollouts:show_rollout", "One rollout: where it stands, what it waits for, its numbers and its story."),
+    check=Lazy("rollouts:report_check", "Say that a candidate passed, or failed, a check of your own."),
     approve=Lazy("rollouts:approve_rollout", "Say yes to a rollout that waits for approval or for a decision."),
     decline=Lazy("rollouts:decline_rollout", "Say no: the rollout ends, production stays."),
     hold=Lazy("rollouts:hold_rollout", "Take no further step until it is released."),

@@ -35,6 +35,25 @@ class Rollouts:
             self.stub.ReportValidation, request, method="RolloutService/ReportValidation", why=why
         ).rollout
 
+    def report_check(
+        self,
+        model_id: str,
+        version: int,
+        name: str,
+        *,
+        passed: bool,
+        explanation: str = "",
+        value: float | None = None,
+        bound: float | None = None,
+        why: Why = NO_REASON,
+    ) -> rollout_pb2.Rollout:
+        """One check of a candidate; one that failed refuses it."""
+        check = rollout_pb2.ValidationCheck(name=name, passed=passed, explanation=explanation, value=value, bound=bound)
+        request = rollout_pb2.ReportCheckRequest(model_id=model_id, version=version, check=check)
+        return self._connection.change(
+            self.stub.ReportCheck, request, method="RolloutService/ReportCheck", why=why
+        ).rollout
+
     def get_rollout(self, rollout_id: str, *, min_revision: int = 0) -> rollout_pb2.Rollout:
         """One rollout."""
         request = rollout_pb2.GetRolloutRequest(

@@ -7,6 +7,7 @@ from runway.v1 import rollout_pb2
 from control_plane.api.convert.common import duration, instant_from, timestamp
 from control_plane.core.decide.canary import waits_for
 from control_plane.core.ids import RolloutId
+from control_plane.core.rollout.gate import checks_missing
 from control_plane.core.rollout.types import (
     Arm,
     Direction,
@@ -49,11 +50,12 @@ def validation_from(message: rollout_pb2.Validation) -> Validation:
         holdout_until=instant_from(message.holdout_until, "validation.holdout_until")
         if message.HasField("holdout_until")
         else None,
-        checks=tuple(_check_from(check) for check in message.checks),
+        checks=tuple(check_from(check) for check in message.checks),
     )
 
 
-def _check_from(message: rollout_pb2.ValidationCheck) -> ValidationCheck:
+def check_from(message: rollout_pb2.ValidationCheck) -> ValidationCheck:
+    """A check of a candidate."""
     return ValidationCheck(
         name=message.name,
         passed=message.passed,
@@ -92,7 +94,8 @@ def evidence_from(message: rollout_pb2.ValidationEvidence) -> ValidationEvidence
         holdout_until=instant_from(message.holdout_until, "evidence.holdout_until")
         if message.HasField("holdout_until")
         else None,
-        custom=tuple(_check_from(check) for check in message.custom),
+        custom=tuple(check_from(check) for check in message.custom),
+        higher_is_better=message.higher_is_better if message.HasField("higher_is_better") else None,
     )
 
 
@@ -147,16 +150,13 @@ def validation(found: Validation) -> rollout_pb2.Validation:
         explanation=found.explanation,
         holdout_from=timestamp(found.holdout_from),
         holdout_until=timestamp(found.holdout_until),
-        checks=[
-            rollout_pb2.ValidationCheck(
-                name=check.name,
-                passed=check.passed,
-                value=check.value,
-                bound=check.bound,
-                explanation=check.explanation,
-            )
-            for check in found.checks
-        ],
+        checks=[_check(check) for check in found.checks],
+    )
+
+
+def _check(found: ValidationCheck) -> rollout_pb2.ValidationCheck:
+    return rollout_pb2.ValidationCheck(
+        name=found.name, passed=found.passed, value=found.value, bound=found.bound, explanation=found.explanation
     )
 
 
@@ -226,6 +226,8 @@ def rollout(state: State, found: Rollout, now: datetime) -> rollout_pb2.Rollout:
         requested_by=found.requested_by,
         waiting_for=waits_for(state, found, now),
         story=[rollout_pb2.RolloutMoment(at=timestamp(one.at), sentence=one.sentence) for one in found.story],
+        checks=[_check(one) for one in found.checks],
+        missing_checks=checks_missing(state.models[found.model_id].validation_policy, found) if found.live else (),
     )
 
 

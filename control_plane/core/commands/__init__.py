@@ -73,6 +73,7 @@ from control_plane.core.commands.rollout import (
     RecordUplift,
     ReleaseRollout,
     RemoveFreeze,
+    ReportCheck,
     ReportValidation,
     ReportWeight,
     RollBack,
@@ -128,6 +129,7 @@ __all__ = [
     "RemoveRule",
     "RenameNode",
     "RenewLease",
+    "ReportCheck",
     "ReportFailure",
     "ReportLineage",
     "ReportLoadCheck",
@@ -184,6 +186,7 @@ Command = (
     | RenewLease
     | ReportSuccess
     | ReportFailure
+    | ReportCheck
     | ReportValidation
     | PromoteVersion
     | RollBack

@@ -2,7 +2,7 @@
 
 from control_plane.core.commands.base import CommandBase
 from control_plane.core.ids import ModelId, RolloutId
-from control_plane.core.rollout.types import FreezeWindow, Look, Uplift, Validation, ValidationEvidence
+from control_plane.core.rollout.types import FreezeWindow, Look, Uplift, Validation, ValidationCheck, ValidationEvidence
 
 
 class ReportValidation(CommandBase, frozen=True, kw_only=True):
@@ -27,6 +27,14 @@ class RollBack(CommandBase, frozen=True, kw_only=True):
     """Point production at the version before."""
 
     model_id: ModelId
+
+
+class ReportCheck(CommandBase, frozen=True, kw_only=True):
+    """Somebody checked a candidate in a way of their own."""
+
+    model_id: ModelId
+    version: int
+    check: ValidationCheck
 
 
 class ExpireValidation(CommandBase, frozen=True, kw_only=True):

@@ -52,6 +52,7 @@ from control_plane.core.commands import (
     RemoveRule,
     RenameNode,
     RenewLease,
+    ReportCheck,
     ReportFailure,
     ReportLineage,
     ReportLoadCheck,
@@ -196,6 +197,8 @@ def decide(state: State, command: Command, now: datetime) -> Decision:  # noqa: 
             return attempts.expire_attempt(state, command, now)
         case ReportValidation():
             return rollout.report_validation(state, command, now)
+        case ReportCheck():
+            return rollout.report_check(state, command, now)
         case ExpireValidation():
             return rollout.expire_validation(state, command, now)
         case PromoteVersion():

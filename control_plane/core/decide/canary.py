@@ -42,6 +42,7 @@ from control_plane.core.rollout.canary import (
     says_something_new,
     waiting_words,
 )
+from control_plane.core.rollout.gate import checks_missing
 from control_plane.core.rollout.judge import judge
 from control_plane.core.rollout.types import SERVING, Judgement, JudgeVerdict, Look, Rollout, RolloutGroup, RolloutState
 from control_plane.core.state import State
@@ -326,6 +327,8 @@ def waits_for(state: State, rollout: Rollout, now: datetime) -> list[str]:
     if not rollout.live:
         return []
     loads = [] if _loadable(state, rollout) else ["a load check that passes (`runway models load-check`)"]
+    checks = checks_missing(state.models[rollout.model_id].validation_policy, rollout)
+    loads += [f"check {name} (`runway rollouts check {rollout.rollout_id} {name} --passed`)" for name in checks]
     words = [*loads, *waiting_words(rollout, now), *in_the_way(state, rollout, now)]
     if rollout.state in STEPPING and rollout.judgement is not None:
         words += rollout.judgement.lacking

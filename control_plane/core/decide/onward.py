@@ -14,6 +14,7 @@ from control_plane.core.registry.types import PRODUCTION, ModelFacts
 from control_plane.core.retraining.types import RetrainState
 from control_plane.core.rollout.canary import hindrances, missing_approvals
 from control_plane.core.rollout.freeze import frozen_by
+from control_plane.core.rollout.gate import checks_missing
 from control_plane.core.rollout.types import SERVING, Rollout, RolloutState
 from control_plane.core.rollout.words import percent
 from control_plane.core.state import ModelRecord, State
@@ -54,10 +55,11 @@ def together(state: State, rollout: Rollout) -> list[Rollout]:
 
 
 def validated(state: State, rollout: Rollout) -> bool:
-    """Has a candidate passed its validation, and does it load as far as its policy wants to know?"""
+    """Has a candidate passed its validation and all checks, and does it load as far as its policy wants to know?"""
     record = state.models[rollout.model_id]
-    passed = record.validation_policy.skip if rollout.validation is None else rollout.validation.passed
-    return passed and ready(record, record.versions[rollout.version - 1])
+    policy = record.validation_policy
+    passed = policy.skip if rollout.validation is None else rollout.validation.passed
+    return passed and ready(record, record.versions[rollout.version - 1]) and not checks_missing(policy, rollout)
 
 
 def cleared(state: State, rollout: Rollout, now: datetime, why: str) -> tuple[Event, ...]:

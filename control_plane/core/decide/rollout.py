@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from control_plane.core.commands import (
     ExpireValidation,
     PromoteVersion,
+    ReportCheck,
     ReportLoadCheck,
     ReportValidation,
     Result,
@@ -29,6 +30,7 @@ from control_plane.core.decide.rollout_ends import (
 from control_plane.core.errors import Invalid, Reason, Refused, Violation
 from control_plane.core.events import (
     AliasMoved,
+    CheckReported,
     Event,
     LoadChecked,
     RolloutEnded,
@@ -39,9 +41,9 @@ from control_plane.core.ids import ModelId, RolloutId
 from control_plane.core.registry.types import PREVIOUS, PRODUCTION, LoadCheck
 from control_plane.core.relations import check_not_retired
 from control_plane.core.rollout.canary import missing_approvals
-from control_plane.core.rollout.gate import gate, higher_is_better
+from control_plane.core.rollout.gate import checks_missing, direction_of, gate, worded
 from control_plane.core.rollout.plan import plan_of
-from control_plane.core.rollout.rules import check_validation, silent_too_long
+from control_plane.core.rollout.rules import check_validation, newest_of_each, silent_too_long
 from control_plane.core.rollout.types import Rollout, RolloutState, Validation
 from control_plane.core.state import ModelRecord, State, begun
 from control_plane.core.timewindow import spelled
@@ -96,7 +98,7 @@ def _validation(record: ModelRecord, command: ReportValidation, *, canary: bool)
             Reason.INVALID_ARGUMENT,
             Violation(field="validation", rule="required", message="give a validation, or evidence for the gate"),
         )
-    return gate(command.evidence, record.validation_policy, higher_is_better(command.evidence.metric), canary=canary)
+    return gate(command.evidence, record.validation_policy, direction_of(command.evidence), canary=canary)
 
 
 def _settled(state: State, record: ModelRecord, rollout: Rollout, now: datetime) -> tuple[Event, ...]:
@@ -104,7 +106,7 @@ def _settled(state: State, record: ModelRecord, rollout: Rollout, now: datetime)
 
     1. A validation that failed refuses the candidate.
     2. So does a failed load check, where the policy asks for one.
-    3. Without a load check that the policy asks for, the rollout waits for it; `expire_validation` ends that.
+    3. Without a load check or another that the policy asks for, the rollout waits; `expire_validation` ends that.
     4. A passed validation, or a policy that asks for none, lets it go on: to whoever approves, to its canary, or where
        nothing splits the traffic into production.
     """
@@ -119,9 +121,40 @@ def _settled(state: State, record: ModelRecord, rollout: Rollout, now: datetime)
     if record.rollout_policy.require_load_check and version.loads is False:
         detail = version.load_checks[-1].detail
         return refusal(record, rollout, "it does not load" + (f": {detail}" if detail else ""))
-    if not ready(record, version):
+    if not ready(record, version) or checks_missing(record.validation_policy, rollout):
         return ()
     return cleared(state, rollout, now, why_validated(rollout))
+
+
+def report_check(state: State, command: ReportCheck, now: datetime) -> Decision:
+    """Keep what somebody found out about a candidate; one that failed refuses it, or takes it back if it serves."""
+    record = state.model(command.model_id)
+    state.version(command.model_id, command.version)
+    rollout = live_rollout(state, record, command.version)
+    check = worded(command.check)
+    if rollout is None:
+        ended = last_rollout(state, command.model_id, command.version)
+        if ended is not None and check in ended.checks:
+            return Decision(result=_result(ended))
+        raise Refused(
+            Reason.ROLLOUT_FINISHED,
+            f"version {command.version} of {command.model_id} is not on its way to production"
+            + (f": it was {ended.state.value.lower().replace('_', ' ')}" if ended else ""),
+            model_id=command.model_id,
+        )
+    if check in rollout.checks:
+        return Decision(result=_result(rollout))
+    reported = CheckReported(
+        rollout_id=rollout.rollout_id, model_id=command.model_id, version=command.version, check=check
+    )
+    known = replace(rollout, checks=newest_of_each(rollout.checks, check))
+    if check.passed:
+        followed = _settled(state, record, known, now)
+    elif rollout.state is RolloutState.VALIDATING:
+        followed = refusal(record, rollout, check.explanation)
+    else:
+        followed = back(state, rollout, check.explanation)
+    return Decision(events=(reported, *followed), result=_result(rollout))
 
 
 def report_load_check(state: State, command: ReportLoadCheck, now: datetime) -> Decision:
@@ -171,9 +204,17 @@ def expire_validation(state: State, command: ExpireValidation, now: datetime) ->
     record = state.models[rollout.model_id]
     if validated(state, rollout) or not silent_too_long(rollout, record.validation_policy, now):
         return Decision(result=_result(rollout))
-    missing = "load check" if rollout.validation is not None or record.validation_policy.skip else "validation"
+    missing = _missing(record, rollout)
     why = f"no {missing} was reported within {spelled(record.validation_policy.timeout)}"
     return Decision(events=refusal(record, rollout, why), result=_result(rollout))
+
+
+def _missing(record: ModelRecord, rollout: Rollout) -> str:
+    """What nobody has reported of a candidate, in words."""
+    if rollout.validation is None and not record.validation_policy.skip:
+        return "validation"
+    checks = checks_missing(record.validation_policy, rollout)
+    return f"check {' and '.join(checks)}" if checks else "load check"
 
 
 def promote_version(state: State, command: PromoteVersion, now: datetime) -> Decision:
@@ -187,12 +228,11 @@ def promote_version(state: State, command: PromoteVersion, now: datetime) -> Dec
         return Decision(result=Result(model_id=command.model_id, version=command.version))
     check_not_retired(record)
     earlier = last_rollout(state, command.model_id, command.version)
-    passed = earlier is not None and earlier.validation is not None and earlier.validation.passed
-    if not passed and not command.force:
+    if not (earlier is not None and _passed(record, earlier)) and not command.force:
         raise Refused(
             Reason.VALIDATION_REQUIRED,
-            f"version {command.version} of {command.model_id} has not passed a validation: report one, "
-            "or promote with force and a reason",
+            f"version {command.version} of {command.model_id} has not passed {_not_passed(record, earlier)}: "
+            "report one, or promote with force and a reason",
             model_id=command.model_id,
         )
     check_loads(record, version)
@@ -226,14 +266,39 @@ def promote_version(state: State, command: PromoteVersion, now: datetime) -> Dec
     if command.force or earlier is None or earlier.validation is None:
         events.extend(promotion(state, record, fresh, BY_HAND, now))
         return Decision(events=tuple(events), result=_result(fresh))
-    known = ValidationReported(
-        rollout_id=fresh.rollout_id,
-        model_id=command.model_id,
-        version=command.version,
-        validation=earlier.validation,
+    events.append(
+        ValidationReported(
+            rollout_id=fresh.rollout_id,
+            model_id=command.model_id,
+            version=command.version,
+            validation=earlier.validation,
+        )
     )
-    onward = cleared(state, replace(fresh, validation=earlier.validation), now, BY_HAND)
-    return Decision(events=(*events, known, *onward), result=_result(fresh))
+    events += [
+        CheckReported(rollout_id=fresh.rollout_id, model_id=command.model_id, version=command.version, check=check)
+        for check in earlier.checks
+    ]
+    known = replace(fresh, validation=earlier.validation, checks=earlier.checks)
+    return Decision(events=(*events, *cleared(state, known, now, BY_HAND)), result=_result(fresh))
+
+
+def _passed(record: ModelRecord, rollout: Rollout) -> bool:
+    """Has a candidate passed all that was and is to be reported about it, but for its load check?"""
+    validation = rollout.validation
+    return (
+        validation is not None
+        and validation.passed
+        and all(check.passed for check in rollout.checks)
+        and not checks_missing(record.validation_policy, rollout)
+    )
+
+
+def _not_passed(record: ModelRecord, rollout: Rollout | None) -> str:
+    """What of it a candidate lacks, in words."""
+    if rollout is None or rollout.validation is None or not rollout.validation.passed:
+        return "a validation"
+    failed = [check.name for check in rollout.checks if not check.passed]
+    return f"check {' and '.join(failed or checks_missing(record.validation_policy, rollout))}"
 
 
 def roll_back(state: State, command: RollBack, now: datetime) -> Decision:

@@ -66,6 +66,7 @@ from control_plane.core.events.retraining import (
 from control_plane.core.events.rollout import (
     ApprovalAsked,
     CanaryJudged,
+    CheckReported,
     FreezeRemoved,
     FreezeSet,
     RolloutApproved,
@@ -91,6 +92,7 @@ __all__ = [
     "CanaryJudged",
     "CascadeCooldownStarted",
     "CascadeSettled",
+    "CheckReported",
     "ClockAdvanced",
     "CoverageAlertCleared",
     "CoverageAlertRaised",
@@ -183,6 +185,7 @@ Event = (
     | AttemptEnded
     | RetrainEnded
     | RolloutStarted
+    | CheckReported
     | ValidationReported
     | RolloutEnded
     | CascadeCooldownStarted

@@ -14,6 +14,7 @@ from control_plane.core.rollout.types import (
     RolloutState,
     Uplift,
     Validation,
+    ValidationCheck,
 )
 
 
@@ -36,6 +37,15 @@ class ValidationReported(EventBase, frozen=True, kw_only=True):
     model_id: ModelId
     version: int
     validation: Validation
+
+
+class CheckReported(EventBase, frozen=True, kw_only=True):
+    """Somebody checked the candidate in a way of their own."""
+
+    rollout_id: RolloutId
+    model_id: ModelId
+    version: int
+    check: ValidationCheck
 
 
 class RolloutEnded(EventBase, frozen=True, kw_only=True):

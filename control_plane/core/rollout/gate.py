@@ -10,7 +10,11 @@ Everything else is a guardrail: each check that the policy asks for must pass, a
 
 from statistics import NormalDist
 
+from msgspec.structs import replace
+
+from control_plane.core.errors import Invalid, Reason, Violation
 from control_plane.core.rollout.types import (
+    Rollout,
     SliceEvidence,
     Validation,
     ValidationCheck,
@@ -20,12 +24,34 @@ from control_plane.core.rollout.types import (
 
 POWER = 0.8
 """Chance of an equal candidate to pass the test, below which the holdout is too small for the test to decide."""
-HIGHER = frozenset({"auc", "accuracy"})
+HIGHER = frozenset({"auc", "accuracy", "r2"})
+LOWER = frozenset({"log_loss", "brier", "mae", "rmse"})
 
 
 def higher_is_better(metric: str) -> bool:
-    """Which way one of the contract's metrics points."""
+    """Which way one of the known metrics points."""
     return metric in HIGHER
+
+
+def direction_of(evidence: ValidationEvidence) -> bool:
+    """Is higher better? Known metrics need not say so, all others must.
+
+    Raises:
+        Invalid: it is not said, or said of a known metric wrongly.
+    """
+    known = higher_is_better(evidence.metric) if evidence.metric in HIGHER | LOWER else None
+    said = evidence.higher_is_better
+    if known is None and said is None:
+        message = f"say whether a higher {evidence.metric} is better: it is none of {', '.join(sorted(HIGHER | LOWER))}"
+        raise Invalid(
+            Reason.INVALID_ARGUMENT, Violation(field="evidence.higher_is_better", rule="required", message=message)
+        )
+    if known is not None and said is not None and known is not said:
+        message = f"of {evidence.metric} the {'higher' if known else 'lower'} is better"
+        raise Invalid(
+            Reason.INVALID_ARGUMENT, Violation(field="evidence.higher_is_better", rule="contradiction", message=message)
+        )
+    return bool(said if known is None else known)
 
 
 def gate(evidence: ValidationEvidence, policy: ValidationPolicy, higher: bool, *, canary: bool) -> Validation:
@@ -39,7 +65,7 @@ def gate(evidence: ValidationEvidence, policy: ValidationPolicy, higher: bool, *
         _at_most("size", evidence.size_mb, policy.size_mb_max, "size in MB"),
         _loads(evidence),
         _embedding(evidence, policy),
-        *_custom(evidence, policy),
+        *_custom(evidence),
     ]
     known = tuple(check for check in checks if check is not None)
     failed = [check for check in known if not check.passed]
@@ -182,25 +208,32 @@ EMBEDDING_OVERLAP_MIN = 0.8
 """Share of the noise floor, as in the staleness policy's default."""
 
 
-def _custom(evidence: ValidationEvidence, policy: ValidationPolicy) -> list[ValidationCheck]:
-    """All that were reported, and a failure for each that the policy names and nobody reported."""
-    reported = {check.name for check in evidence.custom}
-    asked = [name.strip() for name in policy.checks.split(",") if name.strip()]
-    missing = [
-        ValidationCheck(name=name, passed=False, explanation=f"check {name} was not reported")
-        for name in asked
-        if name not in reported
-    ]
-    named = [
-        check
-        if check.explanation
-        else ValidationCheck(
-            name=check.name,
-            passed=check.passed,
-            value=check.value,
-            bound=check.bound,
-            explanation=f"check {check.name} {'passed' if check.passed else 'failed'}",
-        )
-        for check in evidence.custom
-    ]
-    return [*named, *missing]
+def _custom(evidence: ValidationEvidence) -> list[ValidationCheck]:
+    """All that were reported with it. What the policy asks for besides is waited for; see `checks_missing`."""
+    return [worded(check) for check in evidence.custom]
+
+
+def worded(check: ValidationCheck) -> ValidationCheck:
+    """A check that says something."""
+    if check.explanation:
+        return check
+    return replace(check, explanation=f"check {check.name} {'passed' if check.passed else 'failed'}")
+
+
+def checks_asked(policy: ValidationPolicy) -> tuple[str, ...]:
+    """Names of the checks that a candidate must pass besides the gate's own.
+
+    >>> checks_asked(ValidationPolicy(checks="fairness, no leak,"))
+    ('fairness', 'no leak')
+    """
+    return tuple(name for part in policy.checks.split(",") if (name := part.strip()))
+
+
+def checks_missing(policy: ValidationPolicy, rollout: Rollout) -> tuple[str, ...]:
+    """Names of checks that nobody has reported yet."""
+    asked = checks_asked(policy)
+    if not asked:
+        return ()
+    validation = rollout.validation
+    reported = {check.name for check in (*rollout.checks, *(validation.checks if validation is not None else ()))}
+    return tuple(name for name in asked if name not in reported)

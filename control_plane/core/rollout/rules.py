@@ -4,7 +4,7 @@ import math
 from datetime import datetime, timedelta
 
 from control_plane.core.errors import Invalid, Reason, Violation
-from control_plane.core.rollout.types import Rollout, RolloutState, Validation, ValidationPolicy
+from control_plane.core.rollout.types import Rollout, RolloutState, Validation, ValidationCheck, ValidationPolicy
 
 TIMEOUT_MAX = timedelta(days=365)
 """A candidate that waits for a year is forgotten, not validated."""
@@ -51,6 +51,11 @@ def check_validation(validation: Validation) -> None:
         )
     if found:
         raise Invalid(Reason.INVALID_ARGUMENT, *found)
+
+
+def newest_of_each(checks: tuple[ValidationCheck, ...], check: ValidationCheck) -> tuple[ValidationCheck, ...]:
+    """Checks by name, with one more; what was said under the same name before is no longer true."""
+    return (*(one for one in checks if one.name != check.name), check)
 
 
 def silent_too_long(rollout: Rollout, policy: ValidationPolicy, now: datetime) -> bool:

@@ -108,6 +108,8 @@ class ValidationEvidence(msgspec.Struct, frozen=True, kw_only=True):
     holdout_from: datetime | None = None
     holdout_until: datetime | None = None
     custom: tuple[ValidationCheck, ...] = ()
+    higher_is_better: bool | None = None
+    """Of a metric that is not among the known ones."""
 
 
 class Direction(StrEnum):
@@ -266,6 +268,8 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     hold_reason: str = ""
     group_id: str = ""
     story: tuple[Moment, ...] = ()
+    checks: tuple[ValidationCheck, ...] = ()
+    """Reported by others than who validated; the newest of each name."""
 
     @property
     def live(self) -> bool:

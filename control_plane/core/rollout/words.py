@@ -27,6 +27,9 @@ def told(before: Rollout, after: Rollout, actor: str) -> str:
         said = "passed" if after.validation.passed else "failed"
         why = after.validation.explanation
         return f"validation {said}" + (f": {why}" if why else "")
+    if before.checks != after.checks:
+        check = after.checks[-1]
+        return f"check {check.name} {'passed' if check.passed else 'failed'}: {check.explanation}"
     if len(after.approvals) > len(before.approvals):
         approval = after.approvals[-1]
         return f"approved by {approval.approver}" + (f": {approval.reason}" if approval.reason else "")

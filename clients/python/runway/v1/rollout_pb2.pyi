@@ -344,7 +344,9 @@ class ValidationEvidence(_message.Message):
     HOLDOUT_FROM_FIELD_NUMBER: _builtins.int
     HOLDOUT_UNTIL_FIELD_NUMBER: _builtins.int
     CUSTOM_FIELD_NUMBER: _builtins.int
+    HIGHER_IS_BETTER_FIELD_NUMBER: _builtins.int
     metric: _builtins.str
+    """`auc`, `accuracy`, `r2`, `log_loss`, `brier`, `mae`, `rmse`, or one of your own with `higher_is_better`."""
     candidate: _builtins.float
     production: _builtins.float
     standard_error: _builtins.float
@@ -357,6 +359,8 @@ class ValidationEvidence(_message.Message):
     loads: _builtins.bool
     embedding_overlap: _builtins.float
     """Overlap of neighbours with the embeddings in production, as a share of the noise floor."""
+    higher_is_better: _builtins.bool
+    """Required for a metric that is not among the known ones."""
     @_builtins.property
     def slices(self) -> _containers.RepeatedCompositeFieldContainer[Global___ValidationEvidence.Slice]: ...
     @_builtins.property
@@ -384,15 +388,18 @@ class ValidationEvidence(_message.Message):
         holdout_from: _timestamp_pb2.Timestamp | None = ...,
         holdout_until: _timestamp_pb2.Timestamp | None = ...,
         custom: _abc.Iterable[Global___ValidationCheck] | None = ...,
+        higher_is_better: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_calibration_error", b"_calibration_error", "_embedding_overlap", b"_embedding_overlap", "_latency_p99_ms", b"_latency_p99_ms", "_loads", b"_loads", "_production", b"_production", "_size_mb", b"_size_mb", "calibration_error", b"calibration_error", "embedding_overlap", b"embedding_overlap", "holdout_from", b"holdout_from", "holdout_until", b"holdout_until", "latency_p99_ms", b"latency_p99_ms", "loads", b"loads", "production", b"production", "size_mb", b"size_mb"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_calibration_error", b"_calibration_error", "_embedding_overlap", b"_embedding_overlap", "_higher_is_better", b"_higher_is_better", "_latency_p99_ms", b"_latency_p99_ms", "_loads", b"_loads", "_production", b"_production", "_size_mb", b"_size_mb", "calibration_error", b"calibration_error", "embedding_overlap", b"embedding_overlap", "higher_is_better", b"higher_is_better", "holdout_from", b"holdout_from", "holdout_until", b"holdout_until", "latency_p99_ms", b"latency_p99_ms", "loads", b"loads", "production", b"production", "size_mb", b"size_mb"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_calibration_error", b"_calibration_error", "_embedding_overlap", b"_embedding_overlap", "_latency_p99_ms", b"_latency_p99_ms", "_loads", b"_loads", "_production", b"_production", "_size_mb", b"_size_mb", "calibration_error", b"calibration_error", "candidate", b"candidate", "custom", b"custom", "embedding_overlap", b"embedding_overlap", "holdout_from", b"holdout_from", "holdout_until", b"holdout_until", "latency_p99_ms", b"latency_p99_ms", "loads", b"loads", "metric", b"metric", "production", b"production", "sample_size", b"sample_size", "size_mb", b"size_mb", "slices", b"slices", "standard_error", b"standard_error"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_calibration_error", b"_calibration_error", "_embedding_overlap", b"_embedding_overlap", "_higher_is_better", b"_higher_is_better", "_latency_p99_ms", b"_latency_p99_ms", "_loads", b"_loads", "_production", b"_production", "_size_mb", b"_size_mb", "calibration_error", b"calibration_error", "candidate", b"candidate", "custom", b"custom", "embedding_overlap", b"embedding_overlap", "higher_is_better", b"higher_is_better", "holdout_from", b"holdout_from", "holdout_until", b"holdout_until", "latency_p99_ms", b"latency_p99_ms", "loads", b"loads", "metric", b"metric", "production", b"production", "sample_size", b"sample_size", "size_mb", b"size_mb", "slices", b"slices", "standard_error", b"standard_error"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__calibration_error: _TypeAlias = _typing.Literal["calibration_error"]  # noqa: Y015
     _WhichOneofArgType__calibration_error: _TypeAlias = _typing.Literal["_calibration_error", b"_calibration_error"]  # noqa: Y015
     _WhichOneofReturnType__embedding_overlap: _TypeAlias = _typing.Literal["embedding_overlap"]  # noqa: Y015
     _WhichOneofArgType__embedding_overlap: _TypeAlias = _typing.Literal["_embedding_overlap", b"_embedding_overlap"]  # noqa: Y015
+    _WhichOneofReturnType__higher_is_better: _TypeAlias = _typing.Literal["higher_is_better"]  # noqa: Y015
+    _WhichOneofArgType__higher_is_better: _TypeAlias = _typing.Literal["_higher_is_better", b"_higher_is_better"]  # noqa: Y015
     _WhichOneofReturnType__latency_p99_ms: _TypeAlias = _typing.Literal["latency_p99_ms"]  # noqa: Y015
     _WhichOneofArgType__latency_p99_ms: _TypeAlias = _typing.Literal["_latency_p99_ms", b"_latency_p99_ms"]  # noqa: Y015
     _WhichOneofReturnType__loads: _TypeAlias = _typing.Literal["loads"]  # noqa: Y015
@@ -405,6 +412,8 @@ class ValidationEvidence(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__calibration_error) -> _WhichOneofReturnType__calibration_error | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__embedding_overlap) -> _WhichOneofReturnType__embedding_overlap | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__higher_is_better) -> _WhichOneofReturnType__higher_is_better | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__latency_p99_ms) -> _WhichOneofReturnType__latency_p99_ms | None: ...
     @_typing.overload
@@ -505,6 +514,8 @@ class Rollout(_message.Message):
     REQUESTED_BY_FIELD_NUMBER: _builtins.int
     WAITING_FOR_FIELD_NUMBER: _builtins.int
     STORY_FIELD_NUMBER: _builtins.int
+    CHECKS_FIELD_NUMBER: _builtins.int
+    MISSING_CHECKS_FIELD_NUMBER: _builtins.int
     rollout_id: _builtins.str
     model_id: _builtins.str
     version: _builtins.int
@@ -552,6 +563,14 @@ class Rollout(_message.Message):
     def story(self) -> _containers.RepeatedCompositeFieldContainer[Global___RolloutMoment]:
         """What it did, oldest first, in sentences."""
 
+    @_builtins.property
+    def checks(self) -> _containers.RepeatedCompositeFieldContainer[Global___ValidationCheck]:
+        """Reported since, or by others than who validated; the newest of each name."""
+
+    @_builtins.property
+    def missing_checks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of checks that its policy asks for and nobody has reported."""
+
     def __init__(
         self,
         *,
@@ -582,10 +601,12 @@ class Rollout(_message.Message):
         requested_by: _builtins.str = ...,
         waiting_for: _abc.Iterable[_builtins.str] | None = ...,
         story: _abc.Iterable[Global___RolloutMoment] | None = ...,
+        checks: _abc.Iterable[Global___ValidationCheck] | None = ...,
+        missing_checks: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_weight_applied", b"_weight_applied", "approval_until", b"approval_until", "ended_at", b"ended_at", "judgement", b"judgement", "started_at", b"started_at", "stepped_at", b"stepped_at", "validation", b"validation", "weight_applied", b"weight_applied"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_weight_applied", b"_weight_applied", "approval_until", b"approval_until", "approvals", b"approvals", "approvals_required", b"approvals_required", "conclusion", b"conclusion", "ended_at", b"ended_at", "group_id", b"group_id", "held_by", b"held_by", "hold_reason", b"hold_reason", "judgement", b"judgement", "model_id", b"model_id", "production_before", b"production_before", "requested_by", b"requested_by", "retrain_id", b"retrain_id", "rollout_id", b"rollout_id", "serving", b"serving", "started_at", b"started_at", "state", b"state", "step", b"step", "stepped_at", b"stepped_at", "steps", b"steps", "story", b"story", "validation", b"validation", "version", b"version", "waiting_for", b"waiting_for", "weight", b"weight", "weight_applied", b"weight_applied", "weight_failure", b"weight_failure"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_weight_applied", b"_weight_applied", "approval_until", b"approval_until", "approvals", b"approvals", "approvals_required", b"approvals_required", "checks", b"checks", "conclusion", b"conclusion", "ended_at", b"ended_at", "group_id", b"group_id", "held_by", b"held_by", "hold_reason", b"hold_reason", "judgement", b"judgement", "missing_checks", b"missing_checks", "model_id", b"model_id", "production_before", b"production_before", "requested_by", b"requested_by", "retrain_id", b"retrain_id", "rollout_id", b"rollout_id", "serving", b"serving", "started_at", b"started_at", "state", b"state", "step", b"step", "stepped_at", b"stepped_at", "steps", b"steps", "story", b"story", "validation", b"validation", "version", b"version", "waiting_for", b"waiting_for", "weight", b"weight", "weight_applied", b"weight_applied", "weight_failure", b"weight_failure"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__weight_applied: _TypeAlias = _typing.Literal["weight_applied"]  # noqa: Y015
     _WhichOneofArgType__weight_applied: _TypeAlias = _typing.Literal["_weight_applied", b"_weight_applied"]  # noqa: Y015
@@ -717,6 +738,59 @@ class ReportValidationResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReportValidationResponse: _TypeAlias = ReportValidationResponse  # noqa: Y015
+
+@_typing.final
+class ReportCheckRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MUTATION_FIELD_NUMBER: _builtins.int
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    CHECK_FIELD_NUMBER: _builtins.int
+    model_id: _builtins.str
+    version: _builtins.int
+    @_builtins.property
+    def mutation(self) -> _common_pb2.Mutation: ...
+    @_builtins.property
+    def check(self) -> Global___ValidationCheck: ...
+    def __init__(
+        self,
+        *,
+        mutation: _common_pb2.Mutation | None = ...,
+        model_id: _builtins.str = ...,
+        version: _builtins.int = ...,
+        check: Global___ValidationCheck | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["check", b"check", "mutation", b"mutation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["check", b"check", "model_id", b"model_id", "mutation", b"mutation", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportCheckRequest: _TypeAlias = ReportCheckRequest  # noqa: Y015
+
+@_typing.final
+class ReportCheckResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLLOUT_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    @_builtins.property
+    def rollout(self) -> Global___Rollout: ...
+    def __init__(
+        self,
+        *,
+        rollout: Global___Rollout | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rollout", b"rollout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "rollout", b"rollout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportCheckResponse: _TypeAlias = ReportCheckResponse  # noqa: Y015
 
 @_typing.final
 class GetRolloutRequest(_message.Message):

@@ -39,6 +39,11 @@ class RolloutServiceStub:
                 request_serializer=runway_dot_v1_dot_rollout__pb2.ReportValidationRequest.SerializeToString,
                 response_deserializer=runway_dot_v1_dot_rollout__pb2.ReportValidationResponse.FromString,
                 _registered_method=True)
+        self.ReportCheck = channel.unary_unary(
+                '/runway.v1.RolloutService/ReportCheck',
+                request_serializer=runway_dot_v1_dot_rollout__pb2.ReportCheckRequest.SerializeToString,
+                response_deserializer=runway_dot_v1_dot_rollout__pb2.ReportCheckResponse.FromString,
+                _registered_method=True)
         self.GetRollout = channel.unary_unary(
                 '/runway.v1.RolloutService/GetRollout',
                 request_serializer=runway_dot_v1_dot_rollout__pb2.GetRolloutRequest.SerializeToString,
@@ -121,6 +126,14 @@ class RolloutServiceServicer:
 
     def ReportValidation(self, request, context):
         """The result of validating a candidate against production on a holdout. Promotes or refuses by policy.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReportCheck(self, request, context):
+        """One check of a candidate, made by anybody: an asset check of Dagster, a job, a person. A candidate waits for the
+        checks that its policy names (`validation.checks`); one that failed refuses it, whether named or not.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -235,6 +248,11 @@ def add_RolloutServiceServicer_to_server(servicer, server):
                     request_deserializer=runway_dot_v1_dot_rollout__pb2.ReportValidationRequest.FromString,
                     response_serializer=runway_dot_v1_dot_rollout__pb2.ReportValidationResponse.SerializeToString,
             ),
+            'ReportCheck': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportCheck,
+                    request_deserializer=runway_dot_v1_dot_rollout__pb2.ReportCheckRequest.FromString,
+                    response_serializer=runway_dot_v1_dot_rollout__pb2.ReportCheckResponse.SerializeToString,
+            ),
             'GetRollout': grpc.unary_unary_rpc_method_handler(
                     servicer.GetRollout,
                     request_deserializer=runway_dot_v1_dot_rollout__pb2.GetRolloutRequest.FromString,
@@ -338,6 +356,33 @@ class RolloutService:
             '/runway.v1.RolloutService/ReportValidation',
             runway_dot_v1_dot_rollout__pb2.ReportValidationRequest.SerializeToString,
             runway_dot_v1_dot_rollout__pb2.ReportValidationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportCheck(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runway.v1.RolloutService/ReportCheck',
+            runway_dot_v1_dot_rollout__pb2.ReportCheckRequest.SerializeToString,
+            runway_dot_v1_dot_rollout__pb2.ReportCheckResponse.FromString,
             options,
             channel_credentials,
             insecure,

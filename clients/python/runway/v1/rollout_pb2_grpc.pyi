@@ -33,6 +33,10 @@ class RolloutServiceStub:
     def __new__(cls, channel: _aio.Channel) -> RolloutServiceAsyncStub: ...
     ReportValidation: _grpc.UnaryUnaryMultiCallable[_rollout_pb2.ReportValidationRequest, _rollout_pb2.ReportValidationResponse]
     """The result of validating a candidate against production on a holdout. Promotes or refuses by policy."""
+    ReportCheck: _grpc.UnaryUnaryMultiCallable[_rollout_pb2.ReportCheckRequest, _rollout_pb2.ReportCheckResponse]
+    """One check of a candidate, made by anybody: an asset check of Dagster, a job, a person. A candidate waits for the
+    checks that its policy names (`validation.checks`); one that failed refuses it, whether named or not.
+    """
     GetRollout: _grpc.UnaryUnaryMultiCallable[_rollout_pb2.GetRolloutRequest, _rollout_pb2.GetRolloutResponse]
     ListRollouts: _grpc.UnaryUnaryMultiCallable[_rollout_pb2.ListRolloutsRequest, _rollout_pb2.ListRolloutsResponse]
     PromoteVersion: _grpc.UnaryUnaryMultiCallable[_rollout_pb2.PromoteVersionRequest, _rollout_pb2.PromoteVersionResponse]
@@ -66,6 +70,10 @@ class RolloutServiceAsyncStub(RolloutServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ReportValidation: _aio.UnaryUnaryMultiCallable[_rollout_pb2.ReportValidationRequest, _rollout_pb2.ReportValidationResponse]  # type: ignore[assignment]
     """The result of validating a candidate against production on a holdout. Promotes or refuses by policy."""
+    ReportCheck: _aio.UnaryUnaryMultiCallable[_rollout_pb2.ReportCheckRequest, _rollout_pb2.ReportCheckResponse]  # type: ignore[assignment]
+    """One check of a candidate, made by anybody: an asset check of Dagster, a job, a person. A candidate waits for the
+    checks that its policy names (`validation.checks`); one that failed refuses it, whether named or not.
+    """
     GetRollout: _aio.UnaryUnaryMultiCallable[_rollout_pb2.GetRolloutRequest, _rollout_pb2.GetRolloutResponse]  # type: ignore[assignment]
     ListRollouts: _aio.UnaryUnaryMultiCallable[_rollout_pb2.ListRolloutsRequest, _rollout_pb2.ListRolloutsResponse]  # type: ignore[assignment]
     PromoteVersion: _aio.UnaryUnaryMultiCallable[_rollout_pb2.PromoteVersionRequest, _rollout_pb2.PromoteVersionResponse]  # type: ignore[assignment]
@@ -102,6 +110,16 @@ class RolloutServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_rollout_pb2.ReportValidationResponse, _abc.Awaitable[_rollout_pb2.ReportValidationResponse]]:
         """The result of validating a candidate against production on a holdout. Promotes or refuses by policy."""
+
+    @_abc_1.abstractmethod
+    def ReportCheck(
+        self,
+        request: _rollout_pb2.ReportCheckRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_rollout_pb2.ReportCheckResponse, _abc.Awaitable[_rollout_pb2.ReportCheckResponse]]:
+        """One check of a candidate, made by anybody: an asset check of Dagster, a job, a person. A candidate waits for the
+        checks that its policy names (`validation.checks`); one that failed refuses it, whether named or not.
+        """
 
     @_abc_1.abstractmethod
     def GetRollout(

@@ -1,5 +1,7 @@
 """A rollout on one page: where it stands, what it waits for, what was measured, and its story."""
 
+from collections.abc import Sequence
+
 from runway_client import messages
 
 from runway_cli.page import Column
@@ -39,8 +41,7 @@ def show(session: Session, found: messages.Rollout) -> None:
         )
     if found.HasField("judgement"):
         _judgement(session, found.judgement)
-    if found.HasField("validation"):
-        _checks(session, found.validation)
+    _checks(session, [*found.validation.checks, *found.checks])
     if found.story:
         page.heading("Story")
         for moment in found.story:
@@ -122,13 +123,13 @@ def _judgement(session: Session, seen: messages.Judgement) -> None:
     )
 
 
-def _checks(session: Session, seen: messages.Validation) -> None:
-    if not seen.checks:
+def _checks(session: Session, checks: Sequence[messages.ValidationCheck]) -> None:
+    if not checks:
         return
     session.page.heading("Offline checks")
     session.page.table(
         [Column(title="CHECK"), Column(title="RESULT"), Column(title="WHY", prose=True)],
-        [[check.name, "passed" if check.passed else "FAILED", check.explanation] for check in seen.checks],
+        [[check.name, "passed" if check.passed else "FAILED", check.explanation] for check in checks],
     )
 
 

@@ -141,6 +141,32 @@ def roll_back(session: Session, model: str, reason: str, dry_run: bool) -> None:
 
 @click.command()
 @click.argument("rollout")
+@click.argument("name")
+@click.option("--passed/--failed", required=True, help="What the check found.")
+@click.option("--detail", default="", help="In a sentence.")
+@change_options
+@json_option
+@click.pass_obj
+def report_check(
+    session: Session, rollout: str, name: str, passed: bool, detail: str, reason: str, dry_run: bool
+) -> None:
+    """Say that a candidate passed, or failed, the check NAME. A failed one refuses it."""
+    rollouts = session.runway.rollouts
+    with rollout_suggestions(session, rollout):
+        of = rollouts.get_rollout(rollout)
+    found = rollouts.report_check(
+        of.model_id,
+        of.version,
+        name,
+        passed=passed,
+        explanation=detail,
+        why=Why(reason=reason, validate_only=dry_run),
+    )
+    _show_changed(session, "the check", found, dry_run)
+
+
+@click.command()
+@click.argument("rollout")
 @change_options
 @json_option
 @click.pass_obj
@@ -204,10 +230,14 @@ def _change(session: Session, verb: str, rollout: str, reason: str, dry_run: boo
     runway = session.runway
     with rollout_suggestions(session, rollout):
         found = getattr(runway.rollouts, f"{verb}_rollout")(rollout, why=Why(reason=reason, validate_only=dry_run))
+    _show_changed(session, verb, found, dry_run)
+
+
+def _show_changed(session: Session, what: str, found: messages.Rollout, dry_run: bool) -> None:
     if session.as_json:
-        session.emit(messages.GetRolloutResponse(rollout=found, revision=runway.revision))
+        session.emit(messages.GetRolloutResponse(rollout=found, revision=session.runway.revision))
     elif dry_run:
-        session.page.prose(f"{rollout}: {verb} would be accepted; nothing was changed.")
+        session.page.prose(f"{found.rollout_id}: {what} would be accepted; nothing was changed.")
     else:
         session.page.prose(rollout_sentence(found))
         for word in found.waiting_for:
