@@ -18,7 +18,7 @@ import msgspec
 from runway_client import RunwayRpcError
 
 from assets.heartbeat import Heartbeat, LeaseLostError
-from assets.plane import ControlPlane, Lease, TrainedVersion, Validation, lease_is_gone
+from assets.plane import ControlPlane, Evidence, Lease, TrainedVersion, Validation, lease_is_gone
 from assets.trainer import NoTrainerError, Trainer, TrainingOrder
 
 FAILURE_CHARS_MAX = 500
@@ -33,6 +33,9 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     trained: TrainedVersion
     validation: Validation
+    """As Runway has it."""
+    checks: dict[str, str] = {}
+    """What each of its checks found, in a sentence."""
     passed: bool
     """Not refused: promoted, or on its way through approval and canary."""
     promoted: bool
@@ -79,19 +82,21 @@ def run_attempt(lease: Lease, plane: ControlPlane, find_trainer: Callable[[], Tr
     except BaseException as error:
         _report_crash(plane, lease, run, error, say)
         raise
-    validation, crash = _validated(trainer, order, version, say)
+    report, crash = _validated(trainer, order, version, say)
     try:
-        validated = plane.report_validation(lease.model_id, version, validation)
+        validated = plane.report_validation(lease.model_id, version, report)
     except RunwayRpcError as error:
         if error.reason in {"ROLLOUT_FINISHED", "RETRAIN_FINISHED"}:
             raise LeaseLostError(error.message) from error
         raise
     if crash is not None:
-        raise ValidationCrashedError(validation.explanation) from crash
+        raise ValidationCrashedError(validated.validation.explanation) from crash
+    say(validated.validation.explanation)
     return Outcome(
         version=version,
         trained=trained,
-        validation=validation,
+        validation=validated.validation,
+        checks=validated.checks,
         passed=validated.passed,
         promoted=validated.promoted,
         training_s=training_s,
@@ -115,7 +120,7 @@ def sentence_of(error: BaseException) -> str:
 
 def _validated(
     trainer: Trainer, order: TrainingOrder, version: int, say: Say
-) -> tuple[Validation, BaseException | None]:
+) -> tuple[Validation | Evidence, BaseException | None]:
     try:
         return trainer.validate(order, version, say), None
     except Exception as error:

@@ -3,15 +3,26 @@
 import os
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import get_args
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from runway_client import Why, connect, from_timestamp, messages, to_timestamp
 from runway_client.connection import RETRY_FOR_S
 
-from assets.fleet import Dependency, Fleet, Kind, Model, Node, make_fleet
+from assets.fleet import Dependency, Fleet, make_fleet
+from assets.grpc_messages import (
+    bare_enum,
+    evidence_message,
+    model_from,
+    node_from,
+    timestamp_of,
+    training_lineage,
+    validation_from,
+    validation_message,
+    verdict_from,
+)
 from assets.plane import (
+    Candidate,
     Change,
+    Evidence,
     Joined,
     Lease,
     Limits,
@@ -24,12 +35,10 @@ from assets.plane import (
     Validation,
     Verdict,
 )
-from assets.tags import SCHEDULER, TRAINER_SOURCE, op_name
+from assets.tags import SCHEDULER
 
 WEB_VARIABLE = "RUNWAY_DAGSTER_URL"
 """Where people see Dagster's pages; the log links of attempts begin with it."""
-
-KINDS: dict[str, Kind] = {f"NODE_KIND_{kind.upper()}": kind for kind in get_args(Kind)}
 
 
 class GrpcPlane:
@@ -52,13 +61,13 @@ class GrpcPlane:
         registered = {f"model:{model.model_id}": model for model in models}
         drawn = nodes.keys() - retired
         return make_fleet(
-            [_model(model) for node_id, model in registered.items() if node_id in drawn],
-            [_node(node) for node_id, node in nodes.items() if node_id in drawn and node_id not in registered],
+            [model_from(model) for node_id, model in registered.items() if node_id in drawn],
+            [node_from(node) for node_id, node in nodes.items() if node_id in drawn and node_id not in registered],
             [
                 Dependency(
                     upstream=edge.upstream_id,
                     downstream=edge.downstream_id,
-                    type=_name(messages.DependencyType.Name(edge.type), "DEPENDENCY_TYPE_").lower(),
+                    type=bare_enum(messages.DependencyType.Name(edge.type), "DEPENDENCY_TYPE_").lower(),
                 )
                 for edge in graph.dependencies
                 if edge.upstream_id in drawn and edge.downstream_id in drawn
@@ -119,7 +128,7 @@ class GrpcPlane:
             artifact_uri=trained.artifact_uri,
             artifact_sha256=trained.artifact_sha256,
             artifact_size_bytes=trained.artifact_size_bytes,
-            trained_from=_timestamp(trained.trained_from),
+            trained_from=timestamp_of(trained.trained_from),
             trained_until=to_timestamp(trained.trained_until),
             metrics=[
                 messages.Metric(
@@ -183,28 +192,38 @@ class GrpcPlane:
         finally:
             self._runway.schedulers.report_calls(SCHEDULER, [(messages.CALL_OUTCOME_FAILED, failure)])
 
-    def report_validation(self, model_id: str, version: int, validation: Validation) -> Validated:
+    def report_validation(self, model_id: str, version: int, report: Validation | Evidence) -> Validated:
         """What became of the candidate."""
-        rollout = self._runway.rollouts.report_validation(
-            model_id,
-            version,
-            messages.Validation(
-                passed=validation.passed,
-                metric=validation.metric,
-                candidate=validation.candidate,
-                production=validation.production,
-                standard_error=validation.standard_error,
-                sample_size=validation.sample_size,
-                explanation=validation.explanation,
-                holdout_from=_timestamp(validation.holdout_from),
-                holdout_until=_timestamp(validation.holdout_until),
-            ),
-        )
+        rollouts = self._runway.rollouts
+        if isinstance(report, Evidence):
+            rollout = rollouts.report_validation(model_id, version, evidence=evidence_message(report))
+        else:
+            rollout = rollouts.report_validation(model_id, version, validation_message(report))
         refused = rollout.state in (messages.ROLLOUT_STATE_REFUSED, messages.ROLLOUT_STATE_ABORTED)
         return Validated(
             passed=rollout.validation.passed and not refused,
             promoted=rollout.state == messages.ROLLOUT_STATE_PROMOTED,
+            validation=validation_from(rollout.validation),
+            checks={check.name: check.explanation for check in (*rollout.validation.checks, *rollout.checks)},
         )
+
+    def unchecked(self) -> list[Candidate]:
+        """Candidates that wait for checks."""
+        validating = self._runway.rollouts.list_rollouts(states=[messages.ROLLOUT_STATE_VALIDATING])
+        return [
+            Candidate(
+                rollout_id=rollout.rollout_id,
+                model_id=rollout.model_id,
+                version=rollout.version,
+                checks=tuple(rollout.missing_checks),
+            )
+            for rollout in validating
+            if rollout.missing_checks
+        ]
+
+    def report_check(self, model_id: str, version: int, name: str, *, passed: bool, explanation: str) -> None:
+        """What a check of a candidate found."""
+        self._runway.rollouts.report_check(model_id, version, name, passed=passed, explanation=explanation)
 
     def candidate_of_attempt(self, retrain_id: str, attempt_id: str) -> int | None:
         """The version of an attempt that is still waiting for its validation; None if none is."""
@@ -223,7 +242,7 @@ class GrpcPlane:
 
     def verdicts(self) -> list[Verdict]:
         """The standing of the fleet, worst first."""
-        return [_verdict(standing) for standing in self._runway.staleness.list_staleness()]
+        return [verdict_from(standing) for standing in self._runway.staleness.list_staleness()]
 
     def productions(self) -> dict[str, int]:
         """Model -> version in production, of models that have one."""
@@ -254,7 +273,7 @@ class GrpcPlane:
 
     def evaluate(self, model_id: str) -> Verdict:
         """Look at a model now."""
-        return _verdict(self._runway.staleness.evaluate_model(model_id))
+        return verdict_from(self._runway.staleness.evaluate_model(model_id))
 
     def join_partition(self, start: datetime, end: datetime, *, authoritative: bool) -> Joined:
         """Join a stretch of time, and say of each model what its policy wants."""
@@ -292,82 +311,7 @@ class GrpcPlane:
         return str(reply.retrain.retrain_id)
 
 
-def training_lineage(model_id: str, version: int, reads: Sequence[Read], run: str) -> messages.LineageRun:
-    """A training as lineage. The source is the trainer: it knows what it loaded, Dagster only what it was told."""
-    return messages.LineageRun(
-        source=TRAINER_SOURCE,
-        job=op_name(model_id),
-        run_id=run,
-        state=messages.RUN_STATE_COMPLETE,
-        inputs=[messages.LineageNode(node_id=read.node_id, version=read.version) for read in reads],
-        outputs=[messages.LineageNode(node_id=f"model:{model_id}", version=f"v{version}")],
-    )
-
-
-def _name(value: str, prefix: str) -> str:
-    return value.removeprefix(prefix)
-
-
 def _log_url(run: str) -> str:
     """The run's page, if this process knows where Dagster's pages are."""
     web = os.environ.get(WEB_VARIABLE, "").rstrip("/")
     return f"{web}/runs/{run}" if web and run else ""
-
-
-def _timestamp(instant: datetime | None) -> Timestamp | None:
-    return None if instant is None else to_timestamp(instant)
-
-
-def _model(model: messages.Model) -> Model:
-    policy = model.effective_policies.staleness
-    return Model(
-        model_id=model.model_id,
-        owner=model.owner,
-        team=model.team,
-        tier=int(model.tier),
-        task_type=_name(messages.TaskType.Name(model.task_type), "TASK_TYPE_").lower(),
-        description=model.description,
-        tags=dict(sorted(model.tags.items())),
-        consumers=tuple(sorted(model.consumers)),
-        age_backstop_days=policy.age_backstop_days if policy.HasField("age_backstop_days") else None,
-        deprecated=model.lifecycle == messages.LIFECYCLE_STATE_DEPRECATED,
-    )
-
-
-def _node(node: messages.Node) -> Node:
-    return Node(
-        kind=KINDS[messages.NodeKind.Name(node.kind)],
-        slug=node.node_id.partition(":")[2],
-        description=node.description,
-        owner=node.owner,
-        team=node.team,
-    )
-
-
-def _verdict(standing: messages.Staleness) -> Verdict:
-    name = _name(messages.Verdict.Name(standing.verdict), "VERDICT_")
-    if not standing.HasField("evaluation"):
-        return Verdict(model_id=standing.model_id, verdict=name)
-    look = standing.evaluation
-    top = look.top_features[0] if look.top_features else None
-    return Verdict(
-        model_id=standing.model_id,
-        verdict=name,
-        score=look.score,
-        score_low=look.score_low,
-        score_high=look.score_high,
-        version=int(look.version),
-        evaluated_at=from_timestamp(look.evaluated_at),
-        top_psi=top.psi_debiased if top else None,
-        top_feature=top.name if top else "",
-        signals={signal.name: signal.raw for signal in look.signals if not signal.missing},
-        confidence=_name(messages.Confidence.Name(look.confidence), "CONFIDENCE_"),
-        reasons=tuple(look.reasons),
-        recommended_action=look.recommended_action,
-        threshold=look.threshold,
-        metrics={f"{metric.name} {metric.slice}".strip(): metric.current for metric in look.metrics},
-        would_change=tuple(change.sentence for change in look.would_change),
-        season=look.season.explanation,
-        forecast=look.forecast,
-        rules=standing.rules.explanation,
-    )

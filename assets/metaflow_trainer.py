@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from assets.plane import Metric, TrainedVersion, Validation
+from assets.plane import Evidence, Metric, TrainedVersion, Validation
 from assets.trainer import TrainingOrder
 
 TAG = "runway_attempt:"
@@ -37,7 +37,7 @@ class MetaflowTrainer:
         self,
         flow_file: Path,
         flow_name: str,
-        validate: Callable[[TrainingOrder, int, Callable[[str], None]], Validation],
+        validate: Callable[[TrainingOrder, int, Callable[[str], None]], Validation | Evidence],
         environment: dict[str, str] | None = None,
     ) -> None:
         self._flow_file, self._flow_name = flow_file, flow_name
@@ -58,7 +58,7 @@ class MetaflowTrainer:
         say(f"Metaflow run {run.pathspec}")
         return _version(run, order.data_until)
 
-    def validate(self, order: TrainingOrder, version: int, say: Callable[[str], None]) -> Validation:
+    def validate(self, order: TrainingOrder, version: int, say: Callable[[str], None]) -> Validation | Evidence:
         """As it was told to."""
         return self._validate(order, version, say)
 

@@ -193,6 +193,7 @@ def events_of(key: dg.AssetKey, outcome: Outcome) -> Iterator[dg.AssetCheckResul
         "holdout_rows": dg.MetadataValue.int(validation.sample_size),
         "version": dg.MetadataValue.int(outcome.version),
         "explanation": validation.explanation,
+        **{f"check {name}": words for name, words in outcome.checks.items()},
     }
     if validation.production is not None:
         compared["production"] = dg.MetadataValue.float(validation.production)

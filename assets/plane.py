@@ -146,11 +146,59 @@ class Validation(msgspec.Struct, frozen=True, kw_only=True):
     holdout_until: datetime | None = None
 
 
+class Slice(msgspec.Struct, frozen=True, kw_only=True):
+    """The primary metric on a part of the holdout."""
+
+    slice: str
+    """`carrier=UA`."""
+    candidate: float
+    production: float
+    standard_error: float
+    """Of the difference, paired."""
+    sample_size: int
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+    """What was measured of a candidate beside production, on the same fresh rows. Runway judges it by policy."""
+
+    metric: str
+    candidate: float
+    production: float | None = None
+    standard_error: float = 0.0
+    """Of the difference, paired."""
+    sample_size: int = 0
+    higher_is_better: bool | None = None
+    """Of metrics that the contract does not know."""
+    slices: tuple[Slice, ...] = ()
+    calibration_error: float | None = None
+    latency_p99_ms: float | None = None
+    size_mb: float | None = None
+    loads: bool | None = None
+    embedding_overlap: float | None = None
+    """With the embeddings in production, as a share of the noise floor."""
+    holdout_from: datetime | None = None
+    holdout_until: datetime | None = None
+
+
 class Validated(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a candidate: refused, promoted, or on its way (waiting for approval, or in its canary)."""
+    """What became of a candidate: refused, promoted, or on its way (checks, approval, canary)."""
 
     passed: bool
     promoted: bool
+    validation: Validation
+    """As Runway has it."""
+    checks: dict[str, str] = {}
+    """What each check found, in a sentence."""
+
+
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+    """A version that waits for checks before it may go on."""
+
+    rollout_id: str
+    model_id: str
+    version: int
+    checks: tuple[str, ...]
+    """Names of those that nobody has reported."""
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -243,8 +291,16 @@ class ControlPlane(Protocol):
         """Dagster could not start the run of an attempt: no attempt of the training's own, and a failed call."""
         ...
 
-    def report_validation(self, model_id: str, version: int, validation: Validation) -> Validated:
-        """What became of the candidate."""
+    def report_validation(self, model_id: str, version: int, report: Validation | Evidence) -> Validated:
+        """What became of the candidate: by a verdict that is told, or by Runway's own on the evidence."""
+        ...
+
+    def unchecked(self) -> list[Candidate]:
+        """Candidates that wait for checks."""
+        ...
+
+    def report_check(self, model_id: str, version: int, name: str, *, passed: bool, explanation: str) -> None:
+        """What a check of a candidate found. Refused once the candidate is on its way no more."""
         ...
 
     def candidate_of_attempt(self, retrain_id: str, attempt_id: str) -> int | None:

@@ -12,7 +12,7 @@ from typing import Protocol, cast
 import msgspec
 
 from assets.fleet import Model
-from assets.plane import TrainedVersion, Validation
+from assets.plane import Evidence, TrainedVersion, Validation
 
 TRAINER_TAG = "trainer"
 TRAINER_DEFAULT = "flights"
@@ -39,8 +39,11 @@ class Trainer(Protocol):
         """Train, store the artifact, describe it. `say` writes a sentence to the run's log."""
         ...
 
-    def validate(self, order: TrainingOrder, version: int, say: Callable[[str], None]) -> Validation:
-        """Compare the version just trained with production on a holdout that neither has seen."""
+    def validate(self, order: TrainingOrder, version: int, say: Callable[[str], None]) -> Validation | Evidence:
+        """Compare the version just trained with production on a holdout that neither has seen.
+
+        Evidence is judged by Runway, by the model's policies; a Validation says itself whether it passed.
+        """
         ...
 
 

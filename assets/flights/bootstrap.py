@@ -18,7 +18,7 @@ from assets.flights.data import FlightsError
 from assets.flights.features import CACHE_NAME, sources_of_features
 from assets.flights.fleet import BY_ID, FIRST_DAY, FLEET, FlightModel
 from assets.flights.training import Serving, Trained, TrainingError, described, train
-from assets.grpc_plane import training_lineage
+from assets.grpc_messages import training_lineage
 from assets.tags import TRAINER_SOURCE
 
 if TYPE_CHECKING:

@@ -14,15 +14,16 @@ from scipy.stats import rankdata
 from assets.flights.artifacts import Artifact
 from assets.flights.embedding import reconstruction_r2
 from assets.flights.fleet import FlightModel, Task
-from assets.plane import Metric, Validation
+from assets.plane import Evidence, Metric, Slice, Validation
 
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
 
-MARGINS: Mapping[Task, float] = {"binary": 0.005, "regression": 0.25, "embedding": 0.05}
-"""By how much a candidate may look worse and still pass: AUC, minutes, R squared."""
 FLIGHTS_MIN = 200
 """Fewer flights in the holdout compare nothing."""
+SLICES_MAX = 8
+"""The most frequent values of what flights are sliced by."""
+CALIBRATION_BINS = 10
 
 
 def metrics(task: Task, output: Floats, value: Floats) -> tuple[Metric, ...]:
@@ -55,10 +56,25 @@ class Holdout:
     end: datetime
 
 
-def compare(model: FlightModel, new: Floats, old: Floats | None, value: Floats, holdout: Holdout) -> Validation:
-    """Whether the candidate may replace production; outputs and outcomes of the same flights, shape (n,)."""
+def compare(
+    model: FlightModel,
+    new: Floats,
+    old: Floats | None,
+    value: Floats,
+    holdout: Holdout,
+    groups: npt.NDArray[np.str_] | None = None,
+) -> Evidence | Validation:
+    """What a candidate shows beside production; whether that is enough, Runway says by the model's policies.
+
+    Args:
+        new, old, value: outputs and outcomes of the same flights, shape (n,); NaN where there is none.
+        groups: which slice each flight is in, as `carrier=UA`, shape (n,).
+    Returns:
+        Evidence; a failed validation where there is too little to compare anything.
+    """
     known = ~np.isnan(new) & (np.ones(len(new), np.bool_) if old is None else ~np.isnan(old))
     new, value = new[known], value[known]
+    old = None if old is None else old[known]
     if len(value) < FLIGHTS_MIN or (model.task == "binary" and len(np.unique(value)) < 2):
         return Validation(
             passed=False,
@@ -69,13 +85,18 @@ def compare(model: FlightModel, new: Floats, old: Floats | None, value: Floats, 
             holdout_from=holdout.start,
             holdout_until=holdout.end,
         )
-    measured = {metric.name: metric.value for metric in metrics(model.task, new, value)}
-    candidate = measured[model.metric]
-    if old is None:
-        return _unopposed(model, candidate, len(value), holdout)
-    better, error = _difference(model.task, new, old[known], value)
-    production = candidate - better if model.task == "binary" else candidate + better
-    return _judged(model, Difference(candidate, production, better, error, len(value)), holdout)
+    candidate, production, error = _compared(model, new, old, value)
+    return Evidence(
+        metric=model.metric,
+        candidate=candidate,
+        production=production,
+        standard_error=error,
+        sample_size=len(value),
+        slices=() if old is None or groups is None else slices(model, new, old, value, groups[known]),
+        calibration_error=calibration_error(new, value) if model.task == "binary" else None,
+        holdout_from=holdout.start,
+        holdout_until=holdout.end,
+    )
 
 
 def embeddings(
@@ -84,59 +105,66 @@ def embeddings(
     candidate: Mapping[str, Artifact],
     production: Mapping[str, Artifact] | None,
     holdout: Holdout,
-) -> Validation:
+) -> Evidence:
     """The same for the embedding: how much of the routes' behaviour in the holdout each explains."""
     new, error, count = reconstruction_r2(candidate[model.model_id].estimator, rows)
-    if production is None:
-        return _unopposed(model, new, count, holdout)
-    old, _, _ = reconstruction_r2(production[model.model_id].estimator, rows)
-    return _judged(model, Difference(new, old, new - old, error, count), holdout)
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """Candidate and production on the same rows; `better` is oriented: above 0 the candidate is better."""
-
-    candidate: float
-    production: float
-    better: float
-    standard_error: float
-    sample_size: int
-
-
-def _unopposed(model: FlightModel, candidate: float, sample_size: int, holdout: Holdout) -> Validation:
-    return Validation(
-        passed=True,
+    old = None if production is None else reconstruction_r2(production[model.model_id].estimator, rows)[0]
+    return Evidence(
         metric=model.metric,
-        candidate=candidate,
-        sample_size=sample_size,
-        explanation=f"{model.metric} {candidate:.4f}, and nothing is in production to compare with",
+        candidate=new,
+        production=old,
+        standard_error=error,
+        sample_size=count,
+        higher_is_better=True,
         holdout_from=holdout.start,
         holdout_until=holdout.end,
     )
 
 
-def _judged(model: FlightModel, found: Difference, holdout: Holdout) -> Validation:
-    passed = found.better >= -MARGINS[model.task]
-    if not passed:
-        verdict = "the candidate is worse than production"
-    elif found.better > 2 * found.standard_error:
-        verdict = "the candidate is better than production"
-    else:
-        verdict = "the candidate is as good as production"
-    return Validation(
-        passed=bool(passed),
-        metric=model.metric,
-        candidate=found.candidate,
-        production=found.production,
-        standard_error=found.standard_error,
-        sample_size=found.sample_size,
-        explanation=f"{verdict}: {model.metric} {found.candidate:.4f} against {found.production:.4f} "
-        f"on {found.sample_size} {'routes' if model.task == 'embedding' else 'flights'} "
-        f"(difference {found.better:+.4f}, standard error {found.standard_error:.4f})",
-        holdout_from=holdout.start,
-        holdout_until=holdout.end,
-    )
+def slices(
+    model: FlightModel, new: Floats, old: Floats, value: Floats, groups: npt.NDArray[np.str_]
+) -> tuple[Slice, ...]:
+    """The primary metric in each of the most frequent groups that is large enough to have one."""
+    names, counts = np.unique(groups, return_counts=True)
+    found = []
+    for name in names[np.argsort(-counts, kind="stable")][:SLICES_MAX]:
+        within = groups == name
+        if within.sum() < FLIGHTS_MIN or (model.task == "binary" and len(np.unique(value[within])) < 2):
+            continue
+        candidate, production, error = _compared(model, new[within], old[within], value[within])
+        assert production is not None
+        if np.isfinite([candidate, production, error]).all():
+            found.append(
+                Slice(
+                    slice=str(name),
+                    candidate=candidate,
+                    production=production,
+                    standard_error=error,
+                    sample_size=int(within.sum()),
+                )
+            )
+    return tuple(found)
+
+
+def calibration_error(score: Floats, value: Floats) -> float:
+    """Expected calibration error: |mean score - share of positives| in ten bins of equal size, averaged.
+
+    >>> calibration_error(np.array([0.2] * 10), np.array([1.0, 0, 0, 0, 1.0, 0, 0, 0, 0, 0]))
+    0.0
+    """
+    order = np.argsort(score, kind="stable")
+    bins = [part for part in np.array_split(order, CALIBRATION_BINS) if len(part)]
+    gaps = [abs(score[part].mean() - value[part].mean()) * len(part) for part in bins]
+    return float(np.round(sum(gaps) / len(order), 12))
+
+
+def _compared(model: FlightModel, new: Floats, old: Floats | None, value: Floats) -> tuple[float, float | None, float]:
+    """The primary metric of the candidate, of production, and the standard error of the difference."""
+    candidate = {metric.name: metric.value for metric in metrics(model.task, new, value)}[model.metric]
+    if old is None:
+        return candidate, None, 0.0
+    better, error = _difference(model.task, new, old, value)
+    return candidate, candidate - better if model.task == "binary" else candidate + better, error
 
 
 def _difference(task: Task, new: Floats, old: Floats, value: Floats) -> tuple[float, float]:

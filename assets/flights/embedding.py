@@ -21,6 +21,7 @@ FLIGHTS_MIN = 20
 ANCHOR_FLIGHTS_MIN = 100
 """Routes flown so often before the first day are the anchors by which versions are compared."""
 DAY_PARTS = 4
+NEIGHBOURS = 10
 
 
 def routes(rows: Rows) -> npt.NDArray[np.str_]:
@@ -120,6 +121,31 @@ def anchors() -> tuple[str, ...]:
     before = np.flatnonzero(column(table, "scheduled") < instant(FIRST_DAY))
     names, counts = np.unique(routes(before), return_counts=True)
     return tuple(str(name) for name in names[counts >= ANCHOR_FLIGHTS_MIN])
+
+
+def overlap(candidate: RouteEmbedding, serving: RouteEmbedding, again: RouteEmbedding) -> float:
+    """How alike two versions are to those who look for near routes, as a share of what chance leaves alike.
+
+    Mean Jaccard of the anchors' nearest neighbours, candidate and production; divided by the same of the candidate and
+    `again`, the same training by another throw of the dice. 1 means as alike as two trainings on the same flights.
+    """
+    new, old, other = (
+        _nearest(np.array([one.vectors.get(name, one.mean) for name in anchors()]))
+        for one in (candidate, serving, again)
+    )
+
+    def jaccard(left: list[set[int]], right: list[set[int]]) -> float:
+        return float(np.mean([len(a & b) / len(a | b) for a, b in zip(left, right, strict=True)]))
+
+    return jaccard(new, old) / max(jaccard(new, other), 1e-9)
+
+
+def _nearest(vectors: Floats) -> list[set[int]]:
+    """The nearest other rows of each row by cosine."""
+    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+    like = unit @ unit.T
+    np.fill_diagonal(like, -np.inf)
+    return [set(row) for row in np.argsort(-like, axis=1, kind="stable")[:, :NEIGHBOURS].tolist()]
 
 
 def anchored(fitted: RouteEmbedding, other_seed: RouteEmbedding) -> bytes:

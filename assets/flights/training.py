@@ -4,11 +4,13 @@ The newest days of the window (`HOLDOUT`) are kept from training. The candidate 
 with what is in production, flight by flight. Labels that are not known by then do not exist.
 """
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 from runway_client import Runway, connect, messages
@@ -18,14 +20,14 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 from assets.flights import comparison, estimators
 from assets.flights.artifacts import Artifact, load, store
 from assets.flights.data import column, flights, instant
-from assets.flights.embedding import RouteEmbedding, anchored, fit_routes, reconstruction_r2
+from assets.flights.embedding import RouteEmbedding, anchored, fit_routes, overlap, reconstruction_r2
 from assets.flights.fleet import BY_ID, HISTORY, HOLDOUT, FlightModel, with_upstream
 from assets.flights.importance import importances
 from assets.flights.labels import outcomes
 from assets.flights.profile import reference_profile
 from assets.flights.reading import read_by, recording
 from assets.flights.scoring import Outputs, encode, inputs_of, is_categorical
-from assets.plane import Metric, Read, TrainedVersion, Validation
+from assets.plane import Evidence, Metric, Read, TrainedVersion, Validation
 from assets.trainer import Trainer, TrainingOrder
 
 Floats = npt.NDArray[np.float64]
@@ -37,6 +39,9 @@ ROWS_MAX = 24_000
 ROWS_MIN = 500
 """Fewer labelled flights than this train nothing."""
 SEED = 2013
+FLIGHTS_TIMED = 30
+"""Asked one by one, to see how long an answer takes."""
+BYTES_PER_MB = 1_000_000
 
 
 class TrainingError(Exception):
@@ -238,24 +243,47 @@ def validate(
     data_until: datetime,
     candidate: Mapping[str, Artifact],
     production: Mapping[str, Artifact] | None,
-) -> Validation:
-    """Compare a candidate with production on the holdout, flight by flight.
+) -> Evidence | Validation:
+    """Compare a candidate with production on the holdout, flight by flight, and see what it costs to ask it.
 
     Args:
         candidate: the candidate and everything it stands on, by id.
         production: the same for what serves now; the rest of the fleet as it is for both.
     """
-    _, cut, until = window(data_until)
+    start, cut, until = window(data_until)
     rows = rows_between(cut, until, model.origin)
     holdout = comparison.Holdout(start=cut, end=until)
     if model.task == "embedding":
-        return comparison.embeddings(model, rows, candidate, production, holdout)
+        found = comparison.embeddings(model, rows, candidate, production, holdout)
+        if production is None:
+            return found
+        fitted, serving = candidate[model.model_id].estimator, production[model.model_id].estimator
+        again = _other_seed(rows_between(start, cut))
+        return msgspec.structs.replace(found, embedding_overlap=overlap(fitted, serving, again))
     value, known_at = outcomes(model, rows)
     known = ~np.isnan(value) & (known_at <= instant(until))
     rows, value = rows[known], value[known]
     new = Outputs(rows, candidate).output(model.model_id)
     old = Outputs(rows, production).output(model.model_id) if production is not None else None
-    return comparison.compare(model, new, old, value, holdout)
+    by, names = (
+        ("carrier", column(flights(), "carrier", rows))
+        if model.origin
+        else ("origin", column(flights(), "origin", rows))
+    )
+    compared = comparison.compare(model, new, old, value, holdout, np.char.add(f"{by}=", names.astype(str)))
+    if isinstance(compared, Validation):
+        return compared
+    return msgspec.structs.replace(compared, latency_p99_ms=latency_p99_ms(model, rows, candidate))
+
+
+def latency_p99_ms(model: FlightModel, rows: Rows, artifacts: Mapping[str, Artifact]) -> float:
+    """How long one flight takes, with everything that the model stands on: 99th percentile, milliseconds."""
+    taken_s = []
+    for row in rows[:: max(1, len(rows) // FLIGHTS_TIMED)][:FLIGHTS_TIMED]:
+        started_s = time.perf_counter()
+        Outputs(np.array([row]), artifacts).output(model.model_id)
+        taken_s.append(time.perf_counter() - started_s)
+    return float(1000 * np.quantile(taken_s, 0.99))
 
 
 class FlightsTrainer:
@@ -277,8 +305,8 @@ class FlightsTrainer:
         )
         return described(trained, {name: serving.versions[name].version for name in model.upstream})
 
-    def validate(self, order: TrainingOrder, version: int, say: Say) -> Validation:
-        """Compare the version just trained with the one in production."""
+    def validate(self, order: TrainingOrder, version: int, say: Say) -> Evidence | Validation:
+        """Measure the version just trained beside the one in production, as it is stored."""
         model = BY_ID[order.model_id]
         with connect(actor="flights trainer") as runway:
             serving = Serving(runway)
@@ -286,9 +314,11 @@ class FlightsTrainer:
         below = serving.artifacts(one.model_id for one in with_upstream(model.model_id)[:-1])
         new = {**below, model.model_id: load(candidate.artifact_uri, candidate.artifact_sha256)}
         old = {**below, **serving.artifacts([model.model_id])} if model.model_id in serving.versions else None
-        validation = validate(model, order.data_until, new, old)
-        say(validation.explanation)
-        return validation
+        found = validate(model, order.data_until, new, old)
+        if isinstance(found, Validation):
+            return found
+        # It was read from where it is stored, its digest checked, and has answered: it loads.
+        return msgspec.structs.replace(found, size_mb=candidate.artifact_size_bytes / BYTES_PER_MB, loads=True)
 
 
 def in_production(runway: Runway) -> dict[str, int]:

@@ -16,8 +16,11 @@ import msgspec
 from runway_client import InvalidRequest, Refused, Unreachable
 
 from assets.fleet import Dependency, Fleet, Model, Node, make_fleet
+from assets.grpc_messages import evidence_message, validation_from
 from assets.plane import (
+    Candidate,
     Change,
+    Evidence,
     Joined,
     Lease,
     Limits,
@@ -29,6 +32,9 @@ from assets.plane import (
     Validation,
     Verdict,
 )
+from control_plane.api.convert.rollout import evidence_from, validation
+from control_plane.core.rollout.gate import direction_of, gate
+from control_plane.core.rollout.types import ValidationPolicy
 
 LEASE_TTL = timedelta(minutes=10)
 ATTEMPTS_MAX = 3
@@ -53,10 +59,18 @@ class Retrain:
     state: State = "WAITING"
     attempts: list[Attempt] = field(default_factory=list)
     conclusion: str = ""
+    validation: Validation | None = None
+    checks: dict[str, tuple[bool, str]] = field(default_factory=dict)
 
     @property
     def live(self) -> bool:
         return self.state in ("WAITING", "RUNNING", "VALIDATING")
+
+
+def judged(found: Evidence) -> Validation:
+    """By the gate itself."""
+    told = evidence_from(evidence_message(found))
+    return validation_from(validation(gate(told, ValidationPolicy(), direction_of(told), canary=False)))
 
 
 class FakePlane:
@@ -73,6 +87,8 @@ class FakePlane:
         self.production: dict[str, int] = {}
         self._standing: dict[str, Verdict] = {}
         self.validations: list[tuple[str, int, Validation]] = []
+        self.checks: dict[str, tuple[str, ...]] = {}
+        """Names of the checks that a model's candidates wait for."""
         self.requests: dict[str, str] = {}
         self.lineage: list[tuple[str, int, tuple[Read, ...], str]] = []
         self.no_lineage = False
@@ -311,19 +327,59 @@ class FakePlane:
         attempt.run = run
         self._failed(retrain, attempt, failure, permanent=False)
 
-    def report_validation(self, model_id: str, version: int, validation: Validation) -> Validated:
+    def report_validation(self, model_id: str, version: int, report: Validation | Evidence) -> Validated:
         self._here("report_validation")
+        retrain = self._validating(model_id, version)
+        found = judged(report) if isinstance(report, Evidence) else report
+        self.validations.append((model_id, version, found))
+        retrain.validation = found
+        self._settle(retrain)
+        return Validated(
+            passed=found.passed and retrain.state != "REFUSED",
+            promoted=retrain.state == "PROMOTED",
+            validation=found,
+        )
+
+    def unchecked(self) -> list[Candidate]:
+        self._here("unchecked")
+        return [
+            Candidate(
+                rollout_id=f"ro_{retrain.retrain_id}",
+                model_id=retrain.model_id,
+                version=retrain.attempts[-1].version,
+                checks=missing,
+            )
+            for retrain in self.retrains.values()
+            if retrain.state == "VALIDATING" and (missing := self._missing(retrain))
+        ]
+
+    def report_check(self, model_id: str, version: int, name: str, *, passed: bool, explanation: str) -> None:
+        self._here("report_check")
+        retrain = self._validating(model_id, version)
+        retrain.checks[name] = (passed, explanation)
+        self._settle(retrain)
+
+    def _validating(self, model_id: str, version: int) -> Retrain:
         retrain = self.retrain_of(model_id)
         if retrain.state != "VALIDATING" or retrain.attempts[-1].version != version:
             raise Refused("ROLLOUT_FINISHED", f"version {version} of {model_id} is not waiting for a validation")
-        self.validations.append((model_id, version, validation))
-        retrain.conclusion = validation.explanation
-        retrain.state = "PROMOTED" if validation.passed else "REFUSED"
-        if validation.passed:
-            self.production[model_id] = version
-            self.happened("AliasMoved", model_id)
+        return retrain
+
+    def _missing(self, retrain: Retrain) -> tuple[str, ...]:
+        return tuple(name for name in self.checks.get(retrain.model_id, ()) if name not in retrain.checks)
+
+    def _settle(self, retrain: Retrain) -> None:
+        """A failed validation or check refuses; without either, and with all that were asked for, it is promoted."""
+        failed = [why for passed, why in retrain.checks.values() if not passed]
+        validation = retrain.validation
+        if failed or (validation is not None and not validation.passed):
+            retrain.state = "REFUSED"
+            retrain.conclusion = failed[0] if failed else validation.explanation if validation else ""
+        elif validation is not None and not self._missing(retrain):
+            retrain.state, retrain.conclusion = "PROMOTED", validation.explanation
+            self.production[retrain.model_id] = retrain.attempts[-1].version
+            self.happened("AliasMoved", retrain.model_id)
         self._changed()
-        return Validated(passed=validation.passed, promoted=validation.passed)
 
     def candidate_of_attempt(self, retrain_id: str, attempt_id: str) -> int | None:
         self._here("candidate_of_attempt")

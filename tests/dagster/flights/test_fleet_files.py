@@ -7,10 +7,10 @@ from runway_client import from_duration, messages
 from runway_client.fleet_files import read_fleet, read_texts, render
 
 from assets.flights import bootstrap
-from assets.flights.comparison import MARGINS
 from assets.flights.features import DATASETS, FEATURE
 from assets.flights.fleet import BY_ID, FLEET, HISTORY
 from assets.flights.labels import WINDOW
+from assets.flights.story import MARGINS
 
 MANIFEST = bootstrap.declared()
 MODELS = {model.model_id: model for model in MANIFEST.models}

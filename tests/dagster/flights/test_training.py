@@ -8,6 +8,8 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from runway_client import messages
 from runway_client.times import to_duration, to_timestamp
 from sklearn.metrics import roc_auc_score
@@ -28,6 +30,11 @@ from assets.flights.training import (
     validate,
     window,
 )
+from assets.grpc_messages import evidence_message
+from assets.plane import Evidence, Validation
+from control_plane.api.convert.rollout import evidence_from
+from control_plane.core.rollout import types as core
+from control_plane.core.rollout.gate import direction_of, gate
 
 HOLDOUT_SPAN = Holdout(start=datetime(2013, 2, 1, tzinfo=UTC), end=datetime(2013, 2, 10, tzinfo=UTC))
 DELAY = BY_ID["departure_delay_jfk"]
@@ -121,6 +128,13 @@ def test_an_artifact_that_was_changed_is_refused(weather_model: Artifact) -> Non
         load(stored.uri, stored.sha256)
 
 
+def judged(found: Evidence, **policy: float) -> core.Validation:
+    """By the gate itself, at the fleet's margin."""
+    told = evidence_from(evidence_message(found))
+    policies = msgspec.structs.replace(core.ValidationPolicy(margin=0.005), **policy)
+    return gate(told, policies, direction_of(told), canary=False)
+
+
 def test_the_measured_auc_is_that_of_scikit_learn() -> None:
     rng = np.random.default_rng(1)
     value = (rng.random(2_000) < 0.3).astype(float)
@@ -135,18 +149,49 @@ def test_a_worse_candidate_is_refused_and_an_equal_one_passes() -> None:
     value = (rng.random(4_000) < 0.3).astype(float)
     good = value + rng.normal(size=4_000)
     worse = value * 0.3 + rng.normal(size=4_000)
-    refused = compare(DELAY, worse, good, value, HOLDOUT_SPAN)
-    assert not refused.passed
-    assert "worse than production" in refused.explanation
-    assert refused.production == pytest.approx(roc_auc_score(value, good))
-    assert compare(DELAY, good, good, value, HOLDOUT_SPAN).passed
-    assert compare(DELAY, good, worse, value, HOLDOUT_SPAN).passed
-    assert compare(DELAY, good, None, value, HOLDOUT_SPAN).passed
+    found = compare(DELAY, worse, good, value, HOLDOUT_SPAN)
+    assert isinstance(found, Evidence)
+    assert found.production == pytest.approx(roc_auc_score(value, good))
+    assert found.candidate == pytest.approx(roc_auc_score(value, worse))
+    assert not judged(found).passed
+    for new, old in ((good, good), (good, worse), (good, None)):
+        same = compare(DELAY, new, old, value, HOLDOUT_SPAN)
+        assert isinstance(same, Evidence)
+        assert judged(same).passed
+
+
+def test_a_slice_that_got_worse_is_seen_where_the_whole_is_not() -> None:
+    rng = np.random.default_rng(3)
+    value = (rng.random(20_000) < 0.3).astype(float)
+    good = value + rng.normal(size=20_000)
+    carrier = rng.choice(["carrier=UA", "carrier=AA", "carrier=VX"], p=[0.6, 0.37, 0.03], size=20_000)
+    new = np.where(carrier == "carrier=VX", -good, good)
+    found = compare(DELAY, new, good, value, HOLDOUT_SPAN, carrier)
+    assert isinstance(found, Evidence)
+    assert [one.slice for one in found.slices] == ["carrier=UA", "carrier=AA", "carrier=VX"]
+    said = judged(found, slice_margin=0.05)
+    assert "slice:carrier=VX" in {check.name for check in said.checks if not check.passed}
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(-0.2, 0.2))
+def test_the_calibration_error_is_that_of_bins_counted_one_by_one(seed: int, shift: float) -> None:
+    rng = np.random.default_rng(seed)
+    score = rng.random(503)
+    value = (rng.random(503) < np.clip(score + shift, 0, 1)).astype(float)
+    ranked = sorted(range(503), key=lambda at: (score[at], at))
+    sizes = [503 // 10 + (1 if at < 503 % 10 else 0) for at in range(10)]
+    total, start = 0.0, 0
+    for size in sizes:
+        members = ranked[start : start + size]
+        total += abs(sum(score[at] for at in members) - sum(value[at] for at in members))
+        start += size
+    assert comparison.calibration_error(score, value) == pytest.approx(total / 503, abs=1e-9)
 
 
 def test_too_few_flights_compare_nothing() -> None:
     few = np.array([0.0, 1.0] * 20)
     refused = compare(DELAY, few, few, few, HOLDOUT_SPAN)
+    assert isinstance(refused, Validation)
     assert not refused.passed
     assert "40 labelled flights" in refused.explanation
 
@@ -157,7 +202,11 @@ def test_the_real_year_refuses_a_real_candidate(weather_model: Artifact) -> None
     april = datetime(2013, 4, 1, tzinfo=UTC)
     candidate = train(model, april, {}).artifact
     found = validate(model, april, {model.model_id: candidate}, {model.model_id: weather_model})
-    assert not found.passed
+    assert isinstance(found, Evidence)
+    assert not judged(found).passed
+    assert {"primary", "slice:origin=EWR", "slice:origin=JFK", "slice:origin=LGA", "latency"} <= {
+        check.name for check in judged(found, slice_margin=0.5).checks
+    }
     assert found.sample_size > 5_000
 
 
