@@ -6,12 +6,13 @@ large fleet).
 """
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import dagster as dg
 from runway_client import RunwayRpcError
 
 from assets.fleet import Fleet, keep_last_good, last_good_path, read_last_good
+from assets.flights.checks import CHECKS
 from assets.following import Following, News
 from assets.ground_truth import GROUND_TRUTH, Span, ground_truth_assets, span_of
 from assets.grpc_plane import GrpcPlane
@@ -19,6 +20,7 @@ from assets.model_assets import Trainers, external_assets, model_assets, model_c
 from assets.plane import Connect, ControlPlane
 from assets.sensors import (
     cancel_sensor,
+    check_sensor,
     follow_clock_sensor,
     ground_truth_schedules,
     lease_sensor,
@@ -82,8 +84,12 @@ def build_definitions(
     clock: Callable[[], float] = wall_clock,
     linger_s: float = LINGER_S,
     span: Span | None = None,
+    checks: Sequence[dg.AssetChecksDefinition] = CHECKS,
 ) -> dg.Definitions:
-    """Everything the UI shows. Sensors hear from `news` what changed; by default from a watch of this process."""
+    """Everything the UI shows. Sensors hear from `news` what changed; by default from a watch of this process.
+
+    `checks` are asset checks that candidates are asked for (assets/candidates.py).
+    """
     look = connect_sensors or connect
     news = news or Following(look, fleet.revision)
     span = span or span_of()
@@ -97,11 +103,12 @@ def build_definitions(
             *model_assets(fleet, connect, trainers),
             *joins,
         ],
-        asset_checks=model_checks(fleet, look),
+        asset_checks=[*model_checks(fleet, look), *(of_candidates := checks_of(fleet, checks))],
         sensors=[
             lease_sensor(fleet, look, linger_s=linger_s),
             run_status_sensor(look),
             cancel_sensor(look),
+            *([check_sensor([key for one in of_candidates for key in one.check_keys], look)] if of_candidates else []),
             staleness_sensor(fleet, look, news, clock),
             production_sensor(fleet, look, news),
             *([follow_clock_sensor(look, span, clock)] if joins else []),
@@ -114,14 +121,25 @@ def build_definitions(
 
 
 def build_worker_definitions(
-    fleet: Fleet, connect: Connect, trainers: Trainers = TRAINERS, *, span: Span | None = None
+    fleet: Fleet,
+    connect: Connect,
+    trainers: Trainers = TRAINERS,
+    *,
+    span: Span | None = None,
+    checks: Sequence[dg.AssetChecksDefinition] = CHECKS,
 ) -> dg.Definitions:
     """What a worker needs to run the models in `fleet`, or joins."""
     return dg.Definitions(
         assets=model_assets(fleet, connect, trainers) or ground_truth_assets(connect, span or span_of()),
-        asset_checks=model_checks(fleet, connect),
+        asset_checks=[*model_checks(fleet, connect), *checks_of(fleet, checks)],
         executor=dg.in_process_executor,
     )
+
+
+def checks_of(fleet: Fleet, checks: Sequence[dg.AssetChecksDefinition]) -> list[dg.AssetChecksDefinition]:
+    """The checks of candidates whose models are in this fleet."""
+    keys = {dg.AssetKey([model.model_id]) for model in fleet.models}
+    return [one for one in checks if all(key.asset_key in keys for key in one.check_keys)]
 
 
 def connected(retry_for_s: float | None = None) -> Connect:

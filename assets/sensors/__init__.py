@@ -1,6 +1,7 @@
-"""What runs by itself in Dagster: leases, reports, verdicts, joins, reloads. None of them decides anything."""
+"""What runs by itself in Dagster: leases, reports, verdicts, checks, joins, reloads. None of them decides anything."""
 
 from assets.sensors.cancel import cancel_sensor
+from assets.sensors.checks import check_sensor
 from assets.sensors.ground_truth import follow_clock_sensor, ground_truth_schedules
 from assets.sensors.lease import lease_sensor
 from assets.sensors.production import production_sensor
@@ -10,6 +11,7 @@ from assets.sensors.staleness import staleness_sensor
 
 __all__ = [
     "cancel_sensor",
+    "check_sensor",
     "follow_clock_sensor",
     "ground_truth_schedules",
     "lease_sensor",

@@ -8,6 +8,7 @@ import dagster as dg
 
 from assets.following import Topic
 from assets.location import build_definitions
+from tests.dagster.candidate_checks import fairness
 from tests.dagster.worlds import World
 
 current: list[World] = []
@@ -31,4 +32,5 @@ def fleet() -> dg.Definitions:
         {"flights": lambda: current[-1].trainer},
         news=CurrentNews(),
         linger_s=0,
+        checks=[fairness],
     )

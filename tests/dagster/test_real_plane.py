@@ -11,11 +11,13 @@ from runway_client import Runway, Why, connect, messages, to_duration
 from assets.following import Following, Topic
 from assets.grpc_plane import GrpcPlane
 from assets.location import build_definitions
+from assets.plane import Evidence, Slice
 from assets.sensors.lease import run_request
 from assets.tags import WORKER_TAG
 from assets.trainer import TrainingOrder
 from control_plane.app import limits
 from tests.api.served_plane import ServedPlane
+from tests.dagster.candidate_checks import fairness
 from tests.dagster.worlds import FakeTrainer
 
 NOW = datetime(2013, 3, 1, tzinfo=UTC)
@@ -60,7 +62,12 @@ class RealWorld:
         self.fleet = self.connect().fleet()
         self.following = Following(self.connect, self.fleet.revision)
         self.defs = build_definitions(
-            self.fleet, self.connect, {"flights": lambda: self.trainer}, news=self.following, linger_s=0
+            self.fleet,
+            self.connect,
+            {"flights": lambda: self.trainer},
+            news=self.following,
+            linger_s=0,
+            checks=[fairness],
         )
 
     def connect(self) -> GrpcPlane:
@@ -139,6 +146,49 @@ def test_a_refused_candidate_leaves_production_as_it_was(real: RealWorld) -> Non
     assert ended.state == messages.RETRAIN_STATE_REFUSED
     assert real.runway.registry.get_model("air_time").aliases["production"] == 1
     assert len(real.instance.fetch_materializations(dg.AssetKey(["air_time"]), limit=10).records) == 1
+
+
+def test_evidence_is_judged_by_the_gate_and_what_it_found_is_shown_in_dagster(real: RealWorld) -> None:
+    real.runway.retraining.request_retrain("air_time")
+    real.run()
+    real.trainer.evidence = Evidence(
+        metric="auc",
+        candidate=0.81,
+        production=0.80,
+        standard_error=0.002,
+        sample_size=20_000,
+        slices=(
+            Slice(slice="carrier=UA", candidate=0.85, production=0.80, standard_error=0.003, sample_size=15_000),
+            Slice(slice="carrier=VX", candidate=0.60, production=0.80, standard_error=0.01, sample_size=5_000),
+        ),
+        latency_p99_ms=12.0,
+        loads=True,
+    )
+    real.runway.policies.set_policies(
+        "model:air_time",
+        messages.Policies(
+            validation=messages.ValidationPolicy(slice_margin=0.02, latency_ms_max=10.0),
+            rollout=messages.RolloutPolicy(approvals=0),
+        ),
+    )
+    retrain = real.runway.retraining.request_retrain("air_time", ignore_cooldown=True).retrain
+    assert real.run() == [(f"{retrain.retrain_id}_a1", False)]
+    (refused, _) = real.runway.rollouts.list_rollouts(model_id="air_time")
+    assert refused.state == messages.ROLLOUT_STATE_REFUSED
+    assert {check.name for check in refused.validation.checks if not check.passed} == {"slice:carrier=VX", "latency"}
+    assert real.runway.registry.get_model("air_time").aliases["production"] == 1
+    key = dg.AssetCheckKey(dg.AssetKey(["air_time"]), "offline_validation")
+    (check,) = real.instance.event_log_storage.get_latest_asset_check_execution_by_key([key]).values()
+    assert check.event is not None
+    assert check.event.dagster_event is not None
+    evaluation = check.event.dagster_event.asset_check_evaluation_data
+    assert not evaluation.passed
+    assert "carrier=VX" in str(evaluation.metadata["check slice:carrier=VX"].value)
+    # The same candidate where the policy tolerates both.
+    real.runway.policies.set_policies("model:air_time", messages.Policies(rollout=messages.RolloutPolicy(approvals=0)))
+    again = real.runway.retraining.request_retrain("air_time", ignore_cooldown=True).retrain
+    assert real.run() == [(f"{again.retrain_id}_a1", True)]
+    assert real.runway.registry.get_model("air_time").aliases["production"] == 3
 
 
 def test_crashes_are_counted_to_a_clear_end(real: RealWorld) -> None:

@@ -8,7 +8,7 @@ import dagster as dg
 
 from assets.following import Following
 from assets.location import build_definitions
-from assets.plane import Lease, Metric, Read, TrainedVersion, Validation
+from assets.plane import Evidence, Lease, Metric, Read, TrainedVersion, Validation
 from assets.sensors.lease import run_request
 from assets.trainer import Trainer, TrainingOrder
 from tests.dagster.fake_plane import FakePlane, small_fleet
@@ -22,6 +22,8 @@ class FakeTrainer:
     before_validation: Callable[[TrainingOrder], None] = lambda order: None
     candidate: float = 0.8
     production: float | None = 0.7
+    evidence: Evidence | None = None
+    """Reported instead of a verdict."""
     reads: tuple[Read, ...] = (Read(node_id="feature:temp"),)
     orders: list[TrainingOrder] = field(default_factory=list)
 
@@ -39,8 +41,10 @@ class FakeTrainer:
             reads=self.reads,
         )
 
-    def validate(self, order: TrainingOrder, version: int, say: Callable[[str], None]) -> Validation:
+    def validate(self, order: TrainingOrder, version: int, say: Callable[[str], None]) -> Validation | Evidence:
         self.before_validation(order)
+        if self.evidence is not None:
+            return self.evidence
         return Validation(
             passed=self.production is None or self.candidate >= self.production,
             metric="auc",
