@@ -18,7 +18,7 @@ from stack.engine import spark_engine
 from stack.family import become_reaper
 from stack.home import Home, find_home, open_home, removable
 from stack.narrator import Narrator
-from stack.people import People
+from stack.people import MIX_UP_FILE, People
 from stack.probes import grpc_serving, http_ok, require_database, require_free
 from stack.programs import BOOTSTRAP_S_MAX, Programs, programs
 from stack.settings import SECONDS_PER_DAY_DEFAULT, Settings, StackError, home_of, settings_of
@@ -110,7 +110,8 @@ async def _people(settings: Settings, home: Home, console: Console) -> None:
     """Somebody who approves, hurts and breaks things in place of a viewer who only watches."""
     if settings.people:
         drill = home.dagster / DRILL_FILE
-        await People(str(settings.address), str(settings.serving_address), drill, console.line).act()
+        mix_up = home.path / MIX_UP_FILE
+        await People(str(settings.address), str(settings.serving_address), drill, mix_up, console.line).act()
 
 
 async def _together(*work: Coroutine[None, None, object]) -> None:

@@ -1,7 +1,7 @@
 """The people of the demo, for a viewer who only watches: they do by the same RPCs what anybody can do.
 
-Somebody approves what has waited for a while, the first canary is hurt once, and once Dagster cannot start anything for
-a minute. Each act is told before it happens, with the command that does it; with `--no-people` nobody acts.
+Somebody approves what has waited for a while, one training is given the wrong outcomes, the first canary is hurt, and
+once Dagster cannot start anything for a while. Each act is told before it happens, with the command that does it; with `--no-people` nobody acts.
 """
 
 import asyncio
@@ -18,18 +18,24 @@ PATIENCE_S = 20.0
 OUTAGE_S = 45.0
 OUTAGE_AFTER_RETRAINS = 4
 """The outage comes once so many retrains have run: by then a viewer has seen it go well."""
+MIX_UP_AFTER_RETRAINS = 1
+"""The mistake in a training comes once so many retrains have run."""
 HARM = 0.3
 """Share of the engagement that the first canary loses."""
 APPROVER = "maria"
+MIX_UP_FILE = Path("flights") / "mix-up-next-training"
+"""Below the state directory; see assets/flights/mishap.py."""
 
 
 class People:
     """Acts on one control plane."""
 
-    def __init__(self, address: str, serving: str, drill: Path, line: Callable[[str], None]) -> None:
+    def __init__(self, address: str, serving: str, drill: Path, mix_up: Path, line: Callable[[str], None]) -> None:
         self._address = address
         self._serving = serving
         self._drill = drill
+        self._mix_up = mix_up
+        self._mixed_up = False
         self._line = line
         self._waited_s: dict[str, float] = {}
         self._hurt = ""
@@ -38,6 +44,7 @@ class People:
     async def act(self) -> None:
         """Look around and act until cancelled. A control plane that is away is waited for."""
         self._drill.unlink(missing_ok=True)
+        self._mix_up.unlink(missing_ok=True)
         runway = connect(self._address, actor=APPROVER)
         try:
             while True:
@@ -48,6 +55,7 @@ class People:
                     continue  # the supervisor says that it is away, and brings it back
         finally:
             self._drill.unlink(missing_ok=True)
+            self._mix_up.unlink(missing_ok=True)
             runway.close()
 
     def _look(self, runway: Runway) -> None:
@@ -58,7 +66,10 @@ class People:
                 self._approve(runway, rollout, now)
             else:
                 self._hurt_once(rollout, now)
-        self._outage(runway, now)
+        ended = [messages.RETRAIN_STATE_PROMOTED, messages.RETRAIN_STATE_REFUSED, messages.RETRAIN_STATE_VALIDATING]
+        ran = sum(1 for _ in runway.retraining.list_retrains(states=ended))
+        self._mix_up_once(ran, now)
+        self._outage(runway, ran, now)
 
     def _approve(self, runway: Runway, rollout: messages.Rollout, now: str) -> None:
         waited_s = self._waited_s.get(rollout.rollout_id, 0.0) + LOOK_EVERY_S
@@ -98,14 +109,20 @@ class People:
         finally:
             connection.close()
 
-    def _outage(self, runway: Runway, now: str) -> None:
+    def _mix_up_once(self, ran: int, now: str) -> None:
+        """One training learns from the outcomes of other flights, so that a bad candidate is seen to be refused."""
+        if self._mixed_up or ran < MIX_UP_AFTER_RETRAINS:
+            return
+        self._mixed_up = True
+        self._mix_up.parent.mkdir(parents=True, exist_ok=True)
+        self._mix_up.touch()
+        self._line(
+            f"{now}  the demo makes a mistake: the next training gets the outcomes of other flights "
+            "(assets/flights/mishap.py)"
+        )
+
+    def _outage(self, runway: Runway, ran: int, now: str) -> None:
         if self._outage_s is None:
-            ended = [
-                messages.RETRAIN_STATE_PROMOTED,
-                messages.RETRAIN_STATE_REFUSED,
-                messages.RETRAIN_STATE_VALIDATING,
-            ]
-            ran = sum(1 for _ in runway.retraining.list_retrains(states=ended))
             waits = any(runway.retraining.list_retrains(states=[messages.RETRAIN_STATE_WAITING]))
             if ran >= OUTAGE_AFTER_RETRAINS and waits:
                 self._outage_s = 0.0

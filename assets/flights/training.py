@@ -24,6 +24,7 @@ from assets.flights.embedding import RouteEmbedding, anchored, fit_routes, overl
 from assets.flights.fleet import BY_ID, HISTORY, HOLDOUT, FlightModel, with_upstream
 from assets.flights.importance import importances
 from assets.flights.labels import outcomes
+from assets.flights.mishap import mixed_up
 from assets.flights.profile import reference_profile
 from assets.flights.reading import read_by, recording
 from assets.flights.scoring import Outputs, encode, inputs_of, is_categorical
@@ -72,6 +73,8 @@ class TrainingData:
     """How far back it reaches."""
     tainted: tuple[tuple[datetime, datetime], ...] = ()
     """Ranges [from, until) whose flights must not train."""
+    mixed_up: bool = False
+    """Outcomes belong to other flights; see mishap.py."""
 
 
 ALL_DATA = TrainingData()
@@ -147,6 +150,8 @@ def _train(model: FlightModel, data_until: datetime, upstream: Mapping[str, Arti
             f"it takes {ROWS_MIN}"
         )
     rows, value = rows[kept], value[kept]
+    if data.mixed_up:
+        value = np.random.default_rng(SEED).permutation(value)
     raw = inputs_of(model, Outputs(rows, upstream))
     categories = {
         name: tuple(sorted({str(one) for one in column_values if one is not None}))
@@ -295,6 +300,9 @@ class FlightsTrainer:
         with connect(actor="flights trainer") as runway:
             serving = Serving(runway)
             data = training_data_of(runway.registry.get_model(model.model_id))
+        if model.task != "embedding" and mixed_up():
+            data = replace(data, mixed_up=True)
+            say("the demo's mishap: outcomes were joined to the wrong flights (assets/flights/mishap.py)")
         upstream = serving.artifacts(one.model_id for one in with_upstream(model.model_id)[:-1])
         trained = train(model, order.data_until, upstream, data)
         if data.tainted:
