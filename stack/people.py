@@ -1,7 +1,8 @@
 """The people of the demo, for a viewer who only watches: they do by the same RPCs what anybody can do.
 
 Somebody approves what has waited for a while, one training is given the wrong outcomes, the first canary is hurt, and
-once Dagster cannot start anything for a while. Each act is told before it happens, with the command that does it; with `--no-people` nobody acts.
+once Dagster cannot start anything for a while. Each act is told before it happens, with the command that does it; with
+`--no-people` nobody acts.
 """
 
 import asyncio
