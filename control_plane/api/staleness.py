@@ -16,6 +16,7 @@ from control_plane.app.looks import LOOKS_KEPT, Look, Looks
 from control_plane.core.decide import rule_words
 from control_plane.core.errors import Invalid, NotFound, Reason, Refused, Violation
 from control_plane.core.ids import ModelId
+from control_plane.core.outlook import outlook
 from control_plane.core.staleness.explain import explain
 from control_plane.core.staleness.stored import RULES_VERSION, Replay, replay
 from control_plane.core.staleness.verdict import Evaluation, Level
@@ -42,9 +43,9 @@ class StalenessServicer(staleness_pb2_grpc.StalenessServiceServicer):
         """The verdict of one model."""
         state = await self._plane.read(request.read)
         record = state.model(model_id_from(request.model_id))
-        return staleness_pb2.GetStalenessResponse(
-            staleness=staleness(record, self._latest(request.read).get(record.model_id)), revision=state.revision
-        )
+        shown = staleness(record, self._latest(request.read).get(record.model_id))
+        shown.next.extend(outlook(state, record, self._plane.moment(state, request.read)))
+        return staleness_pb2.GetStalenessResponse(staleness=shown, revision=state.revision)
 
     def _latest(self, options: common_pb2.ReadOptions) -> Mapping[ModelId, Evaluation]:
         """The newest evaluations; none of them if the past is asked for, of which only the verdicts' own are kept."""

@@ -691,3 +691,10 @@ def test_why_tells_a_models_story(runway: Runner) -> None:
     assert "It waits for cooldown until 2013-03-04 14:00." in said
     assert "runway retrains show rt_000002" in said
     assert "air_time" in runway("why air_tme").err
+
+
+def test_why_is_one_json_document(runway: Runner) -> None:
+    told = json.loads(runway("why air_time --json").out)
+    assert set(told) == {"model", "staleness", "retrains", "rollouts"}
+    assert told["model"]["model_id"] == told["staleness"]["model_id"] == "air_time"
+    assert [one["retrain_id"] for one in told["retrains"]]

@@ -2,9 +2,10 @@
 
 import getpass
 import importlib
+import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -58,6 +59,21 @@ class Session:
                 message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True, indent=2
             )
         )
+
+    def emit_named(self, parts: "Mapping[str, Message | Sequence[Message]]") -> None:
+        """Several messages of the contract as one JSON object, by name; each as `emit` writes it."""
+        json_format = importlib.import_module("google.protobuf.json_format")
+
+        def plain(message: "Message") -> object:
+            return json_format.MessageToDict(
+                message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+            )
+
+        told = {
+            name: [plain(one) for one in part] if isinstance(part, Sequence) else plain(part)
+            for name, part in parts.items()
+        }
+        click.echo(json.dumps(told, indent=2))
 
     def emit_line(self, message: "Message") -> None:
         """The same on one line, for streams; written at once."""

@@ -567,6 +567,7 @@ class Staleness(_message.Message):
     TEAM_FIELD_NUMBER: _builtins.int
     TIER_FIELD_NUMBER: _builtins.int
     RULES_FIELD_NUMBER: _builtins.int
+    NEXT_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     verdict: Global___Verdict.ValueType
     owner: _builtins.str
@@ -582,6 +583,10 @@ class Staleness(_message.Message):
     def rules(self) -> _rules_pb2.RuleOutcome:
         """What the rules in force make of it; absent if no rule matches."""
 
+    @_builtins.property
+    def next(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What Runway does next for it and when, the nearest first, in sentences. Of one model's answer only."""
+
     def __init__(
         self,
         *,
@@ -593,10 +598,11 @@ class Staleness(_message.Message):
         team: _builtins.str = ...,
         tier: _common_pb2.Tier.ValueType = ...,
         rules: _rules_pb2.RuleOutcome | None = ...,
+        next: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["evaluation", b"evaluation", "rules", b"rules", "verdict_since", b"verdict_since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluation", b"evaluation", "model_id", b"model_id", "owner", b"owner", "rules", b"rules", "team", b"team", "tier", b"tier", "verdict", b"verdict", "verdict_since", b"verdict_since"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluation", b"evaluation", "model_id", b"model_id", "next", b"next", "owner", b"owner", "rules", b"rules", "team", b"team", "tier", b"tier", "verdict", b"verdict", "verdict_since", b"verdict_since"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

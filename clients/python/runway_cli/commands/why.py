@@ -43,18 +43,18 @@ def why(session: Session, model: str) -> None:
     retrains = list(islice(runway.retraining.list_retrains(model_id=model_id), RECENT))
     rollouts = list(islice(runway.rollouts.list_rollouts(model_id=model_id), RECENT))
     if session.as_json:
-        # Four messages of the contract on a line each: no one of them tells the story.
-        session.emit_line(found)
-        session.emit_line(standing)
-        session.emit_line(messages.ListRetrainsResponse(retrains=retrains, revision=runway.revision))
-        session.emit_line(messages.ListRolloutsResponse(rollouts=rollouts, revision=runway.revision))
+        session.emit_named({"model": found, "staleness": standing, "retrains": retrains, "rollouts": rollouts})
         return
     page.prose(_headline(session, found, standing), style="bold")
     for reason in standing.evaluation.reasons[:3]:
         page.prose(f"- {reason}", indent="  ")
     told = [*_under_way(session, retrains, rollouts)]
-    page.heading("under way")
-    for line in told or ["Nothing is under way."]:
+    if told:
+        page.heading("under way")
+    for line in told:
+        page.prose(line, indent="  ")
+    page.heading("what happens next")
+    for line in standing.next:
         page.prose(line, indent="  ")
     lately = [*_lately(session, retrains, rollouts)]
     if lately:
