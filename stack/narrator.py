@@ -1,9 +1,9 @@
 """Tells what happens in plain sentences: one line per notable event of the control plane, and drift as it rises.
 
 Events come with a sentence of their own (the contract's `Event.sentence`); the narrator chooses which are worth a
-line, adds the second reason of a verdict, and says several first verdicts at once. Drift is not an event until it
-changes a verdict, so it is looked up every few seconds and told when it passes a step. When nothing has been told for
-a while, one line says where the year stands.
+line, adds the second reason of a verdict, and says several first verdicts, or several unharmed models, at once. Drift
+is not an event until it changes a verdict, so it is looked up every few seconds and told when it passes a step. When
+nothing has been told for a while, one line says where the year stands.
 """
 
 import asyncio
@@ -33,6 +33,7 @@ TOLD = frozenset(
         "RetrainLeased",
         "AttemptEnded",
         "ValidationReported",
+        "CheckReported",
         "RolloutEnded",
         "CascadeCooldownStarted",
         "CascadeSettled",
@@ -58,6 +59,8 @@ class Story:
 
     first_verdicts: list[str] = field(default_factory=list)
     """Models whose first verdict is FRESH, waiting for the others to be told in one line."""
+    unharmed: list[str] = field(default_factory=list)
+    """Models that a promotion upstream did no harm, waiting to be told in one line."""
     plan_told: str = ""
     drift_steps: dict[str, int] = field(default_factory=dict)
     """The step of DRIFT_STEPS that was told last, by model."""
@@ -70,6 +73,9 @@ class Story:
                 self.first_verdicts.append(event.model_id)
                 return None
             return event.sentence + _second_reason(payload)
+        if event.kind == "CascadeSettled" and not payload.get("harmed"):
+            self.unharmed.append(event.model_id)
+            return None
         if event.kind == "RetrainEnded":
             return None if payload.get("state") in ("PROMOTED", "REFUSED") else event.sentence
         if event.kind == "ApprovalAsked":
@@ -92,6 +98,15 @@ class Story:
         if not names:
             return None
         return f"{_names(names)} {'is' if len(names) == 1 else 'are'} FRESH: enough data for a first verdict"
+
+    def of_unharmed(self) -> str | None:
+        """One line for all models that were found unharmed since the last call."""
+        names, self.unharmed = sorted(set(self.unharmed)), []
+        if not names:
+            return None
+        return (
+            f"{_names(names)} {'is' if len(names) == 1 else 'are'} unharmed by what was promoted upstream: no retrain"
+        )
 
     def of_drift(self, fleet: Iterable[messages.Staleness]) -> list[str]:
         """Lines for models whose inputs drift more than was told, grouped by the feature that drifts most."""
@@ -187,6 +202,7 @@ class Narrator:
                 continue
             now = from_timestamp(status.now)
             self._tell(now, self._story.of_first_verdicts())
+            self._tell(now, self._story.of_unharmed())
             for line in self._story.of_drift(fleet):
                 self._tell(now, line)
             if time.monotonic() - self._told_s > QUIET_S:

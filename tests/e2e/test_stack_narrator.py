@@ -41,6 +41,15 @@ def test_first_verdicts_are_told_together() -> None:
     assert story.of_first_verdicts() is None
 
 
+def test_unharmed_models_are_told_together_and_each_harmed_one_by_itself() -> None:
+    story = Story()
+    for name in ("b", "a"):
+        assert story.of_event(event("CascadeSettled", "x", name, harmed=False)) is None
+    assert story.of_event(event("CascadeSettled", "c is harmed by", "c", harmed=True)) == "c is harmed by"
+    assert story.of_unharmed() == "a, b are unharmed by what was promoted upstream: no retrain"
+    assert story.of_unharmed() is None
+
+
 def test_bookkeeping_is_not_told() -> None:
     story = Story()
     for kind in ("ClockAdvanced", "LeaseRenewed", "StreakChanged", "ModelRegistered", "SomethingNewer"):
