@@ -24,7 +24,7 @@ from control_plane.core.decide.approvals import approval_expired
 from control_plane.core.decide.canary import step_events
 from control_plane.core.decide.cascade import in_doubt, overlooked
 from control_plane.core.decide.lineage import lineage_due
-from control_plane.core.decide.requests import expired, healed
+from control_plane.core.decide.requests import expired, not_wanted
 from control_plane.core.retraining.breaker import half_open_due
 from control_plane.core.retraining.rules import off_peak, overdue
 from control_plane.core.retraining.types import RetrainCause, RetrainState
@@ -43,7 +43,7 @@ def plan(state: State, now: datetime) -> list[Command]:
     due.extend(_lost_attempts(state, now))
     due.extend(_silent_validations(state, now))
     due.extend(_rollouts(state, now))
-    due.extend(CloseHealed(retrain_id=r.retrain_id) for r in state.living() if healed(state, r))
+    due.extend(CloseHealed(retrain_id=r.retrain_id) for r in state.living() if not_wanted(state, r))
     due.extend(ExpireRetrain(retrain_id=r.retrain_id) for r in state.living() if expired(r, now))
     if lineage_due(state, now):
         due.append(SettleLineage())

@@ -153,7 +153,8 @@ def sentence(envelope: Envelope) -> str:  # noqa: PLR0912 - one line per event
             return f"{event.model_id} has enough outcomes again ({event.coverage:.1%})"
         case RetrainRequested():
             wait = _until(event.not_before - envelope.at)
-            return f"{event.retrain_id} was requested for {event.model_id}: {CAUSES[event.cause]}{wait}"
+            cause = f"rule {event.rule} asks for it" if event.rule else CAUSES[event.cause]
+            return f"{event.retrain_id} was requested for {event.model_id}: {cause}{wait}"
         case RetrainJoined():
             return f"{event.retrain_id} of {event.model_id} was asked for again: {CAUSES[event.cause]}"
         case RetrainLeased():

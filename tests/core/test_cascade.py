@@ -2,14 +2,17 @@
 
 from datetime import timedelta
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from control_plane.core.commands import RecordEvaluation
 from control_plane.core.events import CascadeSettled, RetrainEnded, RetrainLeased
 from control_plane.core.ids import ModelId
 from control_plane.core.plan import wanted_retrain
 from control_plane.core.retraining.types import RetrainCause, RetrainingPolicy, RetrainState
+from control_plane.core.staleness.verdict import UpstreamCompatibility
 from tests.core.fleets import HOUR, MINUTE, Fleet, an_evaluation
 
 POLICY = RetrainingPolicy(cooldown=timedelta(0), cascade_cooldown=4 * HOUR, lease_ttl=6 * HOUR)
@@ -130,3 +133,51 @@ def test_each_harmed_model_retrains_once_for_one_promotion_and_after_what_is_ups
             assert retrained.index(upstream) < retrained.index(downstream)
     groups = {fleet.state.retrains[event.retrain_id].group for event in leased}
     assert groups <= {f"cascade_{root}"}
+
+
+def embedding(*, compatible: bool) -> UpstreamCompatibility:
+    """What a look says of the embedding `a`, which serves another version than `b` was trained with."""
+    return UpstreamCompatibility(
+        model_id="a",
+        trained_with=1,
+        serves=2,
+        compatible=compatible,
+        knn_jaccard=0.8 if compatible else 0.1,
+        knn_jaccard_floor=0.8,
+        procrustes_cosine=0.9,
+        cka=0.9,
+        anchors=200,
+        explanation="its embeddings are " + ("compatible" if compatible else "not compatible"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("stale", "compatible", "harmed", "cause"),
+    [
+        (False, True, False, None),
+        (True, True, False, RetrainCause.STALE),  # stale by its own doing
+        (True, False, True, RetrainCause.UPSTREAM),
+        (False, False, False, None),
+    ],
+)
+def test_a_compatible_embedding_harms_nobody(
+    stale: bool, compatible: bool, harmed: bool, cause: RetrainCause | None
+) -> None:
+    fleet = pair()
+    fleet.pass_time(HOUR)
+    fleet.promote(ModelId("a"))
+    fleet.pass_time(4 * HOUR + MINUTE)
+    record = fleet.state.models[ModelId("b")]
+    assert record.production is not None
+    look = replace(
+        an_evaluation(record.production.number, fleet.now, stale=stale), upstreams=(embedding(compatible=compatible),)
+    )
+    fleet.do(RecordEvaluation(model_id=ModelId("b"), evaluation=look))
+    assert record.cascade is not None
+    assert record.cascade.harmed is harmed
+    if compatible or harmed:
+        assert record.cascade.why == look.upstreams[0].explanation
+    for _ in range(3):  # until the verdict follows
+        fleet.do(RecordEvaluation(model_id=ModelId("b"), evaluation=replace(look, at=fleet.now)))
+    asked = [one.causes for one in fleet.state.living()] or [(wanted_retrain(record, fleet.now),)]
+    assert asked == [(cause,)]

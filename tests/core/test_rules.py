@@ -13,7 +13,7 @@ from control_plane.core.commands import RecordEvaluation, RemoveRule, SetPolicie
 from control_plane.core.decide.rule_words import acts_on, consequence, explanation
 from control_plane.core.decide.rules import effects
 from control_plane.core.errors import Invalid, Reason, RunwayError
-from control_plane.core.events import Envelope, RuleRemoved, RuleSet, RulesMatched
+from control_plane.core.events import Envelope, RetrainRequested, RuleRemoved, RuleSet, RulesMatched
 from control_plane.core.ids import ModelId, RetrainId, TeamId
 from control_plane.core.plan import wanted_retrain
 from control_plane.core.policies import built_in
@@ -543,3 +543,36 @@ def test_policies_and_rules_live_beside_each_other() -> None:
     fleet.do(SetRule(rule=a_rule("r", "true", RuleAction.RETRAIN_OFF_PEAK)))
     fleet.look("m", stale=True)
     assert "06:00 UTC" in explanation(record(fleet), outcome(fleet))
+
+
+def test_a_retrain_that_a_rule_asked_for_names_it() -> None:
+    fleet = serving()
+    fleet.do(SetRule(rule=a_rule("after_a_drop", STALE)))
+    fleet.look("m", stale=True)
+    fleet.pass_time(HOUR)
+    retrain = fleet.state.retrains[fleet.state.models[ModelId("m")].retrain_ids[-1]]
+    assert RetrainCause.RULE in retrain.causes
+    asked = next(one for one in fleet.events if isinstance(one, RetrainRequested) and one.rule)
+    assert "rule after_a_drop asks for it" in sentence(
+        Envelope(seq=1, epoch=1, at=fleet.now, actor="runway", reason="", event=asked)
+    )
+
+
+@pytest.mark.parametrize("action", [RuleAction.IGNORE, RuleAction.REQUIRE_APPROVAL])
+def test_a_rule_that_takes_over_ends_what_waits_by_itself_and_leaves_what_a_person_asked_for(
+    action: RuleAction,
+) -> None:
+    fleet = serving()
+    fleet.look("m", stale=True)
+    fleet.pass_time(HOUR)
+    (waits,) = (one for one in fleet.state.living() if one.model_id == "m")
+    fleet.do(SetRule(rule=a_rule("hush", STALE, action)))
+    one_more = an_evaluation(1, fleet.now, stale=True)
+    fleet.do(RecordEvaluation(model_id=ModelId("m"), evaluation=one_more))
+    fleet.pass_time(HOUR)
+    ended = fleet.state.retrains[waits.retrain_id]
+    assert ended.state is RetrainState.CANCELLED
+    assert "rule hush says" in ended.conclusion
+    fleet.request("m")
+    fleet.pass_time(HOUR)
+    assert [one.state for one in fleet.state.living()] == [RetrainState.WAITING]

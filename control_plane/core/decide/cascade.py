@@ -15,12 +15,22 @@ LOOK_WAIT_MAX = timedelta(days=1)
 
 
 def settled_by(record: ModelRecord, evaluation: Evaluation, level: Level) -> tuple[CascadeSettled, ...]:
-    """What the first look after the cooldown says; `level` is the verdict that stands with it."""
+    """What the first look after the cooldown says; `level` is the verdict that stands with it.
+
+    1. An embedding whose new version is compatible with the one that the model was trained with did it no harm. If the
+       model is STALE all the same, that is its own doing: it is retrained for that.
+    2. Otherwise it is harmed if it is STALE in a way that a retrain mends.
+    """
     cascade = record.cascade
     if cascade is None or cascade.harmed is not None or evaluation.at < cascade.until:
         return ()
     stale = Level.STALE in (level, evaluation.level)
+    embedding = next((one for one in evaluation.upstreams if one.model_id == cascade.upstream), None)
+    if embedding is not None and embedding.compatible:
+        return (_settled(record, False, embedding.explanation),)
     harmed = stale and evaluation.recommended_action is Action.RETRAIN
+    if harmed and embedding is not None:
+        return (_settled(record, True, embedding.explanation),)
     is_ = f"it is {evaluation.level.value} with a score of {evaluation.score:.2f} ({evaluation.threshold:.2f} is stale)"
     if stale and not harmed:
         is_ += ", which no retrain mends"

@@ -60,6 +60,7 @@ def _requested(
     not_before = earliest_start(policy, now, record.retrain_ended_at, command.ignore_cooldown)
     if command.off_peak or (not command.ignore_cooldown and touches_many(state, record)):
         not_before = next_off_peak(policy, not_before)
+    holds = record.rule_outcome.retraining
     requested = RetrainRequested(
         retrain_id=retrain_id,
         model_id=command.model_id,
@@ -69,6 +70,7 @@ def _requested(
         ignore_cooldown=command.ignore_cooldown,
         group=command.group or (group_of(state, record) if command.cause is RetrainCause.UPSTREAM else ""),
         expires_at=not_before + policy.request_ttl,
+        rule=holds.name if command.cause is RetrainCause.RULE and holds is not None else "",
     )
     return Decision(
         events=(*before, requested),
@@ -179,26 +181,37 @@ def expired(retrain: Retrain, now: datetime) -> bool:
 
 
 def close_healed(state: State, command: CloseHealed) -> Decision:
-    """Drop a waiting retrain whose only cause was a verdict that is good again."""
+    """Drop a waiting retrain that Runway asked for by itself, once what it asked for is no longer so."""
     retrain = state.retrain(command.retrain_id)
-    if not healed(state, retrain):
+    why = not_wanted(state, retrain)
+    if not why:
         return Decision(result=_result(retrain))
-    rule = RetrainCause.RULE in retrain.causes
-    why = "no rule asks for it any more" if rule else "the model is fresh again"
     ended = retrain_ended(retrain, RetrainState.CANCELLED, f"no longer needed: {why}")
     return Decision(events=(ended,), result=_result(retrain))
 
 
-def healed(state: State, retrain: Retrain) -> bool:
-    """Waiting, asked for only because the model was stale or a rule said so, and none of that is true any more."""
-    own = {RetrainCause.STALE, RetrainCause.RULE, RetrainCause.UPSTREAM}
-    if retrain.state is not RetrainState.WAITING or not own.issuperset(retrain.causes):
-        return False
+def not_wanted(state: State, retrain: Retrain) -> str:
+    """Why a waiting retrain that only verdicts or rules asked for is no longer needed; empty if it is.
+
+    1. A rule that says to ignore the model, or to leave it to people, has the last word since.
+    2. Neither a rule nor a verdict that is not FRESH asks for it any more.
+    """
+    if retrain.state is not RetrainState.WAITING or not BY_ITSELF.issuperset(retrain.causes):
+        return ""
     record = state.models[retrain.model_id]
     holds = record.rule_outcome.retraining
-    asked = RetrainCause.RULE in retrain.causes and holds is not None and holds.action.requests
+    if holds is not None and not holds.action.requests:
+        return f"rule {holds.name} says {holds.action.value.lower().replace('_', ' ')}"
+    if holds is not None and RetrainCause.RULE in retrain.causes:
+        return ""
     by_verdict = not {RetrainCause.STALE, RetrainCause.UPSTREAM}.isdisjoint(retrain.causes)
-    return not asked and not (by_verdict and record.standing.level is not Level.FRESH)
+    if by_verdict and record.standing.level is not Level.FRESH:
+        return ""
+    return "the model is fresh again" if by_verdict else "no rule asks for it any more"
+
+
+BY_ITSELF = frozenset({RetrainCause.STALE, RetrainCause.RULE, RetrainCause.UPSTREAM})
+"""Causes that Runway finds by itself and that can pass by themselves."""
 
 
 def live_retrain(state: State, retrain_id: RetrainId) -> Retrain:

@@ -56,7 +56,7 @@ def report_validation(state: State, command: ReportValidation, now: datetime) ->
     record = state.model(command.model_id)
     state.version(command.model_id, command.version)
     rollout = live_rollout(state, record, command.version)
-    validation = _validation(record, command, canary=rollout is not None and bool(rollout.plan.serving))
+    validation = _validation(record, command, rollout or last_rollout(state, command.model_id, command.version))
     check_validation(validation)
     if rollout is not None and rollout.state is not RolloutState.VALIDATING:
         if rollout.validation == validation:
@@ -89,8 +89,8 @@ def report_validation(state: State, command: ReportValidation, now: datetime) ->
     )
 
 
-def _validation(record: ModelRecord, command: ReportValidation, *, canary: bool) -> Validation:
-    """What was reported, or what the gate makes of the evidence."""
+def _validation(record: ModelRecord, command: ReportValidation, rollout: Rollout | None) -> Validation:
+    """What was reported, or what the gate makes of the evidence. Told again after the end it is the same."""
     if command.validation is not None:
         return command.validation
     if command.evidence is None:
@@ -98,7 +98,13 @@ def _validation(record: ModelRecord, command: ReportValidation, *, canary: bool)
             Reason.INVALID_ARGUMENT,
             Violation(field="validation", rule="required", message="give a validation, or evidence for the gate"),
         )
-    return gate(command.evidence, record.validation_policy, direction_of(command.evidence), canary=canary)
+    return gate(
+        command.evidence,
+        record.validation_policy,
+        direction_of(command.evidence),
+        canary=rollout is not None and bool(rollout.plan.serving),
+        production_before=rollout.production_before if rollout is not None else 0,
+    )
 
 
 def _settled(state: State, record: ModelRecord, rollout: Rollout, now: datetime) -> tuple[Event, ...]:

@@ -25,6 +25,8 @@ class RetrainRequested(EventBase, frozen=True, kw_only=True):
     ignore_cooldown: bool = False
     group: str = ""
     expires_at: datetime | None = None
+    rule: str = ""
+    """Which rule asked, where one did."""
 
 
 class RetrainJoined(EventBase, frozen=True, kw_only=True):
