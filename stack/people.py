@@ -16,9 +16,13 @@ from runway_client import Refused, Runway, RunwayRpcError, Why, connect, from_ti
 LOOK_EVERY_S = 1.0
 PATIENCE_S = 20.0
 """How long a viewer has for it before somebody approves in their place."""
-OUTAGE_S = 45.0
 OUTAGE_AFTER_RETRAINS = 4
 """The outage comes once so many retrains have run: by then a viewer has seen it go well."""
+OUTAGE_S_MAX = 180.0
+OPEN_S = 10.0
+"""How long the breaker keeps retrains waiting before the launcher works again."""
+ASKED_FOR = ("air_time", "plane_reliability", "crew_overtime")
+"""During the outage: enough to open the breaker, and to close it by three tries."""
 MIX_UP_AFTER_RETRAINS = 1
 """The mistake in a training comes once so many retrains have run."""
 HARM = 0.3
@@ -41,6 +45,7 @@ class People:
         self._waited_s: dict[str, float] = {}
         self._hurt = ""
         self._outage_s: float | None = None
+        self._open_s = 0.0
 
     async def act(self) -> None:
         """Look around and act until cancelled. A control plane that is away is waited for."""
@@ -123,14 +128,21 @@ class People:
         )
 
     def _outage(self, runway: Runway, ran: int, now: str) -> None:
+        """Nothing can be started until the breaker has been open for a while; what is asked for meanwhile waits."""
         if self._outage_s is None:
-            waits = any(runway.retraining.list_retrains(states=[messages.RETRAIN_STATE_WAITING]))
-            if ran >= OUTAGE_AFTER_RETRAINS and waits:
+            if ran >= OUTAGE_AFTER_RETRAINS:
                 self._outage_s = 0.0
                 self._drill.touch()
-                self._line(f"{now}  the demo breaks Dagster's launcher for {OUTAGE_S:.0f} s: no run can be started")
+                self._line(f"{now}  the demo breaks Dagster's launcher: no run can be started")
+                for model_id in ASKED_FOR:
+                    self._line(f"{now}  {APPROVER} asks for {model_id} (`runway retrains request {model_id}`)")
+                    why = Why(reason="the schedule changed", request_id=f"outage-{model_id}")
+                    runway.retraining.request_retrain(model_id, ignore_cooldown=True, why=why)
         elif self._drill.exists():
             self._outage_s += LOOK_EVERY_S
-            if self._outage_s >= OUTAGE_S:
+            breakers = runway.schedulers.list_schedulers()
+            if any(one.breaker != messages.BREAKER_STATE_CLOSED for one in breakers):
+                self._open_s += LOOK_EVERY_S
+            if self._open_s >= OPEN_S or self._outage_s >= OUTAGE_S_MAX:
                 self._drill.unlink(missing_ok=True)
                 self._line(f"{now}  Dagster's launcher works again")
