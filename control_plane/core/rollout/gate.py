@@ -30,6 +30,8 @@ POWER = 0.8
 """Chance of an equal candidate to pass the test, below which the holdout is too small for the test to decide."""
 NORMAL_ROWS_MIN = 1_000
 """From here on Student's t and the normal distribution differ by less than a thousandth."""
+FAILED_TOLD_MAX = 5
+"""Failed checks that a conclusion tells; nobody reads on after five."""
 HIGHER = frozenset({"auc", "accuracy", "r2"})
 LOWER = frozenset({"log_loss", "brier", "mae", "rmse"})
 EMBEDDING_OVERLAP_MIN = 0.8
@@ -111,11 +113,19 @@ def gate(
         production=evidence.production,
         standard_error=evidence.standard_error,
         sample_size=evidence.sample_size,
-        explanation="; ".join(check.explanation for check in failed) or primary.explanation,
+        explanation=_told_of(failed) or primary.explanation,
         holdout_from=evidence.holdout_from,
         holdout_until=evidence.holdout_until,
         checks=known,
     )
+
+
+def _told_of(failed: list[ValidationCheck]) -> str:
+    """What failed, in one sentence; the rest of many is in the checks."""
+    told = [check.explanation for check in failed[:FAILED_TOLD_MAX]]
+    if len(failed) > FAILED_TOLD_MAX:
+        told.append(f"and {len(failed) - FAILED_TOLD_MAX} more checks failed")
+    return "; ".join(told)
 
 
 def _quantile(level: float, rows: int) -> float:
