@@ -5,7 +5,8 @@
     renew, train                  | report failure (retry is Runway's)  | stop, report nothing
     RegisterVersion, ReportAttempt| report failure                      | stop, report nothing
     validate                      | report a failed validation          | -
-    ReportValidation              | raise                               | stop, report nothing
+    ReportValidation              | raise; evidence that cannot be      | stop, report nothing
+                                  | judged: report a failed validation  |
 
 Nothing here knows Dagster: `assets.model_assets` turns an `Outcome` into its events, and the run-status sensor reports
 for a worker that died before it could.
@@ -13,12 +14,13 @@ for a worker that died before it could.
 
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import msgspec
 from runway_client import RunwayRpcError
 
 from assets.heartbeat import Heartbeat, LeaseLostError
-from assets.plane import ControlPlane, Evidence, Lease, TrainedVersion, Validation, lease_is_gone
+from assets.plane import ControlPlane, Evidence, Lease, TrainedVersion, Validated, Validation, lease_is_gone
 from assets.trainer import NoTrainerError, Trainer, TrainingOrder
 
 FAILURE_CHARS_MAX = 500
@@ -43,7 +45,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ValidationCrashedError(Exception):
-    """The validation raised; the candidate was refused."""
+    """The validation raised, or gave what cannot be judged; the candidate was refused."""
 
 
 def run_attempt(lease: Lease, plane: ControlPlane, find_trainer: Callable[[], Trainer], run: str, say: Say) -> Outcome:
@@ -67,13 +69,15 @@ def run_attempt(lease: Lease, plane: ControlPlane, find_trainer: Callable[[], Tr
         memory_scale=lease.memory_scale,
     )
     started_s = time.monotonic()
-    _tell_started(plane, say)
+    told = _tell_started(plane)
     try:
         trainer = find_trainer()
         with Heartbeat(plane, lease, run):
             trained = trainer.train(order, say)
             training_s = time.monotonic() - started_s
             version = plane.register_version(lease, trained, run)
+        if told.result():
+            say(told.result())
         say(f"trained in {training_s:.1f} s and registered as version {version}")
         plane.report_success(lease, version, run, training_s)
         _tell_lineage(plane, lease, version, trained, run, say)
@@ -86,9 +90,10 @@ def run_attempt(lease: Lease, plane: ControlPlane, find_trainer: Callable[[], Tr
     try:
         validated = plane.report_validation(lease.model_id, version, report)
     except RunwayRpcError as error:
-        if error.reason in {"ROLLOUT_FINISHED", "RETRAIN_FINISHED"}:
-            raise LeaseLostError(error.message) from error
-        raise
+        if not isinstance(report, Evidence) or error.reason != "INVALID_ARGUMENT":
+            raise _lost(error) from error
+        # A candidate whose metric is NaN must not wait for its timeout, and telling it again would change nothing.
+        validated, crash = _refused(plane, lease, version, error), error
     if crash is not None:
         raise ValidationCrashedError(validated.validation.explanation) from crash
     say(validated.validation.explanation)
@@ -103,12 +108,41 @@ def run_attempt(lease: Lease, plane: ControlPlane, find_trainer: Callable[[], Tr
     )
 
 
-def _tell_started(plane: ControlPlane, say: Say) -> None:
-    """Say that Dagster could start this run. The next run says it again."""
+def _refused(plane: ControlPlane, lease: Lease, version: int, error: RunwayRpcError) -> Validated:
+    """What becomes of a candidate whose evidence Runway could not judge."""
+    wrong = "; ".join(f"{one.field}: {one.message}" for one in error.violations) or error.message
+    why = f"its evidence cannot be judged: {wrong}"[:FAILURE_CHARS_MAX]
     try:
-        plane.report_started()
-    except RunwayRpcError as error:
-        say(f"that the run has started could not be reported: {error.message}")
+        return plane.report_validation(
+            lease.model_id, version, Validation(passed=False, metric="none", candidate=0.0, explanation=why)
+        )
+    except RunwayRpcError as again:
+        raise _lost(again) from again
+
+
+def _lost(error: RunwayRpcError) -> Exception:
+    """The error, or that the attempt is over if that is what it says."""
+    return LeaseLostError(error.message) if error.reason in {"ROLLOUT_FINISHED", "RETRAIN_FINISHED"} else error
+
+
+def _tell_started(plane: ControlPlane) -> "Future[str]":
+    """Say that Dagster could start this run, beside its work: a control plane that is away must not keep it waiting.
+
+    The result is why it could not be said, empty if it was. The next run says it again.
+    """
+
+    def tell() -> str:
+        try:
+            plane.report_started()
+        except RunwayRpcError as error:
+            return f"that the run has started could not be reported: {error.message}"
+        return ""
+
+    aside = ThreadPoolExecutor(max_workers=1)
+    try:
+        return aside.submit(tell)
+    finally:
+        aside.shutdown(wait=False)
 
 
 def sentence_of(error: BaseException) -> str:

@@ -80,7 +80,13 @@ class LeanRunLauncher(RunLauncher[Any], ConfigurableClass):
             start_new_session=True,
         )
         self._children[run.run_id] = worker
-        self._instance.add_run_tags(run.run_id, {WORKER_TAG: str(worker.pid)})
+        try:
+            self._instance.add_run_tags(run.run_id, {WORKER_TAG: str(worker.pid)})
+        except Exception:
+            # A run that says it has no worker must have none: Runway is told that it was never started.
+            worker.kill()
+            worker.wait()
+            raise
         self._instance.report_engine_event(
             f"Started a worker of its own (pid {worker.pid}).",
             run,

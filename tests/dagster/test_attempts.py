@@ -251,3 +251,22 @@ def await_that(condition: object, within_s: float = 10.0) -> None:
     while not condition():
         assert time.monotonic() < deadline_s, "it did not happen"
         threading.Event().wait(0.001)
+
+
+def test_the_training_does_not_wait_until_its_start_was_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    training = threading.Event()
+    monkeypatch.setattr(world.plane, "report_started", lambda: training.wait(30) or pytest.fail("told first"))
+    world.trainer.before = lambda order: training.set()
+    world.plane.ask("air_time")
+    assert world.execute(world.leases()[0]).success
+    assert training.is_set()
+
+
+def test_a_start_that_cannot_be_told_is_no_failure(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away() -> None:
+        raise Refused("NOT_LEADER", "another control plane leads")
+
+    monkeypatch.setattr(world.plane, "report_started", away)
+    world.plane.ask("air_time")
+    assert world.execute(world.leases()[0]).success
+    assert world.plane.retrain_of("air_time").state == "PROMOTED"

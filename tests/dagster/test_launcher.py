@@ -77,6 +77,20 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
+def test_a_worker_that_cannot_be_noted_is_ended(
+    launched: Callable[[str], tuple[DagsterInstance, dg.DagsterRun]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runway takes a failed run without a worker's tag for one that was never started: then none may be at work."""
+
+    def away(self: DagsterInstance, run_id: str, tags: object) -> None:
+        raise ConnectionError("the database is away")
+
+    monkeypatch.setattr(DagsterInstance, "add_run_tags", away)
+    with pytest.raises(ConnectionError):
+        launched("hangs")
+    assert all(find_worker(run.run_id) is None for run in DagsterInstance.get().get_runs())
+
+
 def status(instance: DagsterInstance, run: dg.DagsterRun) -> dg.DagsterRunStatus:
     found = instance.get_run_by_id(run.run_id)
     assert found is not None
