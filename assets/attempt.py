@@ -90,8 +90,9 @@ def run_attempt(lease: Lease, plane: ControlPlane, find_trainer: Callable[[], Tr
     try:
         validated = plane.report_validation(lease.model_id, version, report)
     except RunwayRpcError as error:
+        _stop_if_over(error)
         if not isinstance(report, Evidence) or error.reason != "INVALID_ARGUMENT":
-            raise _lost(error) from error
+            raise
         # A candidate whose metric is NaN must not wait for its timeout, and telling it again would change nothing.
         validated, crash = _refused(plane, lease, version, error), error
     if crash is not None:
@@ -117,12 +118,14 @@ def _refused(plane: ControlPlane, lease: Lease, version: int, error: RunwayRpcEr
             lease.model_id, version, Validation(passed=False, metric="none", candidate=0.0, explanation=why)
         )
     except RunwayRpcError as again:
-        raise _lost(again) from again
+        _stop_if_over(again)
+        raise
 
 
-def _lost(error: RunwayRpcError) -> Exception:
-    """The error, or that the attempt is over if that is what it says."""
-    return LeaseLostError(error.message) if error.reason in {"ROLLOUT_FINISHED", "RETRAIN_FINISHED"} else error
+def _stop_if_over(error: RunwayRpcError) -> None:
+    """Raise LeaseLostError if the control plane says that the attempt is over."""
+    if error.reason in {"ROLLOUT_FINISHED", "RETRAIN_FINISHED"}:
+        raise LeaseLostError(error.message) from error
 
 
 def _tell_started(plane: ControlPlane) -> "Future[str]":

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from scipy.stats import rankdata
 
 from assets.flights.artifacts import Artifact
-from assets.flights.embedding import reconstruction_r2
+from assets.flights.embedding import reconstruction_difference_error, reconstruction_r2
 from assets.flights.fleet import FlightModel, Task
 from assets.plane import Evidence, Metric, Slice, Validation
 
@@ -107,8 +107,13 @@ def embeddings(
     holdout: Holdout,
 ) -> Evidence:
     """The same for the embedding: how much of the routes' behaviour in the holdout each explains."""
-    new, error, count = reconstruction_r2(candidate[model.model_id].estimator, rows)
-    old = None if production is None else reconstruction_r2(production[model.model_id].estimator, rows)[0]
+    fitted = candidate[model.model_id].estimator
+    new, error, count = reconstruction_r2(fitted, rows)
+    old = None
+    if production is not None:
+        serving = production[model.model_id].estimator
+        old = reconstruction_r2(serving, rows)[0]
+        error = reconstruction_difference_error(fitted, serving, rows)
     return Evidence(
         metric=model.metric,
         candidate=new,

@@ -82,6 +82,34 @@ def reconstruction_r2(fitted: RouteEmbedding, rows: Rows) -> tuple[float, float,
     return float(np.mean(scores)), float(np.std(scores) / np.sqrt(len(parts))), len(names)
 
 
+def reconstruction_difference_error(fitted: RouteEmbedding, other: RouteEmbedding, rows: Rows) -> float:
+    """Standard error of the difference of two embeddings' R squared, paired by route."""
+    profile, names = _profiles(rows)
+    if len(names) < ROUTES_PAIRED_MIN:
+        return 0.0
+    missed = [_missed(one, profile, names) for one in (fitted, other)]
+    return float((missed[0] - missed[1]).std(ddof=1) / np.sqrt(len(names)))
+
+
+ROUTES_PAIRED_MIN = 9
+"""Three in each third, or nothing can be said of how they vary."""
+
+
+def _missed(fitted: RouteEmbedding, profile: Floats, names: list[str]) -> Floats:
+    """What of each route is not explained, so that the mean of all is 1 - R squared (where that is not cut at 0)."""
+    vectors = np.array([fitted.vectors.get(name, fitted.mean) for name in names])
+    design = np.column_stack([np.ones(len(names)), vectors])
+    third = np.arange(len(names)) % 3
+    missed = np.zeros(len(names))
+    for part in range(3):
+        held = third == part
+        weights, *_ = np.linalg.lstsq(design[~held], profile[~held], rcond=None)
+        squares = (profile[held] - design[held] @ weights) ** 2
+        total = ((profile[held] - profile[~held].mean(axis=0)) ** 2).mean(axis=0)
+        missed[held] = (squares / np.maximum(total, 1e-9)).mean(axis=1)
+    return missed
+
+
 def _r2(design: Floats, target: Floats, design_new: Floats, target_new: Floats) -> float:
     weights, *_ = np.linalg.lstsq(design, target, rcond=None)
     residual = ((target_new - design_new @ weights) ** 2).sum(axis=0)

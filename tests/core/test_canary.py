@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from control_plane.core.commands import (
     AbortRollout,
@@ -327,6 +328,31 @@ def test_evidence_is_judged_by_the_gate() -> None:
         assert found.state is state
         assert found.validation is not None
         assert [check.name for check in found.validation.checks] == ["rows", "primary"]
+
+
+@pytest.mark.parametrize("served", [False, True])
+def test_evidence_told_again_after_the_end_changes_nothing(served: bool) -> None:
+    """The first answer may have been lost: the gate must not judge it by what has happened since."""
+    fleet = Fleet()
+    fleet.model("m", overrides=SERVED if served else {})
+    # A first version; and one that proves so little that the verdict is another where no canary follows.
+    evidence = ValidationEvidence(metric="auc", candidate=0.6, standard_error=0.2, sample_size=300)
+    if served:
+        fleet.promote(ModelId("m"))
+        evidence = replace(evidence, production=0.7)
+    fleet.request("m")
+    version = fleet.train(fleet.lease()[0])
+    report = ReportValidation(model_id=ModelId("m"), version=version, evidence=evidence)
+    rollout_id = fleet.do(report).rollout_id
+    assert rollout_id is not None
+    if served:
+        assert rollout(fleet, rollout_id).state is RolloutState.CANARY
+        fleet.do(AbortRollout(rollout_id=rollout_id, by="ada"))
+    else:
+        assert rollout(fleet, rollout_id).state is RolloutState.PROMOTED
+    revision = fleet.state.revision
+    assert fleet.do(report).rollout_id == rollout_id
+    assert fleet.state.revision == revision
 
 
 @given(st.lists(st.tuples(st.integers(1, 4_000), st.floats(0.3, 0.7), st.integers(0, 40)), max_size=12))

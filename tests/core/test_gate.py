@@ -60,6 +60,90 @@ def test_each_guardrail_refuses_by_its_name(policy: dict[str, object], evidence:
     assert not found.passed and found.explanation
 
 
+def test_what_is_to_replace_a_version_must_have_been_compared_with_it() -> None:
+    alone = replace(EQUAL, production=None)
+    found = gate(alone, POLICY, True, canary=True, production_before=3)
+    assert not found.passed
+    assert "version 3 is in production and was not measured" in found.explanation
+    assert gate(alone, POLICY, True, canary=True, production_before=0).passed
+
+
+@pytest.mark.parametrize(
+    ("policy", "evidence", "told"),
+    [
+        (
+            {},
+            {"candidate": 0.730},
+            "auc 0.7300 against 0.7500 on 20000 rows: worse by more than 0.005, for sure "
+            "(worse by 0.0200, at best by 0.0184): look at what it was trained on",
+        ),
+        (
+            {},
+            {"candidate": 0.746},
+            "auc 0.7460 against 0.7500 on 20000 rows: not shown to be within 0.005: it may be worse by 0.00564; "
+            "measure it on more rows, or allow more by validation.margin",
+        ),
+        (
+            {},
+            {"candidate": 0.740, "standard_error": 0.01},
+            "auc 0.7400 against 0.7500 on 20000 rows: beyond the margin of 0.005 by the estimate alone: 20000 rows "
+            "prove neither (worse by 0.0100, standard error 0.0100; about 494,605 can)",
+        ),
+        (
+            {},
+            {"candidate": 0.740, "standard_error": 0.0},
+            "auc 0.7400 against 0.7500 on 20000 rows: beyond the margin of 0.005 by the estimate alone: "
+            "no standard error of the difference was reported, so nothing is shown",
+        ),
+        (
+            {"latency_ms_max": 10.0},
+            {"latency_p99_ms": 14.2},
+            "p99 latency in ms 14.2, at most 10 is asked for: make it faster, or raise validation.latency_ms_max",
+        ),
+        (
+            {"size_mb_max": 10.0},
+            {},
+            "size in MB was not reported, at most 10 is asked for: report evidence.size_mb",
+        ),
+        (
+            {"rows_min": 30_000},
+            {},
+            "the holdout has 20000 rows, at least 30000 are asked for: hold out more, or lower validation.rows_min",
+        ),
+        (
+            {"slice_margin": 0.02},
+            {},
+            "no slice was reported, validation.slice_margin asks for some: report evidence.slices",
+        ),
+        (
+            {"slice_margin": 0.02},
+            {
+                "slices": (
+                    SliceEvidence(slice="a", candidate=0.6, production=0.7, standard_error=0.01, sample_size=900),
+                )
+            },
+            "a: 0.6000 against 0.7000 on 900 rows, surely worse by more than 0.02 (worse by 0.1000, at best by 0.0835)"
+            ": look at what is special about these rows",
+        ),
+    ],
+)
+def test_what_is_wrong_is_told_with_numbers_and_what_to_do(
+    policy: dict[str, object], evidence: dict[str, object], told: str
+) -> None:
+    found = gate(replace(EQUAL, **evidence), replace(POLICY, **policy), True, canary=False)
+    assert found.explanation == told
+
+
+def test_slices_that_are_not_judged_are_shown() -> None:
+    small = SliceEvidence(slice="a", candidate=0.1, production=0.7, standard_error=0.01, sample_size=30)
+    for policy, why in ((POLICY, "30 rows"), (replace(POLICY, slice_margin=0.02), "too few to judge")):
+        found = gate(replace(EQUAL, slices=(small,)), policy, True, canary=False)
+        [shown] = [check for check in found.checks if check.name == "slice:a"]
+        assert found.passed
+        assert shown.passed
+        assert why in shown.explanation
+
+
 def test_slices_share_the_level_and_small_ones_are_not_judged() -> None:
     def one(name: str, candidate: float, rows: int = 1_000) -> SliceEvidence:
         return SliceEvidence(slice=name, candidate=candidate, production=0.75, standard_error=0.01, sample_size=rows)

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
+import msgspec
 import pytest
 from runway_client import Runway, Why, connect, messages, to_duration
 
@@ -189,6 +190,23 @@ def test_evidence_is_judged_by_the_gate_and_what_it_found_is_shown_in_dagster(re
     again = real.runway.retraining.request_retrain("air_time", ignore_cooldown=True).retrain
     assert real.run() == [(f"{again.retrain_id}_a1", True)]
     assert real.runway.registry.get_model("air_time").aliases["production"] == 3
+
+
+def test_evidence_that_cannot_be_judged_refuses_at_once_and_says_why(real: RealWorld) -> None:
+    real.runway.retraining.request_retrain("air_time")
+    real.run()
+    good = Evidence(metric="auc", candidate=0.8, production=0.8, standard_error=0.001, sample_size=9_000)
+    for spoiled, words in (
+        ({"candidate": float("nan")}, "evidence.candidate"),
+        ({"metric": "ndcg@10"}, "say whether a higher ndcg@10 is better"),
+        ({"production": None}, "version 1 is in production and was not measured"),
+    ):
+        real.trainer.evidence = msgspec.structs.replace(good, **spoiled)
+        retrain = real.runway.retraining.request_retrain("air_time", ignore_cooldown=True).retrain
+        assert real.run() == [(f"{retrain.retrain_id}_a1", False)]
+        ended = real.runway.retraining.get_retrain(retrain.retrain_id)
+        assert (ended.state, words in ended.conclusion) == (messages.RETRAIN_STATE_REFUSED, True), ended.conclusion
+    assert real.runway.registry.get_model("air_time").aliases["production"] == 1
 
 
 def test_crashes_are_counted_to_a_clear_end(real: RealWorld) -> None:
