@@ -20,7 +20,7 @@ from assets.flights.fleet import FIRST_DAY, FLEET
 from assets.flights.labels import WINDOW, outcomes
 from assets.flights.training import rows_between
 from assets.ground_truth import DAILY
-from tests.e2e.test_story import READY_S_MAX, STORY_S_MAX, Stack, _await, _clock
+from tests.e2e.stacks import READY_S_MAX, STORY_S_MAX, Stack, await_that, clock_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -42,7 +42,7 @@ DAYS_CHECKED = 6
 
 @pytest.fixture
 def stack(tmp_path: Path) -> Iterator[Stack]:
-    made = Stack(tmp_path / "home")
+    made = Stack(tmp_path / "home", days=20, seconds_per_day=2)
     try:
         yield made
     finally:
@@ -80,14 +80,16 @@ def test_every_program_may_die_and_the_truth_is_counted_once(stack: Stack, monke
         for kill in range(KILLS):
             words = PROGRAMS[kill % len(PROGRAMS)]
             killed[" ".join(words)] = killed.get(" ".join(words), 0) + stack.kill(*words)
-            before = _clock(runway)
-            _await(
-                lambda: _clock(runway) > before or before >= FIRST_DAY + timedelta(days=20),  # noqa: B023 (called now)
+            before = clock_of(runway)
+            await_that(
+                lambda: clock_of(runway) > before or before >= FIRST_DAY + timedelta(days=20),  # noqa: B023 (called now)
                 STORY_S_MAX,
                 f"time goes on after {words} died",
             )
         last = FIRST_DAY + timedelta(days=DAYS_CHECKED)
-        _await(lambda: _clock(runway) >= last + WINDOW + timedelta(days=1), STORY_S_MAX, "the days are over and mature")
+        await_that(
+            lambda: clock_of(runway) >= last + WINDOW + timedelta(days=1), STORY_S_MAX, "the days are over and mature"
+        )
         assert all(killed[" ".join(words)] for words in PROGRAMS if words != ("api", "execute_run")), killed
         for model in FLEET:
             rows = rows_between(FIRST_DAY, last, model.origin)
@@ -97,6 +99,6 @@ def test_every_program_may_die_and_the_truth_is_counted_once(stack: Stack, monke
             assert found == (len(rows), int((~np.isnan(value)).sum()), 0), model.model_id
             assert found[1] < found[0]  # some were cancelled, and nobody made up what became of them
         assert column(flights(), "scheduled").max() > instant(last)
-        _await(lambda: partitions_joined(stack)[0] >= DAYS_CHECKED, STORY_S_MAX, "the days are joined in Dagster")
+        await_that(lambda: partitions_joined(stack)[0] >= DAYS_CHECKED, STORY_S_MAX, "the days are joined in Dagster")
     assert stack.end() == 0
     assert stack.family() == []
