@@ -1,10 +1,11 @@
 """Measures what each promotion brought: the new version against the one before, on the truth of both.
 
-Theory of operation. A promoted version serves; its outcomes are complete one label window after its predictions. So two
-label windows after a promotion its first window can be read, and beside it the last window of the version before, which
-is complete by then. Both are kept in the log, once for each rollout. Nothing is remembered between two turns: what is
-due is read from the state, so a new leader goes on where the last one was. A promotion of which too few outcomes speak
-is asked about for a while, then let be: no number is better than a wrong one.
+Theory of operation. A version is measured on a window as long as staleness looks at (`staleness.window_days`), for
+which the model says how many outcomes it takes, or as its label window where that is longer. Outcomes are complete one
+label window after their predictions: then the first window of a promoted version can be read, and beside it the last
+window of the version before. Both are kept in the log, once for each rollout. Nothing is remembered between two turns:
+what is due is read from the state, so a new leader goes on where the last one was. A promotion of which too few
+outcomes speak is asked about for a while, then let be: no number is better than a wrong one.
 """
 
 import asyncio
@@ -30,8 +31,8 @@ from control_plane.core.state import ModelRecord, State
 log = structlog.get_logger("runway.uplift")
 
 ACTOR = "runway"
-TURN_S = 60.0
-"""Windows last hours or weeks: a minute is soon enough."""
+TURN_S = 10.0
+"""Windows last days: a minute would be soon enough, but for a replay in which a day passes in seconds."""
 TRY_AGAIN = timedelta(hours=6)
 """Late outcomes may still make enough of too few."""
 GIVE_UP = timedelta(days=14)
@@ -130,16 +131,16 @@ class UpliftWatch:
 def unmeasured(state: State, model_id: ModelId, now: datetime) -> Iterable[tuple[Rollout, Windows]]:
     """Promotions of a model that can be measured and are not, newest first."""
     record = state.models[model_id]
-    served_until = now
+    served_until, span = now, span_of(record)
     for rollout_id in reversed(record.rollout_ids):
         rollout = state.rollouts[rollout_id]
         if rollout.ended_at is None or rollout.state not in (RolloutState.PROMOTED, RolloutState.ROLLED_BACK):
             continue
         window = record.label_spec.window
-        if now > rollout.ended_at + 2 * window + GIVE_UP:
+        if now > rollout.ended_at + span + window + GIVE_UP:
             return
         if rollout.state is RolloutState.PROMOTED:
-            windows = windows_of(rollout, window, served_until)
+            windows = windows_of(rollout, span, window, served_until)
             if windows is not None and windows.complete_at <= now and rollout_id not in state.uplifts:
                 yield rollout, windows
             served_until = rollout.ended_at
@@ -148,19 +149,24 @@ def unmeasured(state: State, model_id: ModelId, now: datetime) -> Iterable[tuple
             served_until = min(served_until, rollout.ended_at)
 
 
-def windows_of(rollout: Rollout, window: timedelta, served_until: datetime) -> Windows | None:
-    """The last window of the version before, until its canary began, and the first of the new one while it served."""
+def span_of(record: ModelRecord) -> timedelta:
+    """How long a version is measured: `labels_min` outcomes are asked for, and it was set for staleness' window."""
+    return max(record.label_spec.window, timedelta(days=record.staleness_policy.window_days))
+
+
+def windows_of(rollout: Rollout, span: timedelta, label_window: timedelta, served_until: datetime) -> Windows | None:
+    """The last `span` of the version before, until its canary began, and the first of the new one while it served."""
     if rollout.ended_at is None or not rollout.production_before:
         return None
     promoted_at = rollout.ended_at
     alone_until = min(rollout.canary_since or promoted_at, promoted_at)
-    until = min(promoted_at + window, served_until)
+    until = min(promoted_at + span, served_until)
     if until <= promoted_at:
         return None
     return Windows(
-        before=(alone_until - window, alone_until),
+        before=(alone_until - span, alone_until),
         after=(promoted_at, until),
-        complete_at=promoted_at + 2 * window,
+        complete_at=promoted_at + span + label_window,
     )
 
 

@@ -21,7 +21,11 @@ from tests.serving.planes import START, Plane
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 WINDOW = 2 * DAY
-POLICIES: dict[str, str | float | bool] = {"label.window": "172800s", "staleness.labels_min": 200}
+POLICIES: dict[str, str | float | bool] = {
+    "label.window": "172800s",
+    "staleness.labels_min": 200,
+    "staleness.window_days": 2.0,
+}
 
 
 @pytest.fixture
@@ -96,6 +100,21 @@ async def test_a_better_version_is_measured_once_its_outcomes_are_complete(plane
     assert (total.promoted, total.measured, total.for_nothing) == (1, 1, "")
 
 
+async def test_the_window_is_the_one_that_the_asked_for_outcomes_were_counted_for(
+    plane: Plane, truth: GroundTruth
+) -> None:
+    """A label of hours does not mean that hours of outcomes are enough: staleness looks at days, and so is this."""
+    watch = UpliftWatch(plane.node, truth)
+    model_id = await plane.model(policies=POLICIES | {"label.window": "10800s", "staleness.labels_min": 700})
+    await serve(plane, truth, model_id, 1, 400, good=False)
+    await plane.candidate(model_id)
+    await serve(plane, truth, model_id, 2, 400, good=True)
+    assert await measured(plane, truth, watch) == []
+    await plane.pass_time(4 * HOUR)
+    (found,) = await measured(plane, truth, watch)
+    assert found.sample_size > 700
+
+
 async def test_too_few_outcomes_are_no_measurement(plane: Plane, truth: GroundTruth) -> None:
     watch = UpliftWatch(plane.node, truth)
     await promoted(plane, truth, per_day=50)
@@ -122,9 +141,9 @@ async def test_windows_keep_clear_of_the_canary_and_end_with_the_next_promotion(
 ) -> None:
     model_id = await promoted(plane, truth)
     rollout = replace(plane.rollout(model_id), started_at=START, canary_since=START + 3 * DAY, ended_at=START + 4 * DAY)
-    found = windows_of(rollout, WINDOW, START + 5 * DAY)
+    found = windows_of(rollout, WINDOW, WINDOW, START + 5 * DAY)
     assert found is not None
     assert found.before == (START + DAY, START + 3 * DAY)
     assert found.after == (START + 4 * DAY, START + 5 * DAY)
     assert found.complete_at == START + 8 * DAY
-    assert windows_of(rollout, WINDOW, START + 4 * DAY) is None
+    assert windows_of(rollout, WINDOW, WINDOW, START + 4 * DAY) is None
