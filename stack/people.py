@@ -45,6 +45,8 @@ class People:
         self._waited_s: dict[str, float] = {}
         self._hurt = ""
         self._outage_s: float | None = None
+        self._to_ask: list[str] = []
+        """What is still to be asked for in the outage: a control plane that is away is asked again."""
         self._open_s = 0.0
 
     async def act(self) -> None:
@@ -56,7 +58,7 @@ class People:
             while True:
                 await asyncio.sleep(LOOK_EVERY_S)
                 try:
-                    await asyncio.to_thread(self._look, runway)
+                    await asyncio.to_thread(self.look, runway)
                 except RunwayRpcError:
                     continue  # the supervisor says that it is away, and brings it back
         finally:
@@ -64,7 +66,8 @@ class People:
             self._mix_up.unlink(missing_ok=True)
             runway.close()
 
-    def _look(self, runway: Runway) -> None:
+    def look(self, runway: Runway) -> None:
+        """Do what is due: one look around, LOOK_EVERY_S after the last."""
         now = f"{from_timestamp(runway.operations.get_status().now):%b %d %H:%M}"
         waiting = messages.ROLLOUT_STATE_AWAITING_APPROVAL
         for rollout in runway.rollouts.list_rollouts(states=[waiting, messages.ROLLOUT_STATE_CANARY]):
@@ -134,11 +137,10 @@ class People:
                 self._outage_s = 0.0
                 self._drill.touch()
                 self._line(f"{now}  the demo breaks Dagster's launcher: no run can be started")
-                for model_id in ASKED_FOR:
-                    self._line(f"{now}  {APPROVER} asks for {model_id} (`runway retrains request {model_id}`)")
-                    why = Why(reason="the schedule changed", request_id=f"outage-{model_id}")
-                    runway.retraining.request_retrain(model_id, ignore_cooldown=True, why=why)
+                self._to_ask = list(ASKED_FOR)
+                self._ask(runway, now)
         elif self._drill.exists():
+            self._ask(runway, now)
             self._outage_s += LOOK_EVERY_S
             breakers = runway.schedulers.list_schedulers()
             if any(one.breaker != messages.BREAKER_STATE_CLOSED for one in breakers):
@@ -146,3 +148,19 @@ class People:
             if self._open_s >= OPEN_S or self._outage_s >= OUTAGE_S_MAX:
                 self._drill.unlink(missing_ok=True)
                 self._line(f"{now}  Dagster's launcher works again")
+
+    def _ask(self, runway: Runway, now: str) -> None:
+        """Ask for retrains while none can be started."""
+        while self._to_ask:
+            model_id = self._to_ask[0]
+            why = Why(reason="the schedule changed", request_id=f"outage-{model_id}")
+            try:
+                runway.retraining.request_retrain(model_id, ignore_cooldown=True, why=why)
+            except Refused as refused:
+                self._line(f"{now}  {APPROVER} could not ask for {model_id}: {refused.message}")
+            else:
+                self._line(
+                    f"{now}  {APPROVER} asks for {model_id} "
+                    f"(`runway --actor {APPROVER} retrains request {model_id} --ignore-cooldown`)"
+                )
+            self._to_ask.pop(0)

@@ -23,6 +23,7 @@ from runway.v1 import (
     registry_pb2,
     retraining_pb2,
     rollout_pb2,
+    schedulers_pb2,
     staleness_pb2,
 )
 
@@ -37,6 +38,7 @@ FILES = (
     policies_pb2,
     lineage_pb2,
     facts_pb2,
+    schedulers_pb2,
 )
 SERVICES = [service for file in FILES for service in file.DESCRIPTOR.services_by_name.values()]
 
