@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from control_plane.core.commands import ApplyRetrainPlan, HoldRetraining, OpenBreaker, SetLimits
+from control_plane.core.commands import (
+    ApplyRetrainPlan,
+    HoldRetrain,
+    HoldRetraining,
+    OpenBreaker,
+    SetLimits,
+    SetPolicies,
+)
 from control_plane.core.decide.cascade_plan import RetrainPlan, plan_retrains
 from control_plane.core.errors import Invalid, Reason
 from control_plane.core.ids import ModelId
@@ -172,3 +179,55 @@ def test_the_plan_of_what_touches_many_starts_when_the_applied_one_does() -> Non
     assert (root.expected.starts_at, follower.expected.starts_at) == (fleet.now, night)
     applied = fleet.do(ApplyRetrainPlan(model_ids=(ModelId("hub"),)))
     assert [fleet.state.retrains[one].not_before for one in applied.retrain_ids] == [night]
+
+
+def test_an_etag_is_of_one_plan_with_its_options_and_policies() -> None:
+    fleet = diamond()
+    etag = planned(fleet, "a").etag
+    assert len({etag, planned(fleet, "a", off_peak=True).etag, planned(fleet, "a", ignore_cooldown=True).etag}) == 3
+    mixed_up = ApplyRetrainPlan(model_ids=(ModelId("a"),), off_peak=True, etag=etag)
+    assert reason_of(lambda: fleet.do(mixed_up)) is Reason.PLAN_CHANGED
+    fleet.model("z")
+    etag = planned(fleet, "z").etag
+    fleet.do(SetPolicies(scope="fleet", overrides={"retraining.resource_class": "gpu_large"}))
+    assert planned(fleet, "z").etag != etag
+
+
+def test_retrains_that_have_nothing_to_do_with_a_plan_do_not_change_its_etag() -> None:
+    fleet = diamond()
+    for name in ("x", "y"):
+        fleet.model(name, policy=POLICY, serving=True)
+    fleet.edge("x", "y")
+    etag = planned(fleet, "b").etag
+    fleet.request("x")
+    assert planned(fleet, "b").etag == etag
+    fleet.lease()
+    assert planned(fleet, "b").etag == etag
+    fleet.request("a")
+    assert planned(fleet, "b").etag != etag  # it has to wait for that one
+
+
+def test_budgets_that_put_retrains_off_are_told_although_a_time_was_found() -> None:
+    fleet = Fleet()
+    for name in "abcd":
+        fleet.model(name, policy=POLICY)
+    assert planned(fleet, *"abcd").warnings == ()
+    fleet.do(SetLimits(limits=RetrainingLimits(gpu_hours_per_week={"flights": 2.0})))
+    (told,) = planned(fleet, *"abcd").warnings
+    assert told == (
+        "team flights has too few GPU hours this week: 2 retrains wait for its budget of a later one, the last until "
+        "2013-03-04 00:00"
+    )
+
+
+def test_what_is_held_is_told_with_when_it_is_given_up_or_that_somebody_holds_it() -> None:
+    fleet = Fleet()
+    for name in "ab":
+        fleet.model(name, policy=POLICY)
+        fleet.request(name)
+    held, other = fleet.state.living()
+    fleet.do(HoldRetrain(retrain_id=held.retrain_id))
+    assert planned(fleet).warnings == ("no time was found for a: it waits for tester, who holds it",)
+    fleet.do(SetLimits(limits=RetrainingLimits(by_team={"flights": 0})))
+    expires = f"{other.expires_at:%Y-%m-%d %H:%M}"
+    assert f"rt_000002 of b is given up at {expires} if nothing changes" in planned(fleet).warnings

@@ -15,16 +15,17 @@ from msgspec.structs import replace
 
 from control_plane.core.decide.breakers import leases_allowed
 from control_plane.core.decide.leases import claim_of, gpu_hours_expected, usage_now
+from control_plane.core.decide.likelihood import Cases, Kind, harm_likelihood, past_harm
 from control_plane.core.decide.requests import touches_many
 from control_plane.core.errors import Invalid, Reason, Violation
 from control_plane.core.evolve_retraining import week_of
 from control_plane.core.graph.order import topological_waves
-from control_plane.core.ids import ModelId, RetrainId, model_node, node_name
+from control_plane.core.ids import ModelId, NodeId, RetrainId, TeamId, model_node, node_name
 from control_plane.core.retraining.breaker import standing_words
 from control_plane.core.retraining.forecast import Expected, Job, forecast
-from control_plane.core.retraining.limits import Usage
+from control_plane.core.retraining.limits import Usage, budget_words
 from control_plane.core.retraining.rules import earliest_start, next_off_peak
-from control_plane.core.retraining.types import AttemptState, Retrain, RetrainCause, RetrainState
+from control_plane.core.retraining.types import AttemptState, Retrain, RetrainCause, RetrainingPolicy, RetrainState
 from control_plane.core.rollout.plan import plan_of
 from control_plane.core.staleness.verdict import Level
 from control_plane.core.state import ModelRecord, State
@@ -107,16 +108,26 @@ def plan_retrains(
     found = forecast(
         jobs, usage, now, waves, week_of(now) + timedelta(days=7), lambda name: leases_allowed(state, name, 1, now) > 0
     )
+    history = _History(members=frozenset(map(model_node, members)), cases=past_harm(state))
     planned = tuple(
-        _planned(state, one, live.get(one.model_id), one.model_id in wanted, below[one.model_id]) for one in found
+        _planned(state, one, live.get(one.model_id), one.model_id in wanted, below[one.model_id], history)
+        for one in found
     )
-    return _summed(state, planned, waves, now)
+    return _summed(state, planned, waves, now, _etag(state, planned, upstream, asked, options))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Options:
     ignore_cooldown: bool
     off_peak: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _History:
+    """What likelihoods are read from: who is in the plan, and what past promotions did."""
+
+    members: frozenset[NodeId]
+    cases: Mapping[Kind, Cases]
 
 
 def _check(state: State, model_ids: Iterable[ModelId]) -> None:
@@ -256,9 +267,11 @@ def _rollout_time(record: ModelRecord) -> timedelta:
     return plan.shadow + sum((step.bake for step in plan.steps), timedelta(0))
 
 
-def _planned(state: State, expected: Expected, live: Retrain | None, requested: bool, below: int) -> PlannedRetrain:
+def _planned(
+    state: State, expected: Expected, live: Retrain | None, requested: bool, below: int, history: _History
+) -> PlannedRetrain:
     record = state.models[expected.model_id]
-    likelihood, why = _likelihood(state, record, live, requested)
+    likelihood, why = _likelihood(state, record, live, requested, history)
     return PlannedRetrain(
         expected=expected,
         record=record,
@@ -271,34 +284,22 @@ def _planned(state: State, expected: Expected, live: Retrain | None, requested: 
     )
 
 
-def _likelihood(state: State, record: ModelRecord, live: Retrain | None, requested: bool) -> tuple[float, str]:
+def _likelihood(
+    state: State, record: ModelRecord, live: Retrain | None, requested: bool, history: _History
+) -> tuple[float, str]:
     """How likely a retrain is needed at all, and what that is read from."""
-    if requested:
-        by_verdict = live is not None and {RetrainCause.STALE, RetrainCause.UPSTREAM}.issuperset(live.causes)
-        recent = record.standing.streak.recent
-        if (
-            by_verdict
-            and live is not None
-            and live.state is RetrainState.WAITING
-            and recent
-            and recent[-1] is Level.FRESH
-        ):
-            return HEALING, "its last look was FRESH: it may heal by itself"
-        return 1.0, "asked for"
-    own = record.cascade
-    known = [one.cascade for one in state.models.values() if one.cascade is not None and one.cascade.harmed is not None]
-    harmed = sum(one.harmed is True for one in known)
-    share = (harmed + 1) / (len(known) + 2)
-    words = f"{harmed} of {len(known)} models were harmed by the last promotion upstream of them"
-    if own is not None and own.harmed is not None:
-        # Its own history weighs as much as that of all others.
-        share = (share + (0.75 if own.harmed else 0.25)) / 2
-        words += f", this one was {'harmed' if own.harmed else 'not'}"
-    return share, words
+    if not requested:
+        return harm_likelihood(state, record, history.members, history.cases)
+    by_verdict = live is not None and {RetrainCause.STALE, RetrainCause.UPSTREAM}.issuperset(live.causes)
+    recent = record.standing.streak.recent
+    waits = live is not None and live.state is RetrainState.WAITING
+    if by_verdict and waits and recent and recent[-1] is Level.FRESH:
+        return HEALING, "its last look was FRESH: it may heal by itself"
+    return 1.0, "asked for"
 
 
 def _summed(
-    state: State, planned: tuple[PlannedRetrain, ...], waves: Mapping[ModelId, int], now: datetime
+    state: State, planned: tuple[PlannedRetrain, ...], waves: Mapping[ModelId, int], now: datetime, etag: str
 ) -> RetrainPlan:
     ends = [one.expected.ends_at for one in planned if one.expected.ends_at is not None]
     hours = sum(one.gpu_hours for one in planned)
@@ -310,12 +311,12 @@ def _summed(
         gpu_hours_max=hours,
         retrains_max=len(planned),
         running_max=min(len(planned), state.limits.running_max),
-        warnings=tuple(_warnings(state, planned)),
-        etag=_etag(state, planned),
+        warnings=tuple(_warnings(state, planned, now)),
+        etag=etag,
     )
 
 
-def _warnings(state: State, planned: Sequence[PlannedRetrain]) -> Iterable[str]:
+def _warnings(state: State, planned: Sequence[PlannedRetrain], now: datetime) -> Iterable[str]:
     if state.held:
         yield "retraining is held for the whole fleet: nothing starts before `runway release`"
     for breaker in state.breakers.values():
@@ -323,21 +324,76 @@ def _warnings(state: State, planned: Sequence[PlannedRetrain]) -> Iterable[str]:
         if words:
             yield f"retrains wait for {words}"
     never = [one for one in planned if one.expected.starts_at is None and one.expected.ends_at is None]
-    stuck = [
-        one for one in never if not (one.retrain_id and state.retrains[one.retrain_id].state is RetrainState.VALIDATING)
-    ]
+    stuck = [one for one in never if not _is_validating(state, one)]
     for one in stuck[:10]:
         why = ", ".join(one.expected.waits_for) or "what is upstream of it never ends"
         yield f"no time was found for {one.record.model_id}: it waits for {why}"
     if len(stuck) > 10:
         yield f"no time was found for {len(stuck) - 10} more"
+    yield from _put_off(planned, week_of(now) + timedelta(days=7))
+    yield from _too_late(state, planned)
 
 
-def _etag(state: State, planned: Sequence[PlannedRetrain]) -> str:
-    """Changes with what the plan asks for and what it depends on; not with the time that passes."""
+def _is_validating(state: State, one: PlannedRetrain) -> bool:
+    return one.retrain_id is not None and state.retrains[one.retrain_id].state is RetrainState.VALIDATING
+
+
+def _put_off(planned: Sequence[PlannedRetrain], next_week: datetime) -> Iterable[str]:
+    """Whose budget does not last for all that this week asks of it."""
+    late: dict[TeamId, list[datetime]] = {}
+    for one in planned:
+        starts_at, team = one.expected.starts_at, one.record.facts.team
+        if starts_at is not None and starts_at >= next_week and budget_words(team) in one.expected.waits_for:
+            late.setdefault(team, []).append(starts_at)
+    for team, starts in sorted(late.items()):
+        what = "1 retrain waits" if len(starts) == 1 else f"{len(starts)} retrains wait"
+        yield (
+            f"team {team} has too few GPU hours this week: {what} for its budget of a later one, the last until "
+            f"{max(starts):%Y-%m-%d %H:%M}"
+        )
+
+
+def _too_late(state: State, planned: Sequence[PlannedRetrain]) -> Iterable[str]:
+    """Which live requests would be forgotten before their turn."""
+    for one in planned:
+        live = state.retrains[one.retrain_id] if one.retrain_id is not None else None
+        if live is None or live.expires_at is None or live.held_by or live.state is not RetrainState.WAITING:
+            continue
+        if one.expected.starts_at is None:
+            until = f"{live.expires_at:%Y-%m-%d %H:%M}"
+            yield f"{live.retrain_id} of {live.model_id} is given up at {until} if nothing changes"
+
+
+def _etag(
+    state: State,
+    planned: Sequence[PlannedRetrain],
+    upstream: Mapping[ModelId, int],
+    asked: Sequence[ModelId],
+    options: _Options,
+) -> str:
+    """Changes with what the plan asks for and what that depends on; not with the time that passes.
+
+    Of what is live anyway only that counts which is upstream or downstream of what is asked for: else no plan could be
+    applied in a fleet where some retrain always begins or ends.
+    """
+    place = {model_id: at for at, model_id in enumerate(upstream)}
+    own = sum(1 << place[model_id] for model_id in asked)
+    above = 0
+    for model_id in asked:
+        above |= upstream[model_id]
+    rules: dict[RetrainingPolicy, int] = {}
     told = [
-        (one.record.model_id, one.requested, one.retrain_id, one.expected.wave, one.record.etag)
+        (
+            one.record.model_id,
+            one.requested,
+            one.retrain_id,
+            one.expected.wave,
+            one.record.etag,
+            one.retrain_id is not None and state.retrains[one.retrain_id].held_by,
+            rules.setdefault(one.record.retraining_policy, len(rules)),
+        )
         for one in sorted(planned, key=lambda one: one.record.model_id)
+        if not asked or (upstream[one.record.model_id] & own) or (own | above) >> place[one.record.model_id] & 1
     ]
-    text = repr((told, state.limits, state.held, state.graph_revision))
+    text = repr((told, list(rules), options, state.limits, state.held))
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -67,10 +67,15 @@ class Usage:
             used = self.spent.get(claim.team, 0.0) + self.reserved.get(claim.team, 0.0)
             if used + claim.gpu_hours > budget + GPU_HOURS_ROUNDING:
                 return (
-                    f"GPU hours of team {claim.team}: {used:.4g} of {budget:.4g} are spent or reserved this week, "
+                    f"{budget_words(claim.team)}: {used:.4g} of {budget:.4g} are spent or reserved this week, "
                     f"it needs {claim.gpu_hours:.4g}"
                 )
         return ""
+
+
+def budget_words(team: str) -> str:
+    """What waits for a team's budget waits for."""
+    return f"GPU hours of team {team}"
 
 
 def slots_of(limits: RetrainingLimits, tier: int) -> int:
