@@ -19,7 +19,14 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
 from dagster._daemon.monitoring.run_monitoring import monitor_started_run
 
-from assets.launcher import LeanRunLauncher, find_worker, worker_environment
+from assets.launcher import (
+    DRILL_FILE,
+    DagsterLaunchDrillError,
+    LeanRunLauncher,
+    find_worker,
+    worker_environment,
+)
+from assets.tags import WORKER_TAG
 from tests.dagster import slow_location
 
 pytestmark = pytest.mark.slow
@@ -89,6 +96,25 @@ def test_a_worker_that_cannot_be_noted_is_ended(
     with pytest.raises(ConnectionError):
         launched("hangs")
     assert all(find_worker(run.run_id) is None for run in DagsterInstance.get().get_runs())
+
+
+def test_nothing_is_started_while_the_drill_lasts(
+    launched: Callable[[str], tuple[DagsterInstance, dg.DagsterRun]],
+) -> None:
+    """A run that could not be started has no worker's tag: that is how Runway knows that it is nobody's bug."""
+    drill = Path(os.environ["DAGSTER_HOME"]) / DRILL_FILE
+    drill.touch()
+    with pytest.raises(DagsterLaunchDrillError, match=DRILL_FILE):
+        launched("hangs")
+    [run] = DagsterInstance.get().get_runs()
+    assert WORKER_TAG not in run.tags
+    assert find_worker(run.run_id) is None
+    drill.unlink()
+    instance, started = launched("hangs")
+    until(lambda: find_worker(started.run_id) is not None)
+    tags = instance.get_run_by_id(started.run_id)
+    assert tags is not None
+    assert WORKER_TAG in tags.tags
 
 
 def status(instance: DagsterInstance, run: dg.DagsterRun) -> dg.DagsterRunStatus:
