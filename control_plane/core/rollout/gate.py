@@ -30,8 +30,10 @@ POWER = 0.8
 """Chance of an equal candidate to pass the test, below which the holdout is too small for the test to decide."""
 NORMAL_ROWS_MIN = 1_000
 """From here on Student's t and the normal distribution differ by less than a thousandth."""
-FAILED_TOLD_MAX = 5
-"""Failed checks that a conclusion tells; nobody reads on after five."""
+FAILED_TOLD_MAX = 2
+"""Failed checks that a conclusion tells in full."""
+FAILED_NAMED_MAX = 5
+"""Others that it names; nobody reads on after five."""
 HIGHER = frozenset({"auc", "accuracy", "r2"})
 LOWER = frozenset({"log_loss", "brier", "mae", "rmse"})
 EMBEDDING_OVERLAP_MIN = 0.8
@@ -121,11 +123,20 @@ def gate(
 
 
 def _told_of(failed: list[ValidationCheck]) -> str:
-    """What failed, in one sentence; the rest of many is in the checks."""
-    told = [check.explanation for check in failed[:FAILED_TOLD_MAX]]
-    if len(failed) > FAILED_TOLD_MAX:
-        told.append(f"and {len(failed) - FAILED_TOLD_MAX} more checks failed")
-    return "; ".join(told)
+    """What failed, short enough for an alert: of many the first, and the names of the others. All is in the checks.
+
+    >>> checks = [ValidationCheck(name=name, passed=False, explanation=f"{name} is bad") for name in "abcdefgh"]
+    >>> _told_of(checks[:2]), _told_of(checks[:3])
+    ('a is bad; b is bad', 'a is bad; also failed: b, c')
+    >>> _told_of(checks)
+    'a is bad; also failed: b, c, d, e, f and 2 more'
+    """
+    if len(failed) <= FAILED_TOLD_MAX:
+        return "; ".join(check.explanation for check in failed)
+    first, *others = failed
+    names = ", ".join(check.name for check in others[:FAILED_NAMED_MAX])
+    more = f" and {len(others) - FAILED_NAMED_MAX} more" if len(others) > FAILED_NAMED_MAX else ""
+    return f"{first.explanation}; also failed: {names}{more}"
 
 
 def _quantile(level: float, rows: int) -> float:
@@ -202,7 +213,7 @@ def _told(
     if better - reach > -margin:
         return (
             True,
-            f"not worse by more than {margin:g} ({_by(better)}, surely no worse than by {_shown(reach - better)})",
+            f"not worse by more than {margin:g} ({_by(better)}, {_at_worst(better - reach)})",
         )
     if better + reach < -margin:
         return False, (
@@ -229,6 +240,15 @@ def _by(better: float) -> str:
     return f"{'better' if better > 0 else 'worse'} by {_shown(abs(better))}" if better else "alike"
 
 
+def _at_worst(low: float) -> str:
+    """What the low end of the difference says.
+
+    >>> _at_worst(0.02), _at_worst(-0.001)
+    ('surely by 0.0200 or more', 'surely no worse than by 0.001')
+    """
+    return f"surely by {_shown(low)} or more" if low > 0 else f"surely no worse than by {_shown(-low)}"
+
+
 def _better(candidate: float, production: float, higher: bool) -> float:
     # Rounded, so that what lies on the margin is not beyond it by the last bit.
     return round(candidate - production if higher else production - candidate, 12)
@@ -251,7 +271,9 @@ def _slice(
     name = f"slice:{one.slice}"
     if not judged:
         why = (
-            f", too few to judge (validation.slice_rows_min is {policy.slice_rows_min})" if policy.slice_margin else ""
+            f", too few to judge (validation.slice_rows_min is {policy.slice_rows_min})"
+            if policy.slice_margin
+            else ", for information: validation.slice_margin asks nothing of slices"
         )
         return ValidationCheck(name=name, passed=True, explanation=shown + why)
     better = _better(one.candidate, one.production, higher)
