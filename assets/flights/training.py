@@ -17,6 +17,7 @@ from runway_client import Runway, connect, messages
 from runway_client.times import from_duration, from_timestamp
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
+from assets.attempt import sentence_of
 from assets.flights import comparison, estimators
 from assets.flights.artifacts import Artifact, load, store
 from assets.flights.data import column, flights, instant
@@ -320,7 +321,12 @@ class FlightsTrainer:
             serving = Serving(runway)
             candidate = runway.registry.get_version(model.model_id, version=version)
         below = serving.artifacts(one.model_id for one in with_upstream(model.model_id)[:-1])
-        new = {**below, model.model_id: load(candidate.artifact_uri, candidate.artifact_sha256)}
+        try:
+            fresh = load(candidate.artifact_uri, candidate.artifact_sha256)
+        except Exception as error:  # unpickling raises anything
+            why = f"it does not load from where it was stored: {sentence_of(error)}"
+            return Validation(passed=False, metric=model.metric, candidate=0.0, explanation=why)
+        new = {**below, model.model_id: fresh}
         old = {**below, **serving.artifacts([model.model_id])} if model.model_id in serving.versions else None
         found = validate(model, order.data_until, new, old)
         if isinstance(found, Validation):

@@ -86,7 +86,19 @@ def test_a_control_plane_that_is_away_hears_of_the_check_later(daemon: Daemon) -
     assert len(JUDGE.asked) == 1
 
 
-def test_the_real_control_plane_waits_for_it_and_takes_it(real: RealWorld) -> None:  # noqa: F811
+@pytest.mark.parametrize(
+    ("passes", "state", "production"),
+    [(True, messages.ROLLOUT_STATE_PROMOTED, 1), (False, messages.ROLLOUT_STATE_REFUSED, 0)],
+)
+def test_the_real_control_plane_waits_for_it_and_takes_it(
+    real: RealWorld,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    passes: bool,
+    state: int,
+    production: int,
+) -> None:
+    monkeypatch.setattr(JUDGE, "passes", passes)
+    monkeypatch.setattr(JUDGE, "crashes", False)
     real.runway.policies.set_policies(
         "model:air_time",
         messages.Policies(
@@ -109,5 +121,8 @@ def test_the_real_control_plane_waits_for_it_and_takes_it(real: RealWorld) -> No
     assert result.success
     real.tick("check_candidates")
     (rollout,) = real.runway.rollouts.list_rollouts(model_id="air_time")
-    assert rollout.state == messages.ROLLOUT_STATE_PROMOTED
-    assert [(check.name, check.passed) for check in rollout.checks] == [("fairness", True)]
+    assert rollout.state == state
+    assert [(check.name, check.passed) for check in rollout.checks] == [("fairness", passes)]
+    assert real.runway.registry.get_model("air_time").aliases.get("production", 0) == production
+    if not passes:
+        assert rollout.conclusion == "fairness failed: women are refused as often as men"

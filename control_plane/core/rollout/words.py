@@ -61,4 +61,9 @@ def _moved(rollout: Rollout) -> str:
             return f"is to serve {percent(rollout.weight)} of the traffic ({step})"
         case state:
             ended = state.value.lower().replace("_", " ")
-            return f"{ended}: {rollout.conclusion}" if rollout.conclusion else ended
+            validation = rollout.validation
+            # That a validation failed has just been told, with the same words.
+            told_already = (
+                validation is not None and not validation.passed and validation.explanation == rollout.conclusion
+            )
+            return f"{ended}: {rollout.conclusion}" if rollout.conclusion and not told_already else ended

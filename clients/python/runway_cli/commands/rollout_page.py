@@ -78,7 +78,7 @@ def _facts(session: Session, found: messages.Rollout) -> list[tuple[str, str]]:
             (seen.metric, f"candidate {number(seen.candidate)}, production {production}"),
             ("standard error", f"{number(seen.standard_error, 2)} of the difference"),
             ("holdout", _holdout(seen)),
-            ("in words", seen.explanation),
+            ("in words", "" if seen.explanation == found.conclusion else seen.explanation),
         ]
     return facts
 
