@@ -124,7 +124,8 @@ def _next(
         case RetrainHeld():
             return replace(retrain, held_by=envelope.actor, hold_reason=envelope.reason)
         case RetrainReleased():
-            return replace(retrain, held_by="", hold_reason="")
+            # Held ones are not forgotten; released, it has as long as at first.
+            return replace(retrain, held_by="", hold_reason="", expires_at=_anew(retrain, envelope.at))
         case RetrainEnded():
             return replace(
                 retrain,
@@ -135,6 +136,13 @@ def _next(
             )
         case _:
             assert_never(event)
+
+
+def _anew(retrain: Retrain, at: datetime) -> datetime | None:
+    """When a request is forgotten that may run from `at` on: it keeps the time that it was given, never less."""
+    if retrain.expires_at is None:
+        return None
+    return max(retrain.expires_at, at + (retrain.expires_at - retrain.not_before))
 
 
 def _attempt_ended(retrain: Retrain, envelope: Envelope, event: AttemptEnded) -> Retrain:
@@ -154,7 +162,9 @@ def _attempt_ended(retrain: Retrain, envelope: Envelope, event: AttemptEnded) ->
     if event.state is AttemptState.SUCCEEDED:
         return replace(after, state=RetrainState.VALIDATING)
     if event.retry_at is not None:
-        return replace(after, state=RetrainState.WAITING, not_before=event.retry_at)
+        # It has run: what is left of the time to live of its request says nothing about the next try.
+        expires_at = _anew(retrain, event.retry_at)
+        return replace(after, state=RetrainState.WAITING, not_before=event.retry_at, expires_at=expires_at)
     return after
 
 

@@ -125,6 +125,24 @@ def test_what_touches_many_goes_off_peak_unless_an_operator_says_now() -> None:
     assert fleet.leased_models(fleet.lease()) == ["hub"]
 
 
+def test_a_lowered_limit_leaves_what_runs_running_and_the_worst_case_says_so() -> None:
+    fleet = Fleet()
+    for name in "abcdef":
+        fleet.model(name, policy=POLICY)
+        if name < "e":
+            fleet.request(name)
+    assert len(fleet.lease()) == 4
+    fleet.do(SetLimits(limits=RetrainingLimits(running_max=2)))
+    assert planned(fleet, "e", "f").running_max == 4
+    starts = [one.expected.starts_at for one in planned(fleet, "e", "f").retrains]
+    assert starts == [fleet.now] * 4 + [fleet.now + HALF] * 2
+
+
+def test_an_empty_plan_is_not_applied() -> None:
+    with pytest.raises(Invalid, match="name at least one model"):
+        diamond().do(ApplyRetrainPlan(model_ids=()))
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     edges=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=20),

@@ -310,7 +310,8 @@ def _summed(
         gpu_hours_expected=sum(one.gpu_hours * one.likelihood for one in planned),
         gpu_hours_max=hours,
         retrains_max=len(planned),
-        running_max=min(len(planned), state.limits.running_max),
+        # What runs already goes on, even if the limit was lowered since.
+        running_max=min(len(planned), max(state.limits.running_max, len(state.running()))),
         warnings=tuple(_warnings(state, planned, now)),
         etag=etag,
     )

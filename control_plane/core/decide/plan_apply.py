@@ -6,7 +6,7 @@ from control_plane.core.commands import ApplyRetrainPlan, RequestRetrain, Result
 from control_plane.core.decide.cascade_plan import plan_retrains
 from control_plane.core.decide.decision import Decision
 from control_plane.core.decide.requests import request_retrain
-from control_plane.core.errors import Reason, Refused
+from control_plane.core.errors import Invalid, Reason, Refused, Violation
 from control_plane.core.events import Event
 from control_plane.core.ids import RetrainId
 from control_plane.core.retraining.types import RetrainCause
@@ -16,6 +16,9 @@ from control_plane.core.state import State
 def apply_retrain_plan(state: State, command: ApplyRetrainPlan, now: datetime) -> Decision:
     """Request every model of the plan; live retrains are joined. ABORTED if the plan would be another one by now."""
     model_ids = tuple(dict.fromkeys(command.model_ids))
+    if not model_ids:
+        missing = Violation(field="model_ids", rule="required", message="name at least one model to retrain")
+        raise Invalid(Reason.INVALID_ARGUMENT, missing)
     plan = plan_retrains(state, now, model_ids, ignore_cooldown=command.ignore_cooldown, off_peak=command.off_peak)
     if command.etag and command.etag != plan.etag:
         raise Refused(

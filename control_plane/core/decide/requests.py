@@ -43,7 +43,7 @@ def request_retrain(state: State, command: RequestRetrain, now: datetime, made: 
         successor = RetrainId(f"rt_{state.retrains_count + made + 1:06d}")
         ended = ended_by_hand(state, live, RetrainState.SUPERSEDED, f"superseded by {successor}", now, successor)
         return _requested(state, record, command, now, ended, made)
-    return _joined(live, command, now)
+    return _joined(state, record, live, command, now)
 
 
 def _requested(
@@ -56,10 +56,7 @@ def _requested(
 ) -> Decision:
     retrain_id = RetrainId(f"rt_{state.retrains_count + made + 1:06d}")
     policy, evaluation = record.retraining_policy, record.standing.evaluation
-    # The end of one that is superseded now is not in the record yet: its successor waits only for those before it.
-    not_before = earliest_start(policy, now, record.retrain_ended_at, command.ignore_cooldown)
-    if command.off_peak or (not command.ignore_cooldown and touches_many(state, record)):
-        not_before = next_off_peak(policy, not_before)
+    not_before = _start_asked_for(state, record, command, now)
     holds = record.rule_outcome.retraining
     requested = RetrainRequested(
         retrain_id=retrain_id,
@@ -78,25 +75,40 @@ def _requested(
     )
 
 
+def _start_asked_for(state: State, record: ModelRecord, command: RequestRetrain, now: datetime) -> datetime:
+    """When what is asked for now may first run."""
+    policy = record.retraining_policy
+    # The end of one that is superseded now is not in the record yet: its successor waits only for those before it.
+    not_before = earliest_start(policy, now, record.retrain_ended_at, command.ignore_cooldown)
+    if command.off_peak or (not command.ignore_cooldown and touches_many(state, record)):
+        return next_off_peak(policy, not_before)
+    return not_before
+
+
 def touches_many(state: State, record: ModelRecord) -> bool:
     """Would its promotion make more models wait and look than its policy allows at any hour?"""
     return len(state.graph.downstream_models(model_node(record.model_id))) > record.retraining_policy.impact_max
 
 
-def _joined(live: Retrain, command: RequestRetrain, now: datetime) -> Decision:
+def _joined(state: State, record: ModelRecord, live: Retrain, command: RequestRetrain, now: datetime) -> Decision:
+    """What a further request changes: its cause is kept, and a person may bring the start forward, never put it off."""
     result = Result(model_id=command.model_id, retrain_id=live.retrain_id, created=False)
     if live.state is not RetrainState.WAITING:
         return Decision(result=result)
-    lifts = command.ignore_cooldown and not live.ignore_cooldown
-    if merged_causes(live.causes, command.cause) == live.causes and not lifts:
+    ignores = live.ignore_cooldown or command.ignore_cooldown
+    not_before = live.not_before
+    # A backoff after a failed attempt is kept; only cooldowns and the wait for the night can be ended.
+    if command.cause is RetrainCause.OPERATOR and not live.attempts:
+        not_before = min(not_before, _start_asked_for(state, record, command, now))
+    same = merged_causes(live.causes, command.cause) == live.causes and ignores == live.ignore_cooldown
+    if same and not_before == live.not_before:
         return Decision(result=result)
     joined = RetrainJoined(
         retrain_id=live.retrain_id,
         model_id=command.model_id,
         cause=command.cause,
-        # A backoff after a failed attempt is kept; only the cooldown can be ignored.
-        not_before=now if lifts and not live.attempts else live.not_before,
-        ignore_cooldown=live.ignore_cooldown or command.ignore_cooldown,
+        not_before=not_before,
+        ignore_cooldown=ignores,
     )
     return Decision(events=(joined,), result=result)
 
