@@ -53,7 +53,8 @@ def _rollout(rollout: Rollout, record: ModelRecord) -> list[str]:
                     f"All approvals of {what} are there: it goes {_onward(rollout)} as soon as nothing is in its way."
                 ]
             people = "one approval" if missing == 1 else f"{missing} approvals"
-            return [f"With {people} {what} goes {_onward(rollout)}; without, it is refused{_by(rollout)}."]
+            by = f" by {_at(rollout.approval_until)}" if rollout.approval_until is not None else ""
+            return [f"With {people} {what} goes {_onward(rollout)}; without{by} it is refused."]
         case RolloutState.SHADOW:
             over = (rollout.stepped_at or rollout.started_at) + rollout.plan.shadow
             first = percent(rollout.plan.steps[0].weight) if rollout.plan.steps else "all"

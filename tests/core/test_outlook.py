@@ -42,7 +42,7 @@ def test_the_way_of_a_model_from_nothing_to_production() -> None:
     assert "Once version 1 is validated it goes to 1 person for approval" in said(fleet)
     fleet.validate("m", version)
     assert "With one approval version 1 goes to production" in said(fleet)
-    assert f"without, it is refused until {at(fleet, timedelta(hours=72))}" in said(fleet)
+    assert f"without by {at(fleet, timedelta(hours=72))} it is refused" in said(fleet)
 
 
 def test_the_way_of_a_candidate_through_its_canary() -> None:
