@@ -111,7 +111,20 @@ class Stack:
 
     def runway(self, *words: str, actor: str = "viewer") -> str:
         """What a command of `runway` says; fails with its error if it fails."""
-        done = subprocess.run(
+        done = self._ran(words, actor)
+        if done.returncode:
+            pytest.fail(f"runway {' '.join(words)} ended with {done.returncode}: {done.stderr}{done.stdout}")
+        return done.stdout
+
+    def refused(self, *words: str, actor: str = "viewer") -> str:
+        """The error of a command of `runway`; fails if there is none."""
+        done = self._ran(words, actor)
+        if not done.returncode:
+            pytest.fail(f"runway {' '.join(words)} was not refused: {done.stdout}")
+        return done.stderr
+
+    def _ran(self, words: tuple[str, ...], actor: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
             [str(Path(sys.executable).parent / "runway"), "--actor", actor, *words],
             env=self.environment,
             capture_output=True,
@@ -119,9 +132,6 @@ class Stack:
             check=False,
             timeout=60,
         )
-        if done.returncode:
-            pytest.fail(f"runway {' '.join(words)} ended with {done.returncode}: {done.stderr}{done.stdout}")
-        return done.stdout
 
     def clean_up(self) -> None:
         """End it, and whatever it left."""
