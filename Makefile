@@ -12,7 +12,7 @@ SYSTEM_PYTHON := $(shell for p in python3.11 python3 python; do \
 PYTHON := .venv/bin/python
 BIN := .venv/bin
 
-.PHONY: help up down reset test check bench proto lock fmt environment
+.PHONY: help up down reset test check simulate bench proto lock fmt environment
 
 help:
 	@echo "make up       start everything and replay the year of flights; Ctrl-C ends it, again resumes it"
@@ -21,6 +21,7 @@ help:
 	@echo "make down     stop what a crashed run left behind"
 	@echo "make reset    forget all state: the next up starts over"
 	@echo "make test     all tests;  ARGS='-k graph -m \"not slow\"' narrows them"
+	@echo "make simulate whole histories of a small fleet with every fault there is;  SEEDS=2000  FIRST=0"
 	@echo "make check    lint, format, types, import rules, contract"
 	@echo "make bench    measure;  ONLY=id measures one"
 	@echo "make fmt      format and fix what can be fixed"
@@ -56,6 +57,9 @@ check: environment
 	$(PYTHON) -m tools.contract lint
 	$(PYTHON) -m tools.contract breaking
 	$(PYTHON) -m tools.contract stale
+
+simulate: environment
+	$(PYTHON) -m tests.simulation --seeds $(or $(SEEDS),2000) $(if $(FIRST),--first $(FIRST))
 
 bench: environment
 	$(PYTHON) -m bench $(if $(ONLY),--only $(ONLY))

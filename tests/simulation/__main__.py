@@ -2,8 +2,11 @@
 
 import argparse
 import sys
+from collections import Counter
 
-from tests.simulation.seeds import STEPS, failing
+from tests.simulation.seeds import STEPS, histories
+
+TOLD_EVERY = 100
 
 
 def main() -> int:
@@ -13,11 +16,18 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--steps", type=int, default=STEPS, help="virtual minutes with faults")
     asked = parser.parse_args()
-    found = failing(range(asked.first, asked.first + asked.seeds), asked.steps)
-    for one in found:
-        print(one)
-    print(f"{asked.seeds} histories of {asked.steps} minutes, {len(found)} failed")
-    return int(bool(found))
+    met: Counter[str] = Counter()
+    failed = 0
+    for done, one in enumerate(histories(range(asked.first, asked.first + asked.seeds), asked.steps), start=1):
+        met.update(one.met)
+        if one.failure:
+            failed += 1
+            print(one.failure, flush=True)
+        if done % TOLD_EVERY == 0:
+            print(f"{done} of {asked.seeds} histories, {failed} failed", flush=True)
+    print(f"{asked.seeds} histories of {asked.steps} minutes, {failed} failed")
+    print("met: " + ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in sorted(met.items())))
+    return int(bool(failed))
 
 
 if __name__ == "__main__":

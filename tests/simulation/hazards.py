@@ -93,6 +93,7 @@ class Hazards:
         half = breaker is not None and breaker.state is BreakerState.HALF_OPEN
         jitter = float(self.rng.random())
         if failed:
+            world.met["scheduler_outage"] += 1
             failure = ReportFailure(
                 attempt_id=attempt_id,
                 lease_token=attempt.lease_token,
@@ -198,6 +199,8 @@ class Hazards:
         if rollout.rollout_id not in self.arms:
             effect = self.effects.get((rollout.model_id, rollout.version), 0.0)
             silent = MINUTE * int(self.rng.integers(5, 200)) if self._chance(0.1) else timedelta(0)
+            self.world.met["silent_metrics"] += silent > timedelta(0)
+            self.world.met["harmful_candidate"] += effect < 0
             traffic = Traffic(per_hour=200_000, mean=0.5, spread=0.5, effect=effect)
             now = self.world.now
             self.arms[rollout.rollout_id] = Arms(traffic, now, now + silent)
@@ -216,6 +219,7 @@ class Hazards:
         if rollout.weight == rollout.weight_applied or self._chance(0.3):
             return
         if not self.quiet and self._chance(0.1):
+            self.world.met["weight_failure"] += 1
             self.world.submit(ReportWeight(rollout_id=rollout.rollout_id, failure="503"))
             return
         if rollout.rollout_id in self.arms:

@@ -1,7 +1,8 @@
 """The whole control plane under a virtual clock and a terrible scheduler: seeds pass, planted bugs are found."""
 
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import timedelta
 from typing import Any
 
@@ -16,14 +17,16 @@ from control_plane.core.decide import onward
 from control_plane.core.decide import rollout as decide_rollout
 from control_plane.core.events import AliasMoved
 from control_plane.core.retraining import limits
+from control_plane.core.retraining import rules as retraining_rules
 from control_plane.core.retraining.limits import Usage
 from control_plane.core.retraining.types import FailureClass, RetrainingLimits, RetrainState
 from control_plane.core.rollout.types import JudgeVerdict
 from tests.simulation.checkers import Violated
 from tests.simulation.releases import Released
-from tests.simulation.seeds import failing
+from tests.simulation.seeds import histories
 from tests.simulation.slots import Overrun
-from tests.simulation.world import World
+from tests.simulation.turns import Overtaken
+from tests.simulation.world import Faults, World
 
 SEEDS = range(12)
 STEPS = 400
@@ -121,6 +124,10 @@ def _runs_twice(original: Callable[..., Any]) -> Callable[..., Any]:
     return releasable
 
 
+def _any_order(original: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda retrain, tier, now: (0, 0.0, retrain.requested_at, retrain.retrain_id)
+
+
 def _no_approval(original: Callable[..., Any]) -> Callable[..., Any]:
     return lambda rollout: 0
 
@@ -163,6 +170,7 @@ PLANTED = {
     "a step in a freeze": (onward, "freeze_words", _no_freeze),
     "the judge ignored": (decide_canary, "judge", _kind_judge),
     "rolled back, and the alias stays": (decide_rollout, "_restored", _alias_stays),
+    "tiers ignored": (retraining_rules, "priority", _any_order),
     "half a group goes back": (onward, "together", _alone),
 }
 """What is wrong -> where, under which name, and how."""
@@ -172,11 +180,25 @@ PLANTED = {
 def test_planted_bugs_are_found(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
     place, name, bug = PLANTED[wrong]
     monkeypatch.setattr(place, name, bug(getattr(place, name)))
-    with pytest.raises((Violated, Overrun, Released)):
+    with pytest.raises((Violated, Overrun, Released, Overtaken)):
         for seed in range(BUG_SEEDS):
             World(seed).run(STEPS)
 
 
+FAULTS = {one.name for one in fields(Faults)} | {
+    "scheduler_outage",
+    "silent_metrics",
+    "harmful_candidate",
+    "weight_failure",
+}
+MET_MIN = 20
+"""How often two hundred histories meet each fault, at least."""
+
+
 @pytest.mark.slow
 def test_two_hundred_histories() -> None:
-    assert not failing(range(1_000, 1_200), steps=120, workers=2)
+    met: Counter[str] = Counter()
+    for one in histories(range(1_000, 1_200), steps=120, workers=2):
+        assert not one.failure
+        met.update(one.met)
+    assert {name for name, count in met.items() if count >= MET_MIN} >= FAULTS

@@ -5,6 +5,7 @@ scheduler is as bad as they come: it is slow, hangs, crashes, reports late, repo
 one virtual minute; everything random comes from one generator.
 """
 
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -41,7 +42,7 @@ from control_plane.core.commands import (
 )
 from control_plane.core.errors import RunwayError
 from control_plane.core.graph.facts import Dependency, DependencyType
-from control_plane.core.ids import AttemptId, LeaseToken, ModelId, NodeId, TeamId
+from control_plane.core.ids import AttemptId, LeaseToken, ModelId, NodeId, TeamId, node_name
 from control_plane.core.plan import plan
 from control_plane.core.policies import Overrides, overrides_of
 from control_plane.core.registry.types import Lifecycle, ModelFacts, TaskType, VersionFacts
@@ -55,6 +56,7 @@ from tests.simulation.edges import Sources, check_edges
 from tests.simulation.hazards import SERVING, Hazards
 from tests.simulation.releases import Releases
 from tests.simulation.slots import Slots
+from tests.simulation.turns import Turns
 
 START = datetime(2013, 3, 1, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -153,16 +155,20 @@ class World:
     answers: dict[str, Result] = field(default_factory=dict)
     requests: int = 0
     epoch: int = 1
+    met: Counter[str] = field(default_factory=Counter)
+    """Faults that have happened, by name."""
 
     sources: Sources = field(init=False)
     hazards: Hazards = field(init=False)
     slots: Slots = field(default_factory=Slots)
     releases: Releases = field(default_factory=Releases)
+    turns: Turns = field(init=False)
 
     def __post_init__(self) -> None:
         self.sources = Sources(self.seed, self.models)
         self.rng = np.random.default_rng(self.seed)
         self.checkers = Checkers(limits=LIMITS, policy=POLICY)
+        self.turns = Turns(self._above)
         self.replica = Replica(FleetMachine())
         self.replica.epoch = self.epoch
         self.hazards = Hazards(self, self.seed)
@@ -184,7 +190,7 @@ class World:
             answer = self._decide_and_store(command, request_id, actor)
             if isinstance(answer, Answer) and answer.result is not None:
                 self.checkers.answered(request_id, answer)
-            if not self._chance(self.faults.lost_answer):
+            if not self._fault("lost_answer"):
                 return answer
 
     def _decide_and_store(self, command: Command, request_id: str, actor: str) -> Answer | RunwayError:
@@ -194,12 +200,12 @@ class World:
                 answer = self.replica.decide(submission, self.now)
             except RunwayError as error:
                 return error
-            if self._chance(self.faults.crash):
+            if self._fault("crash"):
                 # Dies between deciding and storing: nobody saw it, it never happened.
                 self.crash()
                 continue
             self._store()
-            if self._chance(self.faults.crash):
+            if self._fault("crash"):
                 # Dies between storing and answering: the client asks again.
                 self.crash()
                 continue
@@ -214,6 +220,7 @@ class World:
         for envelope in batch.envelopes:
             self.checkers.happened(envelope)
             self.slots.happened(envelope)
+            self.turns.happened(envelope)
             self.releases.happened(envelope)
         self.releases.decided_all()
 
@@ -235,6 +242,10 @@ class World:
         """As the node does from time to time."""
         seq, digest, blob = self.replica.snapshot()
         self.snapshot = Snapshot(seq=seq, hash=digest, codec=FleetMachine.snapshot_codec, blob=zstandard.compress(blob))
+
+    def _above(self, model_id: str) -> frozenset[str]:
+        """Models upstream of one, by every edge that counts, declared or discovered."""
+        return frozenset(node_name(node) for node in self.state.graph.upstream_models(NodeId(f"model:{model_id}")))
 
     # The fleet
 
@@ -267,6 +278,13 @@ class World:
     def _chance(self, probability: float) -> bool:
         return bool(self.rng.random() < probability)
 
+    def _fault(self, name: str) -> bool:
+        """Does a fault of this name happen now? Counted, so that a suite can show what it has met."""
+        happens = self._chance(getattr(self.faults, name))
+        if happens:
+            self.met[name] += 1
+        return happens
+
     def _model(self) -> ModelId:
         return ModelId(f"m{int(self.rng.integers(self.models)):02d}")
 
@@ -277,10 +295,10 @@ class World:
         self.now += MINUTE
         if demand:
             self._demand()
-        if not self._chance(self.faults.late_tick):
+        if not self._fault("late_tick"):
             for command in plan(self.state, self.now):
                 self.submit(command, actor="runway")
-        if self._chance(self.faults.forgetful_scheduler):
+        if self._fault("forgetful_scheduler"):
             for training in self.trainings.values():
                 training.done = training.done or self._chance(0.5)
         self._approve()
@@ -290,7 +308,7 @@ class World:
             self._advance(training)
         if self._chance(0.02):
             self.take_snapshot()
-        if self._chance(self.faults.crash):
+        if self._fault("crash"):
             self.crash()
 
     def _demand(self) -> None:
@@ -382,7 +400,7 @@ class World:
         known = tuple(t.attempt_id for t in self.trainings.values() if not t.done)
         tokens = tuple(LeaseToken(f"token-{self.rng.integers(2**62)}") for _ in range(3))
         answer = self.submit(LeaseRetrains(scheduler="fake", lease_tokens=tokens, known_attempt_ids=known))
-        if not isinstance(answer, Answer) or self._chance(self.faults.lost_answer):
+        if not isinstance(answer, Answer) or self._fault("lost_answer"):
             return
         for attempt_id in answer.result.attempt_ids:
             retrain = self.state.retrain_of_attempt(attempt_id)
@@ -395,14 +413,14 @@ class World:
             if not self.hazards.starts(attempt_id, attempt):
                 continue
             ends_at = self.now + MINUTE * int(self.rng.integers(1, 25))
-            late = MINUTE * int(self.rng.integers(5, 60)) if self._chance(self.faults.late_report) else timedelta(0)
+            late = MINUTE * int(self.rng.integers(5, 60)) if self._fault("late_report") else timedelta(0)
             self.trainings[attempt_id] = Training(
                 model_id=retrain.model_id,
                 attempt_id=attempt_id,
                 token=attempt.lease_token,
                 ends_at=ends_at,
-                hangs=self._chance(self.faults.hang),
-                fails=self._chance(self.faults.failure),
+                hangs=self._fault("hang"),
+                fails=self._fault("failure"),
                 report_at=ends_at + late,
             )
 
@@ -418,7 +436,7 @@ class World:
         if self.now < training.report_at:
             return
         training.done = True
-        for _ in range(1 + int(self._chance(self.faults.duplicate_report))):
+        for _ in range(1 + int(self._fault("duplicate_report"))):
             self._report(training)
 
     def _report(self, training: Training) -> None:
@@ -445,9 +463,9 @@ class World:
         reported = self.submit(
             ReportSuccess(attempt_id=training.attempt_id, lease_token=training.token, version=version)
         )
-        if isinstance(reported, Answer) and not self._chance(self.faults.silent_validation):
+        if isinstance(reported, Answer) and not self._fault("silent_validation"):
             validation = Validation(
-                passed=not self._chance(self.faults.bad_candidate), metric="auc", candidate=0.7, sample_size=1000
+                passed=not self._fault("bad_candidate"), metric="auc", candidate=0.7, sample_size=1000
             )
             self.checkers.validated(training.model_id, version, validation)
             self.hazards.candidate(training.model_id, version)
