@@ -4,9 +4,9 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from control_plane.core.commands import HoldRetrain, ReleaseRetrain, ReportFailure, RequestRetrain, SetLimits
+from control_plane.core.commands import HoldRetrain, ReleaseRetrain, ReportFailure, RequestRetrain
 from control_plane.core.ids import ModelId, RetrainId
-from control_plane.core.retraining.types import Retrain, RetrainCause, RetrainingLimits, RetrainingPolicy, RetrainState
+from control_plane.core.retraining.types import Retrain, RetrainCause, RetrainingPolicy, RetrainState
 from tests.core.fleets import HOUR, MINUTE, Fleet
 
 TTL = 2 * HOUR
@@ -98,27 +98,3 @@ def _ended_at(fleet: Fleet, retrain_id: RetrainId) -> datetime:
     ended_at = fleet.state.retrains[retrain_id].ended_at
     assert ended_at is not None
     return ended_at
-
-
-@pytest.mark.parametrize("tier", [2, 3, 4])
-def test_a_model_that_matters_less_gets_its_turn_though_more_important_ones_always_wait(tier: int) -> None:
-    """One slot, and six models of tier 1 that ask again as soon as they are through: demand never ends."""
-    fleet = Fleet()
-    fleet.do(SetLimits(limits=RetrainingLimits(running_max=1)))
-    urgent = [fleet.model(f"urgent{number}", tier=1) for number in range(6)]
-    fleet.model("patient", tier=tier)
-    for model_id in (*urgent, "patient"):
-        fleet.request(model_id)
-    served: list[str] = []
-    began = fleet.now
-    while "patient" not in served:
-        (attempt,) = fleet.lease()
-        served += fleet.leased_models((attempt,))
-        fleet.do(ReportFailure(attempt_id=attempt, lease_token=fleet.token(attempt), failure="no", permanent=True))
-        fleet.now += 4 * HOUR
-        if served[-1] != "patient":
-            fleet.request(served[-1])
-        assert fleet.now - began < timedelta(days=10)
-    assert len(served) > len(urgent)  # those of tier 1 went first
-    # A day of waiting makes up for a tier; then whoever of tier 1 waited that long too is through in another.
-    assert fleet.now - began <= timedelta(days=tier)
