@@ -89,7 +89,12 @@ async def bring_up(settings: Settings, home: Home, supervisor: Supervisor, conso
         await _together(supervisor.start(parts.webserver), supervisor.start(parts.daemon))
 
     console.say("registering the flights fleet")
-    await _together(supervisor.run_once(parts.bootstrap, BOOTSTRAP_S_MAX), dagster())
+    await _together(
+        supervisor.run_once(parts.bootstrap, BOOTSTRAP_S_MAX),
+        # The first versions are promoted in there: whoever serves them is told at once.
+        supervisor.start(parts.serving),
+        dagster(),
+    )
     narrator = Narrator(str(settings.address), console.line)
     # Before anybody is told that it is up: what they do at once is part of the story.
     began = await asyncio.to_thread(narrator.revision)
@@ -98,7 +103,6 @@ async def bring_up(settings: Settings, home: Home, supervisor: Supervisor, conso
     following = asyncio.ensure_future(narrator.follow(began))
     people = asyncio.ensure_future(_people(settings, home, console))
     try:
-        await supervisor.start(parts.serving)
         await supervisor.start(parts.replay)
         await following
     finally:

@@ -153,7 +153,7 @@ def programs(settings: Settings, home: Home, database_url: str, dagster_url: str
             command=(sys.executable, "-m", "assets.flights.serving", "--address", str(settings.serving_address)),
             environment={**everybody, SECRET_VARIABLE: secret},
             probe=http_ok(f"{serving_url}/"),
-            ready_s_max=60.0,
+            ready_s_max=120.0,
             cwd=ROOT,
         ),
         replay=Program(
