@@ -298,3 +298,7 @@ def _verdict_changed(state: State, envelope: Envelope, event: VerdictChanged) ->
         )
     )
     del record.verdict_changes[:-VERDICT_CHANGES_KEPT_MAX]
+    if record.live_retrain is not None:
+        # Its place in the queue is by what is known now, not by what was known when it was asked for.
+        live = state.retrains[record.live_retrain]
+        state.retrains[record.live_retrain] = replace(live, score=event.evaluation.score)

@@ -4,9 +4,9 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from control_plane.core.commands import HoldRetrain, ReleaseRetrain, ReportFailure, RequestRetrain
+from control_plane.core.commands import HoldRetrain, ReleaseRetrain, ReportFailure, RequestRetrain, SetLimits
 from control_plane.core.ids import ModelId, RetrainId
-from control_plane.core.retraining.types import Retrain, RetrainCause, RetrainingPolicy, RetrainState
+from control_plane.core.retraining.types import Retrain, RetrainCause, RetrainingLimits, RetrainingPolicy, RetrainState
 from tests.core.fleets import HOUR, MINUTE, Fleet
 
 TTL = 2 * HOUR
@@ -98,3 +98,16 @@ def _ended_at(fleet: Fleet, retrain_id: RetrainId) -> datetime:
     ended_at = fleet.state.retrains[retrain_id].ended_at
     assert ended_at is not None
     return ended_at
+
+
+def test_the_place_in_the_queue_is_by_the_verdict_that_stands_not_by_the_one_at_the_request() -> None:
+    fleet = Fleet()
+    for name in "ab":
+        fleet.model(name, policy=POLICY, serving=True)
+    for name in "ab":
+        fleet.look(name, stale=False)
+        fleet.request(name)
+        fleet.now += MINUTE
+    fleet.look("b", stale=True, score=0.9)
+    fleet.do(SetLimits(limits=RetrainingLimits(running_max=1)))
+    assert fleet.leased_models(fleet.lease()) == ["b"]
