@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.api.shells import fake, runway, server  # noqa: F401 - fixtures of the command line
 from tests.api.worlds import Api, Host
 
 

@@ -291,6 +291,7 @@ def test_every_rpc_has_a_method(runway: Runway) -> None:
         "PolicyService": runway.policies,
         "LineageService": runway.lineage,
         "FactsService": runway.facts,
+        "SchedulersService": runway.schedulers,
     }
     for service in SERVICES:
         for method in service.methods:
