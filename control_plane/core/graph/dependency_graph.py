@@ -367,8 +367,9 @@ class DependencyGraph:
         start = layout.numbering.position.get(node_id)
         if start is None:
             return ()
-        models = layout.numbering.node_ids[layout.reached(start) & self.kinds_mask(layout, [NodeKind.MODEL])]
-        return tuple(sorted(models.tolist()))
+        reached = np.flatnonzero(layout.reached(start))
+        models = reached[self.columns.kind[layout.numbering.index[reached]] == KIND_CODES[NodeKind.MODEL.value]]
+        return tuple(sorted(layout.numbering.node_ids[models].tolist()))
 
     def _edge(
         self, upstream: int, downstream: int, edge_type: DependencyType
