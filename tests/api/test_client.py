@@ -279,6 +279,16 @@ def test_requests_say_what_was_asked(fake: ControlPlaneFake, runway: Runway) -> 
     assert move.expected_version == 0
 
 
+SHORTER = {
+    "report_attempt": "report_success",
+    "report_scheduler_calls": "report_calls",
+    "trip_breaker": "trip",
+    "reset_breaker": "reset",
+    "bypass_breaker": "bypass",
+}
+"""Calls whose method has another name than they have."""
+
+
 def test_every_rpc_has_a_method(runway: Runway) -> None:
     wrappers = {
         "RegistryService": runway.registry,
@@ -296,7 +306,7 @@ def test_every_rpc_has_a_method(runway: Runway) -> None:
     for service in SERVICES:
         for method in service.methods:
             name = re.sub(r"(?<!^)(?=[A-Z])", "_", method.name).lower()
-            name = {"report_attempt": "report_success", "report_scheduler_calls": "report_calls"}.get(name, name)
+            name = SHORTER.get(name, name)
             assert callable(getattr(wrappers[service.name], name)), f"{service.name}/{method.name}"
 
 
