@@ -19,6 +19,7 @@ import msgspec
 
 from control_plane.core.alerts.types import Alert
 from control_plane.core.ids import RolloutId
+from control_plane.core.rollout.canary import same_person
 from control_plane.core.rollout.types import Rollout, RolloutState
 from control_plane.core.state import State
 
@@ -98,10 +99,10 @@ def claims_of(rollout: Rollout, alert: Alert) -> list[Claim]:
     """Whom a link is made for: the model's owners, else its team; never whoever asked, nor who has approved already."""
     since = rollout.stepped_at or rollout.started_at
     until = rollout.approval_until or since + EXPIRY_MAX
-    taken = {rollout.requested_by, *(approval.approver for approval in rollout.approvals)}
+    taken = [rollout.requested_by, *(approval.approver for approval in rollout.approvals)]
     people = alert.owners or tuple(f"team:{team}" for team in alert.teams)
     return [
         Claim(rollout_id=rollout.rollout_id, approver=person, expires_at=until)
         for person in people
-        if person and person not in taken and len(person) <= FIELD_CHARS_MAX
+        if person and len(person) <= FIELD_CHARS_MAX and not any(same_person(person, one) for one in taken)
     ]

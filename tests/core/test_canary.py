@@ -1,6 +1,7 @@
 """The way of a candidate: approvals, shadow, steps, judge, groups, freezes; through decide, evolve and plan."""
 
 from datetime import timedelta
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -185,6 +186,8 @@ def test_tier_1_needs_other_eyes_in_time() -> None:
     assert fleet.state.models[ModelId("m")].aliases["production"] == 1
     approve = ApproveRollout(rollout_id=rollout_id, approver=asker)
     assert reason_of(lambda: fleet.do(approve)) is Reason.APPROVAL_NOT_YOURS
+    spelled = ApproveRollout(rollout_id=rollout_id, approver=f" {asker.upper()}")
+    assert reason_of(lambda: fleet.do(spelled)) is Reason.APPROVAL_NOT_YOURS
     promote = PromoteVersion(model_id=ModelId("m"), version=2)
     assert reason_of(lambda: fleet.do(promote)) is Reason.APPROVAL_REQUIRED
     fleet.do(ApproveRollout(rollout_id=rollout_id, approver="somebody else"))
@@ -199,8 +202,9 @@ def test_two_approvals_are_two_people_and_silence_is_a_no() -> None:
     fleet.validate("m", fleet.train(fleet.lease()[0]))
     [rollout_id] = fleet.state.models[ModelId("m")].rollout_ids
     fleet.do(ApproveRollout(rollout_id=rollout_id, approver="anna"))
-    again = ApproveRollout(rollout_id=rollout_id, approver="anna")
-    assert reason_of(lambda: fleet.do(again)) is Reason.APPROVAL_NOT_YOURS
+    for name in ("anna", "Anna "):
+        again = ApproveRollout(rollout_id=rollout_id, approver=name)
+        assert reason_of(partial(fleet.do, again)) is Reason.APPROVAL_NOT_YOURS
     assert fleet.pass_time(timedelta(hours=72)) == []
     assert "RolloutEnded" in fleet.pass_time(MINUTE)
     assert rollout(fleet, rollout_id).conclusion.startswith("nobody approved it until")

@@ -46,11 +46,20 @@ def missing_approvals(rollout: Rollout) -> int:
     return max(0, rollout.plan.approvals - len(rollout.approvals))
 
 
+def same_person(one: str, other: str) -> bool:
+    """Are these two spellings of one name? Nobody is a second pair of eyes by a capital or a blank.
+
+    >>> same_person("Anna ", "anna"), same_person("anna", "hannah")
+    (True, False)
+    """
+    return " ".join(one.split()).casefold() == " ".join(other.split()).casefold()
+
+
 def asked_for_by(rollout: Rollout, approvals: tuple[Approval, ...], approver: str) -> str:
     """Why somebody may not approve: they asked for it, or have approved already. Empty if they may."""
-    if approver == rollout.requested_by:
+    if same_person(approver, rollout.requested_by):
         return f"{approver} asked for this version: somebody else must approve it"
-    if any(approval.approver == approver for approval in approvals):
+    if any(same_person(approval.approver, approver) for approval in approvals):
         return f"{approver} has approved it already: somebody else must approve too"
     return ""
 
