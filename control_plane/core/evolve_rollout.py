@@ -57,6 +57,8 @@ def rollout_changed(state: State, envelope: Envelope, event: RolloutStarted | Ro
     before = state.rollouts[event.rollout_id]
     after = _next(before, envelope, event)
     sentence = told(before, after, envelope.actor)
+    if isinstance(event, RolloutEnded) and envelope.reason and envelope.reason not in sentence:
+        sentence += f" ({envelope.actor}: {envelope.reason})"
     if sentence:
         after = replace(after, story=(*after.story, Moment(at=envelope.at, sentence=sentence))[-STORY_MOMENTS_MAX:])
     state.rollouts[event.rollout_id] = after

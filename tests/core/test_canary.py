@@ -298,6 +298,8 @@ def test_a_group_steps_together_and_is_promoted_upstream_first() -> None:
     assert fleet.state.models[ModelId("consumer")].aliases["production"] == 1
     moved = [event for event in fleet.events if type(event).__name__ == "AliasMoved"][-4:]
     assert [event.model_id for event in moved][::2] == ["consumer", "embedding"]  # type: ignore[union-attr]
+    # Who did it and why is part of the story, also where the conclusion does not say it.
+    assert rollout(fleet, first).story[-1].sentence == "rolled back: rolled back to version 1 (tester: because)"
 
 
 def test_a_group_falls_together_downstream_first() -> None:
