@@ -15,6 +15,7 @@ for a worker that died before it could.
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import datetime
 
 import msgspec
 from runway_client import RunwayRpcError
@@ -42,6 +43,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """Not refused: promoted, or on its way through approval and canary."""
     promoted: bool
     training_s: float
+    data_until: datetime
+    """It learnt from what was known then."""
 
 
 class ValidationCrashedError(Exception):
@@ -106,6 +109,7 @@ def run_attempt(lease: Lease, plane: ControlPlane, find_trainer: Callable[[], Tr
         passed=validated.passed,
         promoted=validated.promoted,
         training_s=training_s,
+        data_until=lease.data_until,
     )
 
 

@@ -34,6 +34,7 @@ from assets.plane import (
     Validated,
     Validation,
     Verdict,
+    Waiting,
 )
 from assets.tags import SCHEDULER
 
@@ -232,6 +233,26 @@ class GrpcPlane:
             return None
         versions = [attempt.version for attempt in retrain.attempts if attempt.attempt_id == attempt_id]
         return int(versions[0]) if versions and versions[0] else None
+
+    def waiting(self) -> list[Waiting]:
+        """Retrains that wait."""
+        return [
+            Waiting(
+                retrain_id=retrain.retrain_id,
+                model_id=retrain.model_id,
+                held_by=retrain.held_by,
+                ignore_cooldown=retrain.ignore_cooldown,
+            )
+            for retrain in self._runway.retraining.list_retrains(states=[messages.RETRAIN_STATE_WAITING])
+        ]
+
+    def hold_retrain(self, retrain_id: str, why: str) -> None:
+        """Let a waiting retrain wait until it is released."""
+        self._runway.retraining.hold_retrain(retrain_id, why=Why(reason=why))
+
+    def release_retrain(self, retrain_id: str) -> None:
+        """Let a held retrain go on."""
+        self._runway.retraining.release_retrain(retrain_id)
 
     def cancelled(self, retrain_id: str) -> str:
         """Why a retrain was cancelled or superseded, in a sentence; empty if it was not."""

@@ -19,6 +19,7 @@ from assets.grpc_plane import GrpcPlane
 from assets.model_assets import Trainers, external_assets, model_assets, model_checks
 from assets.plane import Connect, ControlPlane
 from assets.sensors import (
+    backfill_sensor,
     cancel_sensor,
     check_sensor,
     follow_clock_sensor,
@@ -111,7 +112,7 @@ def build_definitions(
             *([check_sensor([key for one in of_candidates for key in one.check_keys], look)] if of_candidates else []),
             staleness_sensor(fleet, look, news, clock),
             production_sensor(fleet, look, news),
-            *([follow_clock_sensor(look, span, clock)] if joins else []),
+            *([follow_clock_sensor(look, span, clock), backfill_sensor(look)] if joins else []),
             reload_sensor(fleet, look, news, reload_in_background, clock),
         ],
         schedules=ground_truth_schedules(look, span) if joins else [],

@@ -8,7 +8,7 @@ drawn is worse than one whose tag is elsewhere.
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
@@ -226,12 +226,22 @@ def _made(outcome: Outcome) -> dict[str, Any]:
         validation.metric: dg.MetadataValue.float(validation.candidate),
         "holdout_rows": dg.MetadataValue.int(validation.sample_size),
         "training_s": dg.MetadataValue.float(round(outcome.training_s, 2)),
+        "ground_truth_until": last_whole_day(outcome.data_until),
     }
     if trained.rows:
         made["training_rows"] = dg.MetadataValue.int(trained.rows)
     if validation.production is not None:
         made[f"{validation.metric}_gain"] = dg.MetadataValue.float(validation.candidate - validation.production)
     return made
+
+
+def last_whole_day(data_until: datetime) -> str:
+    """The newest partition of `ground_truth_daily` that was over when a training began.
+
+    >>> last_whole_day(datetime(2013, 3, 7, 16, tzinfo=UTC)), last_whole_day(datetime(2013, 3, 7, tzinfo=UTC))
+    ('2013-03-06', '2013-03-06')
+    """
+    return f"{data_until.astimezone(UTC) - timedelta(days=1):%Y-%m-%d}"
 
 
 def _version_metadata(version: int, trained: TrainedVersion) -> dict[str, Any]:

@@ -191,6 +191,15 @@ class Validated(msgspec.Struct, frozen=True, kw_only=True):
     """What each check found, in a sentence."""
 
 
+class Waiting(msgspec.Struct, frozen=True, kw_only=True):
+    """A retrain that waits."""
+
+    retrain_id: str
+    model_id: str
+    held_by: str = ""
+    ignore_cooldown: bool = False
+
+
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """A version that waits for checks before it may go on."""
 
@@ -305,6 +314,18 @@ class ControlPlane(Protocol):
 
     def candidate_of_attempt(self, retrain_id: str, attempt_id: str) -> int | None:
         """The version of an attempt that is still waiting for its validation; None if none is."""
+        ...
+
+    def waiting(self) -> list[Waiting]:
+        """Retrains that wait."""
+        ...
+
+    def hold_retrain(self, retrain_id: str, why: str) -> None:
+        """Let a waiting retrain wait until it is released."""
+        ...
+
+    def release_retrain(self, retrain_id: str) -> None:
+        """Let a held retrain go on."""
         ...
 
     def cancelled(self, retrain_id: str) -> str:

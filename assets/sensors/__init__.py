@@ -1,5 +1,6 @@
 """What runs by itself in Dagster: leases, reports, verdicts, checks, joins, reloads. None of them decides anything."""
 
+from assets.sensors.backfills import backfill_sensor
 from assets.sensors.cancel import cancel_sensor
 from assets.sensors.checks import check_sensor
 from assets.sensors.ground_truth import follow_clock_sensor, ground_truth_schedules
@@ -10,6 +11,7 @@ from assets.sensors.run_status import run_status_sensor
 from assets.sensors.staleness import staleness_sensor
 
 __all__ = [
+    "backfill_sensor",
     "cancel_sensor",
     "check_sensor",
     "follow_clock_sensor",

@@ -31,6 +31,7 @@ from assets.plane import (
     Validated,
     Validation,
     Verdict,
+    Waiting,
 )
 from control_plane.api.convert.rollout import evidence_from, validation
 from control_plane.core.rollout.gate import direction_of, gate
@@ -59,6 +60,8 @@ class Retrain:
     state: State = "WAITING"
     attempts: list[Attempt] = field(default_factory=list)
     conclusion: str = ""
+    held_by: str = ""
+    hold_reason: str = ""
     validation: Validation | None = None
     checks: dict[str, tuple[bool, str]] = field(default_factory=dict)
 
@@ -248,7 +251,7 @@ class FakePlane:
         leases = [attempt.lease for attempt in running if attempt.lease.attempt_id not in known]
         models = {model.model_id: model for model in self.shown.models}
         live = {retrain.model_id for retrain in self.retrains.values() if retrain.live}
-        waiting = [retrain for retrain in self.retrains.values() if retrain.state == "WAITING"]
+        waiting = [one for one in self.retrains.values() if one.state == "WAITING" and not one.held_by]
         count = len(running)
         for retrain in sorted(waiting, key=lambda r: (models[r.model_id].tier, r.retrain_id)):
             if count >= self.limits.running_max or len(leases) >= leases_max:
@@ -385,6 +388,28 @@ class FakePlane:
         self._here("candidate_of_attempt")
         retrain = self.retrains[retrain_id]
         return self._find(attempt_id)[1].version if retrain.state == "VALIDATING" else None
+
+    def waiting(self) -> list[Waiting]:
+        self._here("waiting")
+        return [
+            Waiting(retrain_id=one.retrain_id, model_id=one.model_id, held_by=one.held_by)
+            for one in self.retrains.values()
+            if one.state == "WAITING"
+        ]
+
+    def hold_retrain(self, retrain_id: str, why: str) -> None:
+        self._here("hold_retrain")
+        self._held_by(retrain_id, "dagster", why)
+
+    def release_retrain(self, retrain_id: str) -> None:
+        self._here("release_retrain")
+        self._held_by(retrain_id, "", "")
+
+    def _held_by(self, retrain_id: str, who: str, why: str) -> None:
+        retrain = self.retrains[retrain_id]
+        if retrain.state != "WAITING":
+            raise Refused("RETRAIN_NOT_WAITING", f"{retrain_id} waits no more")
+        retrain.held_by, retrain.hold_reason = who, why
 
     def cancelled(self, retrain_id: str) -> str:
         self._here("cancelled")

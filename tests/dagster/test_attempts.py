@@ -35,6 +35,7 @@ def test_a_better_candidate_is_materialized_with_numbers_that_plot(world: World)
     assert made.metadata["auc"].value == 0.8
     assert made.metadata["auc_gain"].value == pytest.approx(0.1)
     assert made.metadata["holdout_rows"].value == 500
+    assert made.metadata["ground_truth_until"].value == "2013-02-28"
     assert len(str(made.metadata["digest"].value)) == 64
     (order,) = world.trainer.orders
     assert order.data_until == lease.data_until

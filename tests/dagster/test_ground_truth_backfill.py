@@ -54,19 +54,14 @@ def numbers(instance: dg.DagsterInstance, name: str) -> dict[str, tuple[int, int
     return found
 
 
-@pytest.mark.filterwarnings("ignore:Function .AssetSelection.sources. is deprecated:DeprecationWarning")
-def test_a_backfill_of_days_is_one_run_and_ends_complete(daemon: Daemon) -> None:
-    plane = daemon.world.plane
-    plane.now = MARCH + 20 * DAY
-    for hour in range(24 * 6):
-        plane.facts[MARCH + hour * HOUR] = (10, 9)
-    days = [f"2013-03-0{day}" for day in range(1, 7)]
-    backfill = PartitionBackfill.from_asset_partitions(
+def backfill_of(daemon: Daemon, name: str, partitions: list[str]) -> PartitionBackfill:
+    """A backfill as the web page asks for it."""
+    return PartitionBackfill.from_asset_partitions(
         backfill_id="join-again",
         asset_graph=daemon.process.create_request_context().asset_graph,
-        partition_names=days,
-        asset_selection=[dg.AssetKey([DAILY])],
-        backfill_timestamp=plane.now.timestamp(),
+        partition_names=partitions,
+        asset_selection=[dg.AssetKey([name])],
+        backfill_timestamp=daemon.world.plane.now.timestamp(),
         tags={},
         dynamic_partitions_store=daemon.instance,
         all_partitions=False,
@@ -74,7 +69,16 @@ def test_a_backfill_of_days_is_one_run_and_ends_complete(daemon: Daemon) -> None
         description=None,
         run_config=None,
     )
-    daemon.instance.add_backfill(backfill)
+
+
+@pytest.mark.filterwarnings("ignore:Function .AssetSelection.sources. is deprecated:DeprecationWarning")
+def test_a_backfill_of_days_is_one_run_and_ends_complete(daemon: Daemon) -> None:
+    plane = daemon.world.plane
+    plane.now = MARCH + 20 * DAY
+    for hour in range(24 * 6):
+        plane.facts[MARCH + hour * HOUR] = (10, 9)
+    days = [f"2013-03-0{day}" for day in range(1, 7)]
+    daemon.instance.add_backfill(backfill_of(daemon, DAILY, days))
     for _ in range(6):
         told = list(execute_backfill_iteration(daemon.process, logging.getLogger("backfill")))
         assert [error for error in told if isinstance(error, SerializableErrorInfo)] == []
@@ -87,6 +91,44 @@ def test_a_backfill_of_days_is_one_run_and_ends_complete(daemon: Daemon) -> None
     assert run.tags[ASSET_PARTITION_RANGE_END_TAG] == "2013-03-06"
     assert numbers(daemon.instance, DAILY) == dict.fromkeys(days, (240, 216))
     assert [authoritative for _, _, authoritative in plane.joins] == [True] * 6
+
+
+@pytest.mark.filterwarnings("ignore:Function .AssetSelection.sources. is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("name", [DAILY, HOURLY])
+def test_retrains_wait_until_a_backfill_of_ground_truth_has_ended(daemon: Daemon, name: str) -> None:
+    plane = daemon.world.plane
+    plane.now = MARCH + 20 * DAY
+    plane.ask("air_time", "arrival_delay")
+    asked = {DAILY: ["2013-03-01", "2013-03-02"], HOURLY: ["2013-03-01-00:00"]}[name]
+    backfill = backfill_of(daemon, name, asked)
+    daemon.instance.add_backfill(backfill)
+    daemon.world.tick("wait_for_backfills")
+    retrain = plane.retrain_of("air_time")
+    assert retrain.held_by == "dagster"
+    assert f"backfill join-again of {name}" in retrain.hold_reason
+    for _ in range(2):
+        daemon.sensors()
+    assert {one.state for one in plane.retrains.values()} == {"WAITING"}
+    # What a person holds is theirs to release.
+    plane.retrain_of("arrival_delay").held_by = "anna"
+    daemon.instance.update_backfill(backfill._replace(status=BulkActionStatus.COMPLETED_SUCCESS))
+    daemon.world.tick("wait_for_backfills")
+    assert (retrain.held_by, plane.retrain_of("arrival_delay").held_by) == ("", "anna")
+    daemon.sensors()
+    assert retrain.state != "WAITING"
+
+
+@pytest.mark.filterwarnings("ignore:Function .AssetSelection.sources. is deprecated:DeprecationWarning")
+def test_a_backfill_of_nothing_that_is_learnt_from_holds_nobody(daemon: Daemon) -> None:
+    plane = daemon.world.plane
+    plane.now = MARCH + 20 * DAY
+    plane.ask("air_time")
+    ended = backfill_of(daemon, DAILY, ["2013-03-01"])._replace(status=BulkActionStatus.COMPLETED_FAILED)
+    daemon.instance.add_backfill(ended)
+    daemon.world.tick("wait_for_backfills")
+    assert plane.retrain_of("air_time").held_by == ""
+    plane.away = True
+    assert "cannot reach" in str(daemon.world.tick("wait_for_backfills").skip_reason)
 
 
 class RealFacts:

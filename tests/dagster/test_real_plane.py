@@ -209,6 +209,19 @@ def test_evidence_that_cannot_be_judged_refuses_at_once_and_says_why(real: RealW
     assert real.runway.registry.get_model("air_time").aliases["production"] == 1
 
 
+def test_what_dagster_holds_is_held_in_its_name(real: RealWorld) -> None:
+    retrain = real.runway.retraining.request_retrain("air_time").retrain
+    plane = real.connect()
+    plane.hold_retrain(retrain.retrain_id, "backfill join-again of ground_truth_daily is under way")
+    (waits,) = plane.waiting()
+    assert (waits.model_id, waits.held_by, waits.ignore_cooldown) == ("air_time", "dagster", False)
+    assert real.run() == []
+    words = " ".join(real.runway.retraining.get_retrain(retrain.retrain_id).waiting_for)
+    assert "dagster holds it: backfill join-again" in words
+    assert "Nothing is being backfilled" not in str(real.tick("wait_for_backfills").skip_reason)
+    assert real.run() == [(f"{retrain.retrain_id}_a1", True)]
+
+
 def test_crashes_are_counted_to_a_clear_end(real: RealWorld) -> None:
     def crash(order: object) -> None:
         raise ValueError("no flights in the window")

@@ -75,6 +75,7 @@ def retrain(
         group=found.group,
         expires_at=timestamp(found.expires_at),
         superseded_by=found.superseded_by or "",
+        ignore_cooldown=found.ignore_cooldown,
         expected=expected(planned) if planned is not None else None,
     )
 

@@ -252,6 +252,7 @@ class Retrain(_message.Message):
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     SUPERSEDED_BY_FIELD_NUMBER: _builtins.int
     EXPECTED_FIELD_NUMBER: _builtins.int
+    IGNORE_COOLDOWN_FIELD_NUMBER: _builtins.int
     retrain_id: _builtins.str
     model_id: _builtins.str
     state: Global___RetrainState.ValueType
@@ -269,6 +270,8 @@ class Retrain(_message.Message):
     group: _builtins.str
     """The cascade or the applied plan that it belongs to; empty for one of its own."""
     superseded_by: _builtins.str
+    ignore_cooldown: _builtins.bool
+    """It waits for no cooldown: an operator said so."""
     @_builtins.property
     def causes(self) -> _containers.RepeatedScalarFieldContainer[Global___RetrainCause.ValueType]: ...
     @_builtins.property
@@ -317,10 +320,11 @@ class Retrain(_message.Message):
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         superseded_by: _builtins.str = ...,
         expected: Global___ExpectedRetrain | None = ...,
+        ignore_cooldown: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at", "expected", b"expected", "expires_at", b"expires_at", "not_before", b"not_before", "requested_at", b"requested_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "causes", b"causes", "conclusion", b"conclusion", "ended_at", b"ended_at", "expected", b"expected", "expires_at", b"expires_at", "group", b"group", "held_by", b"held_by", "hold_reason", b"hold_reason", "model_id", b"model_id", "not_before", b"not_before", "reason", b"reason", "requested_at", b"requested_at", "requested_by", b"requested_by", "retrain_id", b"retrain_id", "rollout_id", b"rollout_id", "score", b"score", "state", b"state", "superseded_by", b"superseded_by", "tier", b"tier", "waiting_for", b"waiting_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "causes", b"causes", "conclusion", b"conclusion", "ended_at", b"ended_at", "expected", b"expected", "expires_at", b"expires_at", "group", b"group", "held_by", b"held_by", "hold_reason", b"hold_reason", "ignore_cooldown", b"ignore_cooldown", "model_id", b"model_id", "not_before", b"not_before", "reason", b"reason", "requested_at", b"requested_at", "requested_by", b"requested_by", "retrain_id", b"retrain_id", "rollout_id", b"rollout_id", "score", b"score", "state", b"state", "superseded_by", b"superseded_by", "tier", b"tier", "waiting_for", b"waiting_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
