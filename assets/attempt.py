@@ -20,6 +20,7 @@ from datetime import datetime
 import msgspec
 from runway_client import RunwayRpcError
 
+from assets.failures import failure_class
 from assets.heartbeat import Heartbeat, LeaseLostError
 from assets.plane import ControlPlane, Evidence, Lease, TrainedVersion, Validated, Validation, lease_is_gone
 from assets.trainer import NoTrainerError, Trainer, TrainingOrder
@@ -197,6 +198,7 @@ def _report_crash(plane: ControlPlane, lease: Lease, run: str, error: BaseExcept
             failure,
             run,
             permanent=interrupted or isinstance(error, NoTrainerError),
+            failure_class=failure_class(error),
         )
     except RunwayRpcError as refused:
         if lease_is_gone(refused):

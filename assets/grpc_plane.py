@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from runway_client import Why, connect, from_timestamp, messages, to_timestamp
 from runway_client.connection import RETRY_FOR_S
 
+from assets.failures import FailureClass
 from assets.fleet import Dependency, Fleet, make_fleet
 from assets.grpc_messages import (
     bare_enum,
@@ -169,10 +170,25 @@ class GrpcPlane:
         """What the training of a version really read."""
         self._runway.lineage.report_lineage([training_lineage(model_id, version, reads, run)])
 
-    def report_failure(self, attempt_id: str, lease_token: str, failure: str, run: str, *, permanent: bool) -> None:
+    def report_failure(
+        self,
+        attempt_id: str,
+        lease_token: str,
+        failure: str,
+        run: str,
+        *,
+        permanent: bool,
+        failure_class: FailureClass = "",
+    ) -> None:
         """The attempt failed, in a sentence."""
         self._runway.retraining.report_failure(
-            attempt_id, lease_token, failure, permanent=permanent, run=run, log_url=_log_url(run)
+            attempt_id,
+            lease_token,
+            failure,
+            permanent=permanent,
+            failure_class=messages.FailureClass.Value(f"FAILURE_CLASS_{failure_class or 'UNSPECIFIED'}"),
+            run=run,
+            log_url=_log_url(run),
         )
 
     def report_started(self) -> None:

@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,7 +26,7 @@ from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import ConfigurableClass, serialize_value
 from dagster._serdes.config_class import ConfigurableClassData
 
-from assets.tags import ONLY_MODELS_VARIABLE, WORKER_TAG
+from assets.tags import EXIT_TAG, ONLY_MODELS_VARIABLE, WORKER_TAG
 
 EXECUTE_RUN = "execute_run"
 DRILL_FILE = "no-launches"
@@ -133,7 +134,13 @@ class LeanRunLauncher(RunLauncher[Any], ConfigurableClass):
 
     def _reap(self) -> None:
         """Let go of workers that have ended, so that they do not stay behind as zombies."""
-        self._children = {run_id: worker for run_id, worker in self._children.items() if worker.poll() is None}
+        ended = {run_id: code for run_id, worker in self._children.items() if (code := worker.poll()) is not None}
+        for run_id, code in ended.items():
+            del self._children[run_id]
+            if code:
+                # Kept for whoever tells Runway why: killed for want of memory is another failure than a bug.
+                with suppress(Exception):
+                    self._instance.add_run_tags(run_id, {EXIT_TAG: str(code)})
 
 
 def worker_environment(run: DagsterRun) -> dict[str, str]:

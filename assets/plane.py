@@ -11,6 +11,7 @@ from typing import Protocol
 import msgspec
 from runway_client import RunwayRpcError
 
+from assets.failures import FailureClass
 from assets.fleet import Fleet
 
 LEASE_GONE = frozenset({"LEASE_LOST", "RETRAIN_FINISHED", "ATTEMPT_NOT_FOUND", "RETRAIN_NOT_FOUND"})
@@ -288,8 +289,17 @@ class ControlPlane(Protocol):
         """What the training of a version really read; idempotent."""
         ...
 
-    def report_failure(self, attempt_id: str, lease_token: str, failure: str, run: str, *, permanent: bool) -> None:
-        """The attempt failed, in a sentence."""
+    def report_failure(
+        self,
+        attempt_id: str,
+        lease_token: str,
+        failure: str,
+        run: str,
+        *,
+        permanent: bool,
+        failure_class: FailureClass = "",
+    ) -> None:
+        """The attempt failed, in a sentence; without a class it is read from that."""
         ...
 
     def report_started(self) -> None:

@@ -33,6 +33,9 @@ PRIORITY_TAG = "dagster/priority"
 WORKER_TAG = "runway/worker"
 """Process id of a run's worker: a run that failed without one was never started."""
 
+EXIT_TAG = "runway/exit"
+"""How a run's worker ended, if not well: its exit code, or minus the signal that killed it."""
+
 ONLY_MODELS_VARIABLE = "RUNWAY_ONLY_MODELS"
 """Set for a worker: JSON list of the models it runs. It loads those and nothing else."""
 

@@ -16,7 +16,7 @@ from runway_client import RunwayRpcError, Unreachable
 from runway_client.errors import NoAnswer
 
 from assets.plane import Connect, ControlPlane, Validation
-from assets.tags import ATTEMPT_TAG, LEASE_TAG, MODEL_TAG, RETRAIN_TAG, WORKER_TAG
+from assets.tags import ATTEMPT_TAG, EXIT_TAG, LEASE_TAG, MODEL_TAG, RETRAIN_TAG, WORKER_TAG
 
 RUNS_PER_TICK_MAX = 50
 EVERY_S = 2
@@ -112,7 +112,7 @@ def report(plane: ControlPlane, run: dg.DagsterRun, *, started: bool = True) -> 
         except RunwayRpcError:
             return _refuse_orphan(plane, run)
         return [f"{attempt_id}: {failure}"]
-    failure = "terminated in Dagster" if cancelled else "its worker ended without a word"
+    failure = "terminated in Dagster" if cancelled else how_it_ended(tags.get(EXIT_TAG, ""))
     try:
         plane.report_failure(attempt_id, tags[LEASE_TAG], failure, run.run_id, permanent=cancelled)
     except (Unreachable, NoAnswer):
@@ -120,6 +120,25 @@ def report(plane: ControlPlane, run: dg.DagsterRun, *, started: bool = True) -> 
     except RunwayRpcError:
         return _refuse_orphan(plane, run)
     return [f"{attempt_id}: {failure}"]
+
+
+def how_it_ended(code: str) -> str:
+    """What became of a worker that said nothing, from its exit code.
+
+    >>> how_it_ended("-9")
+    'its worker was killed by signal 9, as for want of memory'
+    >>> how_it_ended("")
+    'its worker ended without a word'
+    """
+    match code:
+        case "-9":
+            return "its worker was killed by signal 9, as for want of memory"
+        case "-15":
+            return "its worker was evicted by signal 15"
+        case "":
+            return "its worker ended without a word"
+        case _:
+            return f"its worker ended without a word, exit code {code}"
 
 
 def _refuse_orphan(plane: ControlPlane, run: dg.DagsterRun) -> list[str]:

@@ -15,6 +15,7 @@ import grpc
 import msgspec
 from runway_client import InvalidRequest, Refused, Unreachable
 
+from assets.failures import FailureClass
 from assets.fleet import Dependency, Fleet, Model, Node, make_fleet
 from assets.grpc_messages import evidence_message, validation_from
 from assets.plane import (
@@ -307,7 +308,16 @@ class FakePlane:
             raise Unreachable("UNREACHABLE", "cannot reach the control plane", code=grpc.StatusCode.UNAVAILABLE)
         self.lineage.append((model_id, version, tuple(reads), run))
 
-    def report_failure(self, attempt_id: str, lease_token: str, failure: str, run: str, *, permanent: bool) -> None:
+    def report_failure(
+        self,
+        attempt_id: str,
+        lease_token: str,
+        failure: str,
+        run: str,
+        *,
+        permanent: bool,
+        failure_class: FailureClass = "",
+    ) -> None:
         self._here("report_failure")
         retrain, attempt = self._find(attempt_id)
         if attempt.state == "FAILED":

@@ -26,7 +26,7 @@ from assets.launcher import (
     find_worker,
     worker_environment,
 )
-from assets.tags import WORKER_TAG
+from assets.tags import EXIT_TAG, WORKER_TAG
 from tests.dagster import slow_location
 
 pytestmark = pytest.mark.slow
@@ -82,6 +82,23 @@ def until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline_s, "it did not happen"
         time.sleep(0.05)
+
+
+def test_how_a_worker_ended_is_kept_with_its_run(
+    launched: Callable[[str], tuple[DagsterInstance, dg.DagsterRun]],
+) -> None:
+    instance, run = launched("hangs")
+    until(lambda: find_worker(run.run_id) is not None)
+    worker = find_worker(run.run_id)
+    assert worker is not None
+    worker.kill()
+
+    def told() -> bool:
+        instance.run_launcher.check_run_worker_health(run)
+        known = instance.get_run_by_id(run.run_id)
+        return known is not None and known.tags.get(EXIT_TAG) == "-9"
+
+    until(told)
 
 
 def test_a_worker_that_cannot_be_noted_is_ended(

@@ -9,12 +9,13 @@ import msgspec
 import pytest
 from runway_client import Runway, Why, connect, messages, to_duration
 
+from assets.failures import DataMissingError
 from assets.following import Following, Topic
 from assets.grpc_plane import GrpcPlane
 from assets.location import build_definitions
 from assets.plane import Evidence, Slice
 from assets.sensors.lease import run_request
-from assets.tags import WORKER_TAG
+from assets.tags import EXIT_TAG, WORKER_TAG
 from assets.trainer import TrainingOrder
 from control_plane.app import limits
 from tests.api.served_plane import ServedPlane
@@ -234,6 +235,39 @@ def test_crashes_are_counted_to_a_clear_end(real: RealWorld) -> None:
     ended = real.runway.retraining.get_retrain(retrain.retrain_id)
     assert ended.state == messages.RETRAIN_STATE_FAILED
     assert "ValueError: no flights in the window" in ended.conclusion
+
+
+@pytest.mark.parametrize(
+    ("cause", "failure_class"),
+    [
+        (MemoryError(), messages.FAILURE_CLASS_OUT_OF_MEMORY),
+        (DataMissingError("the labels of March are not there yet"), messages.FAILURE_CLASS_DATA_MISSING),
+        (ValueError("x"), messages.FAILURE_CLASS_UNKNOWN),
+    ],
+)
+def test_the_cause_of_a_failure_decides_how_it_goes_on(real: RealWorld, cause: Exception, failure_class: int) -> None:
+    def crash(order: object) -> None:
+        raise RuntimeError("training failed") from cause
+
+    real.trainer.before = crash
+    retrain = real.runway.retraining.request_retrain("air_time").retrain
+    real.run()
+    (attempt,) = real.runway.retraining.get_retrain(retrain.retrain_id).attempts
+    assert attempt.failure_class == failure_class
+
+
+@pytest.mark.parametrize(
+    ("code", "failure_class"),
+    [("-9", messages.FAILURE_CLASS_OUT_OF_MEMORY), ("-15", messages.FAILURE_CLASS_PREEMPTED)],
+)
+def test_a_worker_that_was_killed_says_by_what(real: RealWorld, code: str, failure_class: int) -> None:
+    retrain = real.runway.retraining.request_retrain("air_time").retrain
+    (lease,) = real.connect().lease([], 10)
+    tags = dict(run_request(lease).tags) | {WORKER_TAG: "4711", EXIT_TAG: code}
+    real.instance.add_run(dg.DagsterRun(job_name="__ASSET_JOB", status=dg.DagsterRunStatus.FAILURE, tags=tags))
+    real.tick("report_ended_runs")
+    (attempt,) = real.runway.retraining.get_retrain(retrain.retrain_id).attempts
+    assert attempt.failure_class == failure_class
 
 
 def test_a_lease_whose_answer_was_lost_comes_again(real: RealWorld) -> None:
