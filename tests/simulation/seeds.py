@@ -34,7 +34,7 @@ def history(seed: int, steps: int) -> History:
         needed = steps if world is None else min(steps, max(1, (world.now - START) // MINUTE))
         again = f"python -m tests.simulation --first {seed} --seeds 1 --steps {needed}"
         return History(seed=seed, failure=f"seed {seed}: {type(error).__name__}: {error}\n  again: {again}")
-    return History(seed=seed, failure="", met=world.met)
+    return History(seed=seed, failure="", met=world.met + Counter(turns_compared=world.turns.compared))
 
 
 def histories(seeds: Iterable[int], steps: int = STEPS, workers: int | None = None) -> Iterator[History]:

@@ -128,6 +128,10 @@ def _any_order(original: Callable[..., Any]) -> Callable[..., Any]:
     return lambda retrain, tier, now: (0, 0.0, retrain.requested_at, retrain.retrain_id)
 
 
+def _any_score(original: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda retrain, tier, now: original(msgspec.structs.replace(retrain, score=-retrain.score), tier, now)
+
+
 def _no_approval(original: Callable[..., Any]) -> Callable[..., Any]:
     return lambda rollout: 0
 
@@ -170,6 +174,7 @@ PLANTED = {
     "a step in a freeze": (onward, "freeze_words", _no_freeze),
     "the judge ignored": (decide_canary, "judge", _kind_judge),
     "rolled back, and the alias stays": (decide_rollout, "_restored", _alias_stays),
+    "scores ignored": (retraining_rules, "priority", _any_score),
     "tiers ignored": (retraining_rules, "priority", _any_order),
     "half a group goes back": (onward, "together", _alone),
 }
@@ -201,4 +206,4 @@ def test_two_hundred_histories() -> None:
     for one in histories(range(1_000, 1_200), steps=120, workers=2):
         assert not one.failure
         met.update(one.met)
-    assert {name for name, count in met.items() if count >= MET_MIN} >= FAULTS
+    assert {name for name, count in met.items() if count >= MET_MIN} >= FAULTS | {"turns_compared"}

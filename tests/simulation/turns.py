@@ -1,7 +1,7 @@
 """Whose turn it is, told by a twin: of two that stand before the same limits the one that matters more goes first.
 
-Two retrains of one team, class and scheduler meet the same limits, so nothing but priority lies between them: tier, and
-a tier more for each whole day of waiting, so that no stream of important ones starves the others for ever. Those that
+Two retrains of one team, class and scheduler meet the same limits, so nothing but priority lies between them: tier (a
+day of waiting counts as one), then staleness, then age. Those that
 anything else could keep waiting (a cooldown, a hold, something upstream, the reserve of tier 1) are not compared.
 """
 
@@ -21,6 +21,7 @@ from control_plane.core.events import (
     RetrainLeased,
     RetrainReleased,
     RetrainRequested,
+    VerdictChanged,
 )
 
 
@@ -37,6 +38,7 @@ class Waiting:
     not_before: datetime
     expires_at: datetime | None
     hurried: bool
+    score: float
     held: bool = False
     running: bool = False
 
@@ -63,8 +65,15 @@ class Turns:
                 self.team[event.facts.model_id] = event.facts.team
             case RetrainRequested():
                 self.queue[event.model_id] = Waiting(
-                    event.retrain_id, envelope.at, event.not_before, event.expires_at, event.ignore_cooldown
+                    event.retrain_id,
+                    envelope.at,
+                    event.not_before,
+                    event.expires_at,
+                    event.ignore_cooldown,
+                    event.score,
                 )
+            case VerdictChanged() if event.model_id in self.queue:
+                self.queue[event.model_id].score = event.evaluation.score
             case RetrainJoined():
                 one = self.queue[event.model_id]
                 one.not_before, one.hurried = event.not_before, one.hurried or event.ignore_cooldown
@@ -102,10 +111,11 @@ class Turns:
                     f"(tier {self.tier[model_id]}), which has waited since {other.not_before:%m-%d %H:%M}"
                 )
 
-    def _turn(self, model_id: str, now: datetime) -> int:
-        """Smaller goes first."""
+    def _turn(self, model_id: str, now: datetime) -> tuple[int, float, datetime]:
+        """Smaller goes first: by tier less the days of waiting, then the staler, then the older."""
         one = self.queue[model_id]
-        return self.tier[model_id] - max(0, (now - max(one.asked_at, one.not_before)).days)
+        waited = max(0, (now - max(one.asked_at, one.not_before)).days)
+        return self.tier[model_id] - waited, -one.score, one.asked_at
 
     def _ready(self, model_id: str, one: Waiting, now: datetime) -> bool:
         """Does nothing but a slot stand between it and its start?"""
