@@ -2,9 +2,9 @@
 
 Ours: `RequestRetrain` is answered by the control plane, a tick of the lease sensor takes it, Dagster queues a run, the
 launcher starts a worker, the worker begins. Dagster by itself, as a user would set it up: a file appears, a sensor of
-one second's interval sees it, Dagster's own queue and launcher start a worker; once as Dagster comes, and once with a
-queue that looks each second, as ours does. All are timed from the request to Dagster's `startTime` of the run, one
-after the other at odd moments of the daemon's loop, with real daemons, on the same machine.
+one second's interval sees it, Dagster's own queue and launcher start a worker: as Dagster comes; with a queue that
+looks each second; and with that queue and Runway's launcher. All are timed from the request to Dagster's `startTime` of
+the run, one after the other at odd moments of the daemon's loop, with real daemons, on the same machine.
 """
 
 import json
@@ -44,6 +44,11 @@ run_coordinator:
   config:
     dequeue_interval_seconds: 1
 """
+OUR_LAUNCHER = """
+run_launcher:
+  module: assets.launcher
+  class: LeanRunLauncher
+"""
 RUN_OF = """
 query($key: String!, $value: String!) {
   runsOrError(filter: {tags: [{key: $key, value: $value}]}) { ... on Runs { results { startTime } } }
@@ -51,9 +56,11 @@ query($key: String!, $value: String!) {
 
 
 def run() -> list[Row]:
-    """Ours, then Dagster as it comes, then with a quick queue."""
+    """Ours, then Dagster as it comes, with a quick queue, and with our launcher too."""
     ours = np.array(list(_ours()))
-    plain, quick = np.array(list(_floor(quick_queue=False))), np.array(list(_floor(quick_queue=True)))
+    plain, quick, lean = (
+        np.array(list(_floor(settings))) for settings in ("", QUICK_QUEUE, QUICK_QUEUE + OUR_LAUNCHER)
+    )
     return [
         Row(
             id="trigger_vs_dagster_floor",
@@ -66,9 +73,11 @@ def run() -> list[Row]:
                 "dagster longest s": float(plain.max()),
                 "dagster, queue each second, median s": float(np.median(quick)),
                 "dagster, queue each second, longest s": float(quick.max()),
+                "the same with our launcher, median s": float(np.median(lean)),
+                "runway to that": float(np.median(ours) / np.median(lean)),
             },
             note=f"request to run start, {TRIGGERS} triggers each, one at a time, real daemons; below 1 is sooner than "
-            "a bare sensor",
+            "a bare sensor in Dagster as it comes",
         )
     ]
 
@@ -99,12 +108,12 @@ def _ours() -> Iterator[float]:
             stack.wait(60)
 
 
-def _floor(*, quick_queue: bool) -> Iterator[float]:
+def _floor(settings: str) -> Iterator[float]:
     with tempfile.TemporaryDirectory() as folder:
         home, files = Path(folder) / "home", Path(folder) / "files"
         home.mkdir()
         files.mkdir()
-        (home / "dagster.yaml").write_text("telemetry:\n  enabled: false\n" + (QUICK_QUEUE if quick_queue else ""))
+        (home / "dagster.yaml").write_text("telemetry:\n  enabled: false\n" + settings)
         environment = {**os.environ, "DAGSTER_HOME": str(home), "FLOOR_FOLDER": str(files)}
         command = [str(BIN / "dagster-daemon"), "run", "-m", "bench.peers.floor_location", "-d", str(ROOT)]
         with (Path(folder) / "log").open("w") as said:
