@@ -85,7 +85,7 @@ def test_a_model_that_nobody_registered_is_drawn_but_not_run() -> None:
 
 def test_an_empty_fleet_loads() -> None:
     defs = build_definitions(Fleet(), lambda: FakePlane(Fleet()))
-    assert len(list(defs.get_repository_def().sensor_defs)) == 7
+    assert len(list(defs.get_repository_def().sensor_defs)) == 8
 
 
 def test_the_last_good_copy_is_shown_while_the_control_plane_is_away() -> None:

@@ -198,7 +198,7 @@ class Hazards:
             return
         if rollout.rollout_id not in self.arms:
             effect = self.effects.get((rollout.model_id, rollout.version), 0.0)
-            silent = MINUTE * int(self.rng.integers(5, 200)) if self._chance(0.1) else timedelta(0)
+            silent = MINUTE * int(self.rng.integers(5, 200)) if self._chance(0.4) else timedelta(0)
             self.world.met["silent_metrics"] += silent > timedelta(0)
             self.world.met["harmful_candidate"] += effect < 0
             traffic = Traffic(per_hour=200_000, mean=0.5, spread=0.5, effect=effect)
