@@ -1,7 +1,7 @@
 """What the flights' own people want to see of a candidate: an asset check of Dagster, run on its version.
 
-The policy of crew_overtime names it, and waits two weeks for it: Dagster takes some seconds for a check, and a second of
-the demo is six hours.
+The policy of crew_overtime names it, and waits two weeks for it: Dagster takes some seconds for a check, and a second
+of the demo is six hours.
 """
 
 from typing import TYPE_CHECKING
