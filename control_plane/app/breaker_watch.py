@@ -31,19 +31,25 @@ class BreakerWatch:
         self._node = node
         self._jitter = jitter
         self._calls: dict[str, deque[Call]] = {}
+        self._epoch = -1
 
     async def told(self, scheduler: str, outcome: CallOutcome, detail: str = "", *, probe: bool = False) -> None:
         """A call went so. `probe`: it was about the attempt that tries the scheduler out, so a success counts."""
+        if outcome is CallOutcome.REFUSED:
+            return  # our fault: it neither counts nor breaks a row
         now, detail = self._node.now(), detail[:DETAIL_CHARS_MAX]
+        if self._epoch != self._node.epoch:  # whoever led meanwhile counted, and wrote down what came of it
+            self._calls.clear()
+            self._epoch = self._node.epoch
         breaker = self._node.state.breakers.get(scheduler)
         if breaker is None or breaker.state is BreakerState.CLOSED:
             calls = self._calls.setdefault(scheduler, deque(maxlen=CALLS_KEPT_MAX))
             calls.append(Call(now, outcome, detail))
-            why = tripped(calls, now) if outcome is CallOutcome.FAILED else ""
+            why = tripped(calls, now)
             if why:
-                calls.clear()
                 log.warning("scheduler.breaker_opens", scheduler=scheduler, message=why)
                 await self._submit(OpenBreaker(scheduler=scheduler, reason=why, jitter=self._jitter()))
+                calls.clear()  # not before it stands in the log: else five more would have to fail
             return
         # What was counted before it opened is over; what fails while it is open is no news.
         self._calls.pop(scheduler, None)

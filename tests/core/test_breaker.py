@@ -65,8 +65,14 @@ def test_what_is_older_than_a_minute_does_not_count_as_a_share() -> None:
 
 @given(st.integers(1, 10_000), st.floats(0, 1))
 def test_open_time_doubles_to_a_bound_with_its_jitter(openings: int, jitter: float) -> None:
-    plain = min(OPEN_FOR * 2 ** min(openings - 1, 20), OPEN_FOR_MAX)
-    assert plain * (1 - JITTER) <= open_for(openings, jitter) <= plain * (1 + JITTER)
+    plain = OPEN_FOR * 2 ** min(openings - 1, 20)
+    found = open_for(openings, jitter)
+    if plain * (1 + JITTER) <= OPEN_FOR_MAX:
+        assert plain * (1 - JITTER) <= found <= plain * (1 + JITTER)
+    else:
+        assert OPEN_FOR_MAX * (1 - JITTER) / (1 + JITTER) <= found <= OPEN_FOR_MAX
+    # It stays a spread, also at the bound.
+    assert open_for(openings, 0) < open_for(openings, 1)
 
 
 def leased(fleet: Fleet, scheduler: str = "dagster", most: int = 100) -> int:
@@ -108,6 +114,37 @@ def test_one_probe_at_a_time_three_successes_and_a_bounded_drain() -> None:
     assert leased(fleet) == DRAIN_PER_MINUTE
     fleet.now += DRAIN_FOR
     assert leased(fleet) == 40 - 3 - 2 * DRAIN_PER_MINUTE
+
+
+def test_the_drain_counts_what_has_ended_within_its_minute_too() -> None:
+    fleet = waiting(40)
+    fleet.do(TripBreaker(scheduler="dagster", by="anna", reason="upgrade"))
+    fleet.do(ResetBreaker(scheduler="dagster"))
+    assert leased(fleet) == DRAIN_PER_MINUTE
+    for retrain in list(fleet.state.running()):
+        assert retrain.running_attempt is not None
+        fleet.train(retrain.running_attempt.attempt_id)
+    assert not fleet.state.running()
+    fleet.now += MINUTE - SECOND
+    assert leased(fleet) == 0
+    fleet.now += SECOND
+    assert leased(fleet) == DRAIN_PER_MINUTE
+
+
+@pytest.mark.parametrize("succeeded", [True, False])
+def test_a_bypass_outlasts_what_trying_out_comes_to_until_it_is_reset(succeeded: bool) -> None:
+    fleet = waiting(4)
+    fleet.do(OpenBreaker(scheduler="dagster", reason="503", jitter=0.5))
+    fleet.do(BypassBreaker(scheduler="dagster", by="anna"))
+    fleet.pass_time(OPEN_FOR)
+    for _ in range(3 if succeeded else 1):
+        fleet.do(RecordProbe(scheduler="dagster", succeeded=succeeded, detail="", jitter=0.5))
+    breaker = fleet.state.breakers["dagster"]
+    assert breaker.state is (BreakerState.CLOSED if succeeded else BreakerState.OPEN)
+    assert breaker.bypassed_by == "anna"
+    assert leased(fleet, most=4) == 4
+    fleet.do(ResetBreaker(scheduler="dagster"))
+    assert fleet.state.breakers["dagster"].bypassed_by == ""
 
 
 def test_a_probe_that_cannot_be_started_opens_it_for_twice_as_long_and_its_retrain_waits_on() -> None:

@@ -18,7 +18,7 @@ from control_plane.core.decide.decision import Decision
 from control_plane.core.errors import NotFound, Reason
 from control_plane.core.events import BreakerChanged, Event
 from control_plane.core.retraining import breaker as rules
-from control_plane.core.retraining.types import Attempt, AttemptState, Breaker, BreakerState, FailureClass
+from control_plane.core.retraining.types import Attempt, Breaker, BreakerState, FailureClass
 from control_plane.core.state import State
 
 MINUTE = timedelta(minutes=1)
@@ -101,11 +101,32 @@ def leases_allowed(state: State, scheduler: str, wanted: int, now: datetime) -> 
     breaker = state.breakers.get(scheduler)
     if breaker is None:
         return wanted
-    mine = [attempt for retrain in state.living() for attempt in retrain.attempts if attempt.scheduler == scheduler]
-    probing = any(attempt.probe and attempt.state is AttemptState.RUNNING for attempt in mine)
-    let_go = [attempt for attempt in mine if not attempt.probe and attempt.leased_at >= breaker.since]
-    recent = sum(attempt.leased_at > now - MINUTE for attempt in let_go)
+    probing = any(
+        attempt.probe and attempt.scheduler == scheduler
+        for retrain in state.running()
+        if (attempt := retrain.running_attempt) is not None
+    )
+    recent = _let_go(state, breaker, now) if rules.draining(breaker, now) else 0
     return rules.leases_allowed(breaker, wanted, probing, recent, now)
+
+
+def _let_go(state: State, breaker: Breaker, now: datetime) -> int:
+    """Leases of the last minute since it closed, also of retrains that have ended already."""
+    since, found = now - MINUTE, 0
+    for record in state.models.values():
+        # A model's retrains come one after the other: whatever is older than one that ended then ended before.
+        for retrain_id in reversed(record.retrain_ids):
+            retrain = state.retrains[retrain_id]
+            if retrain.ended_at is not None and retrain.ended_at <= since:
+                break
+            found += sum(
+                attempt.scheduler == breaker.scheduler
+                and not attempt.probe
+                and attempt.leased_at > since
+                and attempt.leased_at >= breaker.since
+                for attempt in retrain.attempts
+            )
+    return found
 
 
 def probe_ended(state: State, attempt: Attempt, failure_class: FailureClass | None, now: datetime) -> tuple[Event, ...]:

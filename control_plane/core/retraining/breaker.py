@@ -22,6 +22,7 @@ FAILED_SHARE_MAX = 0.5
 OPEN_FOR = timedelta(seconds=30)
 """The first time; doubles with each opening in a row."""
 OPEN_FOR_MAX = timedelta(minutes=10)
+"""Never longer, jitter included."""
 JITTER = 0.2
 """Part of the open time that is spread, so that many control planes do not come back at once."""
 SUCCESSES_TO_CLOSE = 3
@@ -80,11 +81,17 @@ def tripped(calls: Sequence[Call], now: datetime) -> str:
 def open_for(openings: int, jitter: float) -> timedelta:
     """How long the breaker stays open at its n-th opening in a row; `jitter` from 0 to 1.
 
-    >>> open_for(1, 0.5), open_for(3, 0.5), open_for(50, 0.5)
-    (datetime.timedelta(seconds=30), datetime.timedelta(seconds=120), datetime.timedelta(seconds=600))
+    Doubled, spread by a fifth to both sides; at the bound the spread is moved below it, so that it stays a spread.
+
+    >>> [open_for(openings, 0.5).total_seconds() for openings in (1, 3, 50)]
+    [30.0, 120.0, 500.0]
+    >>> [open_for(50, jitter).total_seconds() for jitter in (0, 1)]
+    [400.0, 600.0]
     """
     doublings = min(openings - 1, 10)
-    return min(OPEN_FOR * (1 << doublings), OPEN_FOR_MAX) * (1 - JITTER + 2 * JITTER * jitter)
+    longest = min(OPEN_FOR * (1 << doublings) * (1 + JITTER), OPEN_FOR_MAX)
+    shortest = longest * ((1 - JITTER) / (1 + JITTER))
+    return shortest + (longest - shortest) * jitter
 
 
 def opened(breaker: Breaker, reason: str, jitter: float, now: datetime) -> Breaker:
@@ -106,12 +113,17 @@ def half_opened(breaker: Breaker, now: datetime) -> Breaker:
 
 
 def probed(breaker: Breaker, succeeded: bool, detail: str, jitter: float, now: datetime) -> Breaker:
-    """After a call while half open: three successes close it, one failure opens it again, for longer."""
+    """After a call while half open: three successes close it, one failure opens it again, for longer.
+
+    A bypass is somebody's word: it outlasts both, until it is taken back by a reset.
+    """
     if not succeeded:
-        return opened(breaker, f"it was tried out and failed: {detail or 'no answer'}", jitter, now)
-    if breaker.successes + 1 >= SUCCESSES_TO_CLOSE:
-        return closed(breaker, f"{SUCCESSES_TO_CLOSE} tries went well", now)
-    return replace(breaker, successes=breaker.successes + 1)
+        after = opened(breaker, f"it was tried out and failed: {detail or 'no answer'}", jitter, now)
+    elif breaker.successes + 1 >= SUCCESSES_TO_CLOSE:
+        after = closed(breaker, f"{SUCCESSES_TO_CLOSE} tries went well", now)
+    else:
+        return replace(breaker, successes=breaker.successes + 1)
+    return replace(after, bypassed_by=breaker.bypassed_by)
 
 
 def closed(breaker: Breaker, reason: str, now: datetime) -> Breaker:
@@ -122,6 +134,11 @@ def closed(breaker: Breaker, reason: str, now: datetime) -> Breaker:
 def half_open_due(breaker: Breaker, now: datetime) -> bool:
     """Has the time come to try it out? One that was tripped by hand waits for a hand."""
     return breaker.state is BreakerState.OPEN and breaker.open_until is not None and now >= breaker.open_until
+
+
+def draining(breaker: Breaker, now: datetime) -> bool:
+    """Has it closed a short while ago, so that what has waited is let go at a bounded rate?"""
+    return breaker.state is BreakerState.CLOSED and not breaker.bypassed_by and now < breaker.since + DRAIN_FOR
 
 
 def leases_allowed(breaker: Breaker | None, wanted: int, probing: bool, leased_since: int, now: datetime) -> int:
@@ -139,7 +156,7 @@ def leases_allowed(breaker: Breaker | None, wanted: int, probing: bool, leased_s
             return 0
         case BreakerState.HALF_OPEN:
             return 0 if probing else min(wanted, 1)
-        case BreakerState.CLOSED if now < breaker.since + DRAIN_FOR:
+        case BreakerState.CLOSED if draining(breaker, now):
             return min(wanted, max(DRAIN_PER_MINUTE - leased_since, 0))
         case _:
             return wanted
