@@ -314,7 +314,8 @@ class SchedulerDriver:
         followed.note = note
         self._refusals.pop(name, None)
         self._leasing_pauses[name].worked()
-        await self._watch.told(name, CallOutcome.SUCCEEDED, probe=True)
+        # What lies there and waits proves nothing about a scheduler that is tried out.
+        await self._watch.told(name, CallOutcome.SUCCEEDED, probe=not note)
         await self._reports.renew(attempt, run)
         log.info("schedulers.started", scheduler=name, attempt=attempt.attempt_id, run=run)
         if note:
@@ -373,12 +374,13 @@ class SchedulerDriver:
             await self._watch.told(name, CallOutcome.FAILED, f"{name} did not answer within {self._call_s_max:g} s")
         except SchedulerUnavailable as error:
             await self._watch.told(name, CallOutcome.FAILED if error.counts else CallOutcome.REFUSED, str(error))
+            followed.note = followed.note if error.counts else str(error)
         except SchedulerRefused as error:
             await self._watch.told(name, CallOutcome.REFUSED, str(error))
             followed.note = f"{name} does not say how it is: {error}"
         else:
             followed.pause.worked()
-            await self._watch.told(name, CallOutcome.SUCCEEDED, probe=probe)
+            await self._watch.told(name, CallOutcome.SUCCEEDED, probe=probe and not status.note)
             return status
         followed.pause.failed(self._monotonic(), refused=False)
         return None

@@ -13,6 +13,8 @@ class FakeScheduler:
 
     address: str = "memory"
     mood: str = ""
+    waits: str = ""
+    """Why what is started lies there and waits."""
     jobs: dict[str, Job] = field(default_factory=dict)
     runs: dict[str, RunStatus] = field(default_factory=dict)
     starts: list[str] = field(default_factory=list)
@@ -22,10 +24,10 @@ class FakeScheduler:
         self.starts.append(job.attempt_id)
         if job.attempt_id not in self.runs:
             self.jobs[job.attempt_id] = job
-            self.set(job.attempt_id, RunState.RUNNING)
+            self.set(job.attempt_id, RunState.QUEUED if self.waits else RunState.RUNNING)
         if self.mood == "lost":
             raise SchedulerUnavailable("no answer")
-        return Started(run=f"fake/{job.attempt_id}")
+        return Started(run=f"fake/{job.attempt_id}", note=self.waits)
 
     async def status(self, run: Run) -> RunStatus:
         self._check()
@@ -46,7 +48,11 @@ class FakeScheduler:
     def set(self, attempt_id: str, state: RunState, failure: str = "") -> None:
         """Let a run be so."""
         self.runs[attempt_id] = RunStatus(
-            state=state, run=f"fake/{attempt_id}", log_url=f"http://fake/{attempt_id}", failure=failure
+            state=state,
+            run=f"fake/{attempt_id}",
+            log_url=f"http://fake/{attempt_id}",
+            failure=failure,
+            note=self.waits,
         )
 
     def _check(self) -> None:

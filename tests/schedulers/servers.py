@@ -127,7 +127,9 @@ class Maestro:
     duplicate before it counts instances up. Instances are listed the newest first.
     """
 
-    def __init__(self, wire: Wire | None = None) -> None:
+    def __init__(self, wire: Wire | None = None, before: int = 0) -> None:
+        """`before`: so many instances ran before and are gone."""
+        self.before = before
         self.workflows = {"runway_retrain": "PARALLEL"}
         self.instances: list[dict[str, Any]] = []
         self.down = False
@@ -174,7 +176,7 @@ class Maestro:
             told = {"workflow_id": workflow, "workflow_version_id": 1, "workflow_uuid": body["request_id"]}
             if any(one["workflow_uuid"] == body["request_id"] for one in self.instances):
                 return 200, told | {"workflow_instance_id": 0, "workflow_run_id": 0, "status": "DUPLICATED"}
-            number = 1 + sum(one["workflow_id"] == workflow for one in self.instances)
+            number = self.before + 1 + sum(one["workflow_id"] == workflow for one in self.instances)
             alive = any(one["status"] in {"CREATED", "IN_PROGRESS"} for one in self.instances)
             stopped = strategy == "FIRST_ONLY" and alive
             named = told | {"workflow_instance_id": number, "workflow_run_id": 1}
@@ -186,10 +188,14 @@ class Maestro:
         if ("first" in query) == ("last" in query) or not 1 <= int(query.get("first", query.get("last", 0))) <= 200:
             return 400, {"status": "BAD_REQUEST", "message": "Either first or last need to be provided"}
         newest_first = [one for one in reversed(self.instances) if one["workflow_id"] == workflow]
-        below = int(query.get("cursor") or len(newest_first) + 1)
+        below = int(query.get("cursor") or self.before + len(newest_first) + 1)
         page = [one for one in newest_first if one["workflow_instance_id"] < below][: int(query["first"])]
         ids = [one["workflow_instance_id"] for one in page]
-        info = {"start_cursor": str(ids[0]), "end_cursor": str(ids[-1]), "has_next_page": ids[-1] > 1} if ids else {}
+        info = (
+            {"start_cursor": str(ids[0]), "end_cursor": str(ids[-1]), "has_next_page": ids[-1] > self.before + 1}
+            if ids
+            else {}
+        )
         return 200, {"page_info": {"has_next_page": False} | info, "elements": page, "total_count": len(newest_first)}
 
     def _stop(self, workflow: str, number: int) -> Reply:
@@ -203,4 +209,5 @@ class Maestro:
 
     def _instance(self, workflow: str, number: int) -> dict[str, Any] | None:
         mine = [one for one in self.instances if one["workflow_id"] == workflow]
-        return mine[number - 1] if 0 < number <= len(mine) else None
+        place = number - self.before
+        return mine[place - 1] if 0 < place <= len(mine) else None

@@ -93,6 +93,7 @@ class SmallAirflow:
         self.paused_after_start = False
         self.paused = False
         self.conflicts = False
+        self.more: dict[str, Any] = {}
         self.server = HttpServer(self._answer)
 
     def _answer(self, request: Request) -> Reply:
@@ -103,7 +104,7 @@ class SmallAirflow:
             return 401, {"detail": "Invalid JWT token"}
         match request.method, request.path.removeprefix("/api/v2/dags/runway_retrain"):
             case "GET", "":
-                return 200, {"is_paused": self.paused}
+                return 200, {"is_paused": self.paused} | self.more
             case "POST", "/dagRuns":
                 if self.conflicts or request.body["dag_run_id"] in self.runs:
                     return 409, {"detail": "Unique constraint violation"}
@@ -140,12 +141,40 @@ async def test_a_dag_paused_just_then_takes_the_run_and_somebody_is_told(
     one, scheduler = small
     one.paused_after_start = True
     started = await scheduler.start(a_job("rt_1_a1"))
-    assert started.note == "DAG runway_retrain was paused: unpause it in Airflow"
+    assert started.note == "DAG runway_retrain is paused: unpause it in Airflow"
     status = await scheduler.status(run_of(a_job("rt_1_a1"), started.run))
     assert (status.state, status.note) == (
         RunState.QUEUED,
         "DAG runway_retrain is paused: unpause it in Airflow",
     )
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"has_import_errors": True}, "DAG runway_retrain has import errors"),
+        ({"is_stale": True}, "there is no DAG runway_retrain"),
+    ],
+)
+async def test_what_is_wrong_with_the_one_dag_of_all_is_no_fault_of_a_job(
+    small: tuple[SmallAirflow, AirflowScheduler], more: dict[str, Any], said: str
+) -> None:
+    one, scheduler = small
+    one.more = more
+    with pytest.raises(SchedulerRefused, match=said) as error:
+        await scheduler.start(a_job("rt_1_a1"))
+    assert (error.value.whole, one.runs) == (True, {})
+
+
+async def test_a_state_that_nobody_knows_is_no_failure_of_airflow(
+    small: tuple[SmallAirflow, AirflowScheduler],
+) -> None:
+    one, scheduler = small
+    started = await scheduler.start(a_job("rt_1_a1"))
+    one.runs["rt_1_a1"]["state"] = "dreaming"
+    with pytest.raises(SchedulerUnavailable, match="'dreaming'") as error:
+        await scheduler.status(run_of(a_job("rt_1_a1"), started.run))
+    assert not error.value.counts
 
 
 async def test_a_conflict_that_is_no_duplicate_is_refused(small: tuple[SmallAirflow, AirflowScheduler]) -> None:

@@ -307,6 +307,28 @@ async def test_a_cancelled_retrain_whose_start_arrives_late_is_stopped_all_the_s
         assert fake.runs["rt_000001_a1"].state is RunState.STOPPED
 
 
+async def test_a_run_that_lies_in_a_paused_dag_is_said_and_does_not_close_the_breaker() -> None:
+    fake = FakeScheduler(mood="down")
+    async with leading(airflow=fake) as plane:
+        for number in range(6):
+            await plane.wanted(f"m{number}")
+        await plane.turn(5)
+        opened = plane.node.state.breakers["airflow"]
+        fake.mood, fake.waits = "", "DAG x is paused: unpause it"
+        for _ in range(40):
+            await plane.turn(5)
+        (run,) = fake.runs  # the probe, and nothing after it
+        half_open = plane.node.state.breakers["airflow"]
+        assert (opened.state, half_open.state) == (BreakerState.OPEN, BreakerState.HALF_OPEN)
+        assert plane.driver.trouble("airflow") == f"DAG x is paused: unpause it ({run} waits)"
+        fake.waits = ""
+        fake.set(run, RunState.RUNNING)
+        for _ in range(6):
+            await plane.turn(10)
+        assert plane.node.state.breakers["airflow"].state is BreakerState.CLOSED
+        assert (len(fake.runs), plane.driver.trouble("airflow")) == (6, "")
+
+
 async def test_an_open_breaker_starts_nothing_and_a_probe_is_alone() -> None:
     fake = FakeScheduler()
     async with leading(airflow=fake) as plane:

@@ -1,13 +1,15 @@
 """Airflow 3 by its REST API v2: one DAG, or one DAG per model, is triggered with the job as its `conf`.
 
 The run is named by the attempt (`dag_run_id`), so Airflow itself refuses a second one: 409 says that it is there.
-Airflow takes runs of a paused DAG with a friendly 200 and lets them lie; so it is asked first, and told.
+Airflow takes runs of a paused DAG with a friendly 200 and lets them lie; so it is asked first, and told. What is wrong
+with a DAG that runs all models is wrong with all of them: their retrains go back and wait, and none of them fails.
 
 Needs a user who may trigger, read and end runs of the DAG. With a user name the secret is the password, exchanged for a
 token that is renewed when Airflow takes it no more; without one the secret is the token itself.
 """
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
@@ -63,12 +65,11 @@ class AirflowScheduler:
     async def start(self, job: Job) -> Started:
         """Trigger the DAG under the attempt's id."""
         dag = self._dag_of(job.model_id)
-        if await self._paused(dag):
-            said = f"DAG {dag} is paused: unpause it in Airflow"
-            # A DAG of one model says nothing of the others'; the one DAG of all does.
-            if "{model}" in self._dag:
-                raise SchedulerRefused(said)
-            raise SchedulerUnavailable(said, sure=True)
+        standing = await self._standing(dag)
+        if standing.paused and self._of_all:
+            raise SchedulerUnavailable(standing.fault, sure=True)
+        if standing.fault:
+            raise SchedulerRefused(standing.fault, whole=self._of_all)
         body = {"dag_run_id": job.attempt_id, "logical_date": None, "conf": job.parameters()}
         answer = await self._call("POST", f"{_path(dag)}/dagRuns", body)
         if answer.status == 409:
@@ -77,12 +78,11 @@ class AirflowScheduler:
             if found.status == 404:
                 answer.checked()
             answer = found
+        if answer.status == 404:  # it went just then
+            raise SchedulerRefused(self._missing(dag), whole=self._of_all)
         told = answer.checked().fields()
-        waits = STATES.get(str(told.get("state"))) is RunState.QUEUED and await self._paused(dag)
-        return Started(
-            run=f"{dag}/{job.attempt_id}",
-            note=f"DAG {dag} was paused: unpause it in Airflow" if waits else "",
-        )
+        queued = STATES.get(str(told.get("state"))) is RunState.QUEUED
+        return Started(run=f"{dag}/{job.attempt_id}", note=(await self._standing(dag)).fault if queued else "")
 
     async def status(self, run: Run) -> RunStatus:
         """How its DAG run stands, with the link to its page; of a failed one, to the task that failed."""
@@ -93,15 +93,14 @@ class AirflowScheduler:
         told = answer.checked().fields()
         state = STATES.get(str(told.get("state")))
         if state is None:
-            raise SchedulerUnavailable(f"{self._http.who} tells a state that nobody knows: {told.get('state')!r}")
+            sentence = f"{self._http.who} tells a state that nobody knows: {told.get('state')!r}"
+            raise SchedulerUnavailable(sentence, counts=False)
         link = f"{self._url}/dags/{quote(dag, safe='')}/runs/{quote(run.attempt_id, safe='')}"
         status = RunStatus(state=state, run=f"{dag}/{run.attempt_id}", log_url=link)
         if state is RunState.FAILED:
             return await self._failed(dag, run, link)
-        if state is RunState.QUEUED and await self._paused(dag):
-            return RunStatus(
-                state=state, run=status.run, log_url=link, note=f"DAG {dag} is paused: unpause it in Airflow"
-            )
+        if state is RunState.QUEUED:
+            return RunStatus(state=state, run=status.run, log_url=link, note=(await self._standing(dag)).fault)
         return status
 
     async def stop(self, run: Run) -> bool:
@@ -132,11 +131,27 @@ class AirflowScheduler:
             state=RunState.FAILED, run=run.run, failure=failure, log_url=f"{link}/tasks/{quote(names[0], safe='')}"
         )
 
-    async def _paused(self, dag: str) -> bool:
+    async def _standing(self, dag: str) -> "_Standing":
+        """What keeps runs of a DAG from running, if anything does."""
         answer = await self._call("GET", _path(dag))
         if answer.status == 404:
-            raise SchedulerRefused(f"there is no DAG {dag} in {self._http.who}")
-        return bool(answer.checked().fields().get("is_paused"))
+            return _Standing(fault=self._missing(dag))
+        told = answer.checked().fields()
+        if told.get("is_stale"):
+            return _Standing(fault=self._missing(dag))
+        if told.get("has_import_errors"):
+            return _Standing(fault=f"DAG {dag} has import errors: Airflow shows them")
+        if told.get("is_paused"):
+            return _Standing(fault=f"DAG {dag} is paused: unpause it in Airflow", paused=True)
+        return _Standing()
+
+    def _missing(self, dag: str) -> str:
+        return f"there is no DAG {dag} in {self._http.who}"
+
+    @property
+    def _of_all(self) -> bool:
+        """Does one DAG run all models?"""
+        return "{model}" not in self._dag
 
     async def _call(self, method: str, path: str, body: object = None) -> Answer:
         """With a token; when Airflow takes it no more, with a new one."""
@@ -169,6 +184,14 @@ class AirflowScheduler:
 
     def _dag_in(self, run: Run) -> str:
         return run.run.rpartition("/")[0] or self._dag_of(run.model_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Standing:
+    """What keeps a DAG's runs from running, in words; empty if nothing does."""
+
+    fault: str = ""
+    paused: bool = False
 
 
 def _path(dag: str) -> str:

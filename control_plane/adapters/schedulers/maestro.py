@@ -43,6 +43,8 @@ STATES = {
     "STOPPED": RunState.STOPPED,
 }
 ENDED = frozenset({RunState.SUCCEEDED, RunState.FAILED, RunState.STOPPED})
+BY_STRATEGY = "run strategy"
+"""Words in the timeline of a run that LAST_ONLY or SERIAL_LATEST_ONLY stopped for a later one."""
 
 
 def request_id(attempt_id: AttemptId) -> str:
@@ -94,7 +96,8 @@ class MaestroScheduler:
         }
         answer = await self._call("POST", f"{_path(workflow)}/versions/{quote(self._version)}/actions/start", body)
         if answer.status == 404:
-            raise SchedulerRefused(f"there is no workflow {workflow} ({self._version}) in {self._http.who}")
+            sentence = f"there is no workflow {workflow} ({self._version}) in {self._http.who}"
+            raise SchedulerRefused(sentence, whole=self._of_all)
         told = answer.checked().fields()
         match told.get("status"):
             case "CREATED":
@@ -108,7 +111,8 @@ class MaestroScheduler:
                 return Started(run=_run(workflow, found))
             case "STOPPED":
                 raise SchedulerRefused(
-                    f"the run strategy of workflow {workflow} let nothing more run: use SEQUENTIAL or PARALLEL"
+                    f"the run strategy of workflow {workflow} let nothing more run: use SEQUENTIAL or PARALLEL",
+                    whole=self._of_all,
                 )
             case other:
                 raise SchedulerUnavailable(f"{self._http.who} answered a start with {other!r}")
@@ -122,15 +126,23 @@ class MaestroScheduler:
         status = str(told.get("status"))
         state = STATES.get("FAILED" if status.startswith("FAILED") else status)
         if state is None:
-            raise SchedulerUnavailable(f"{self._http.who} tells a status that nobody knows: {status!r}")
-        named = _run(workflow, told)
+            sentence = f"{self._http.who} tells a status that nobody knows: {status!r}"
+            raise SchedulerUnavailable(sentence, counts=False)
+        named, failure, failure_class = _run(workflow, told), "", None
+        if state is RunState.FAILED:
+            failure = _last_words(told) or f"the workflow instance {status.lower().replace('_', ' ')}"
+            failure_class = FailureClass.TIMEOUT if status == "TIMED_OUT" else None
+        elif state is RunState.STOPPED:
+            failure = _last_words(told)
+            # Not by a hand: a later start ended it, and would again.
+            failure_class = FailureClass.UNKNOWN if BY_STRATEGY in failure else None
         return RunStatus(
             state=state,
             run=named,
             log_url=f"{self._url}/api/v3/workflows/{quote(workflow, safe='')}/instances/{_part(named, 1)}"
             f"/runs/{_part(named, 2)}",
-            failure=_failure(told) if state is RunState.FAILED else "",
-            failure_class=FailureClass.TIMEOUT if status == "TIMED_OUT" else None,
+            failure=failure,
+            failure_class=failure_class,
             note="the instance is paused in Maestro" if status == "PAUSED" else "",
         )
 
@@ -186,6 +198,11 @@ class MaestroScheduler:
     async def _call(self, method: str, path: str, body: object = None) -> Answer:
         return await self._http.request(method, f"/api/v3/workflows{path}", body=body, headers=self._headers)
 
+    @property
+    def _of_all(self) -> bool:
+        """Does one workflow run all models? What is wrong with it is wrong for all of them."""
+        return "{model}" not in self._workflow
+
     def _workflow_of(self, model_id: ModelId) -> str:
         return self._workflow.replace("{model}", model_id)
 
@@ -202,12 +219,12 @@ def _part(run: str, index: int) -> str:
     return run.rsplit("/", 2)[index]
 
 
-def _failure(told: dict[str, Any]) -> str:
-    """What Maestro says of a failed instance: the newest entry of its timeline that is a sentence."""
+def _last_words(told: dict[str, Any]) -> str:
+    """What Maestro says of an instance that ended: the newest entry of its timeline that is a sentence."""
     timeline = told.get("timeline")
     events = timeline.get("timeline_events") if isinstance(timeline, dict) else timeline
     for event in reversed(events or []):
         message = event.get("message") if isinstance(event, dict) else None
         if isinstance(message, str) and message:
             return message
-    return f"the workflow instance {str(told.get('status')).lower().replace('_', ' ')}"
+    return ""
