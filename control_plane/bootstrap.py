@@ -255,19 +255,20 @@ def _telling(
     post = SafePost()
     webhook, spoken = Webhook(post, config.web_url or "/runway"), channels(post)
     jitter = np.random.default_rng().random
+    secret = _secrets(config)
     outbox = Outbox(
-        node=node, cursors=cursors, sender=webhook, secret=_secret, jitter=jitter, tick_s=min(tick_s, TICK_S_DRIVEN)
+        node=node, cursors=cursors, sender=webhook, secret=secret, jitter=jitter, tick_s=min(tick_s, TICK_S_DRIVEN)
     )
     alerts = Alerts(
         node=node,
         cursors=cursors,
         channels=spoken,
-        secret=_secret,
+        secret=secret,
         jitter=jitter,
         linked=links.linked,
         tick_s=tick_s,
     )
-    return outbox, alerts, Trial(webhook, spoken, _secret)
+    return outbox, alerts, Trial(webhook, spoken, secret)
 
 
 def _web_url(config: Config) -> str:
@@ -275,9 +276,17 @@ def _web_url(config: Config) -> str:
     return config.web_url or (f"http://{config.lineage_address}" if config.lineage_address else "")
 
 
-def _secret(variable: str) -> str:
-    """A secret that a destination names; empty if there is none."""
-    return os.environ.get(variable, "") if variable else ""
+def _secrets(config: Config) -> Callable[[str], str]:
+    """Reads a secret that a destination names; empty if there is none, and if it is somebody else's."""
+    others = {system.settings.get("secret_variable", "") for system in (*config.serving, *config.schedulers)}
+    others |= {system.settings.get("secret_variable", "") for system in config.metrics}
+
+    def secret(variable: str) -> str:
+        if not variable or variable in others or variable.startswith(FOREIGN_SECRETS):
+            return ""
+        return os.environ.get(variable, "").strip()
+
+    return secret
 
 
 def _bare(url: str) -> str:

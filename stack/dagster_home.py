@@ -44,7 +44,7 @@ run_retries:
 # One for each sensor: the one that leases lingers.
 sensors:
   use_threads: true
-  num_workers: 6
+  num_workers: 10
 schedules:
   use_threads: true
   num_workers: 2

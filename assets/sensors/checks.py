@@ -52,7 +52,8 @@ def check_sensor(known: Iterable[dg.AssetCheckKey], connect: Connect) -> dg.Sens
                         requests.append(run_request(candidate, key))
                     elif run.status not in LIVE:
                         passed, words = found_by(context.instance, run, key)
-                        said.append(f"{candidate.model_id} version {candidate.version}: {name} {words}")
+                        verdict = "passed" if passed else "failed"
+                        said.append(f"{candidate.model_id} version {candidate.version} {verdict} {name}: {words}")
                         _report(plane, candidate, name, passed, words)
         except (Unreachable, NoAnswer) as error:
             said.append(error.message)
@@ -95,15 +96,14 @@ def found_by(instance: dg.DagsterInstance, run: dg.DagsterRun, key: dg.AssetChec
         event = record.event_log_entry.dagster_event
         evaluation = event.asset_check_evaluation_data if event is not None else None
         if evaluation is not None and evaluation.asset_check_key == key:
-            verdict = "passed" if evaluation.passed else "failed"
-            return evaluation.passed, f"{verdict}: {evaluation.description}" if evaluation.description else verdict
-    return False, f"found nothing: its run {run.run_id[:8]} ended as {run.status.value.lower()}"
+            return evaluation.passed, evaluation.description or ""
+    return False, f"its run {run.run_id[:8]} ended as {run.status.value.lower()} and found nothing"
 
 
 def _report(plane: ControlPlane, candidate: Candidate, name: str, passed: bool, words: str) -> None:
     """Tell Runway; that the candidate is on its way no more is no news to anybody."""
     try:
-        plane.report_check(candidate.model_id, candidate.version, name, passed=passed, explanation=f"{name} {words}")
+        plane.report_check(candidate.model_id, candidate.version, name, passed=passed, explanation=words)
     except (Unreachable, NoAnswer):
         raise
     except RunwayRpcError:

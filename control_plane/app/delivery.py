@@ -32,6 +32,13 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     alert: Alert
     at: datetime
     """When it was first told there, by the wall clock."""
+    place: str = ""
+    """Where it was told, as `place_of`; what was told elsewhere is not known here. Empty: nobody wrote it down."""
+
+
+def place_of(destination: Destination) -> str:
+    """What makes a destination another one, whatever its name: whoever listens there has heard nothing yet."""
+    return f"{destination.kind.value} {destination.url} {destination.secret_variable}"
 
 
 class Cursors(Protocol):
@@ -65,6 +72,24 @@ class Cursors(Protocol):
         ...
 
 
+SECRET_CHARS_MIN = 8
+"""So many first characters of a secret are hidden as the whole is: what comes back may be cut anywhere."""
+
+
+def hidden(text: str, secret: str) -> str:
+    """A text without a secret that it repeats: receivers echo, redirects name the whole address.
+
+    >>> hidden("a redirect to 'https://x/T0/B0/abcdef'", "T0/B0/abcdef"), hidden("cut: T0/B0/abc", "T0/B0/abcdef")
+    ("a redirect to 'https://x/***'", 'cut: ***')
+    """
+    if secret:
+        text = text.replace(secret, "***")
+    for length in range(len(secret) - 1, SECRET_CHARS_MIN - 1, -1):
+        if secret[:length] in text:
+            return text.replace(secret[:length], "***")
+    return text
+
+
 class Undelivered(Exception):
     """Nothing was taken over there; the text says why, in words for people."""
 
@@ -76,6 +101,12 @@ class Undelivered(Exception):
         """410: nothing is wanted there any more."""
         self.refused = refused
         """The receiver is there and said no to this very message."""
+
+    def hiding(self, secret: str) -> "Undelivered":
+        """The same without a secret in its words."""
+        return Undelivered(
+            hidden(str(self), secret), retry_after_s=self.retry_after_s, gone=self.gone, refused=self.refused
+        )
 
 
 class Post(Protocol):
@@ -95,6 +126,10 @@ class Channel(Protocol):
     """How often an active alert is said again, so that it is not taken for over; 0 never."""
     tells_changes: bool
     """Is an alert that reads otherwise said again?"""
+
+    def known_by(self, alert: Alert) -> tuple[str, ...]:
+        """What an alert is known by there: one that differs in it is another one, and the old one must be ended."""
+        ...
 
     async def tell(
         self, destination: Destination, secret: str, active: Sequence[Told], over: Sequence[Told], wall: datetime

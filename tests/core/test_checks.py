@@ -62,7 +62,10 @@ def test_a_failed_check_refuses_the_candidate_and_is_kept(name: str) -> None:
     fleet.validate("m", 2)
     check(fleet, name, passed=False, why="women are refused twice as often")
     found = rollout(fleet, rollout_id)
-    assert (found.state, found.conclusion) == (RolloutState.REFUSED, "women are refused twice as often")
+    assert (found.state, found.conclusion) == (
+        RolloutState.REFUSED,
+        f"check {name} failed: women are refused twice as often",
+    )
     assert [(one.name, one.passed) for one in found.checks] == [(name, False)]
     assert fleet.state.models[M].aliases["production"] == 1
     assert fleet.state.retrains[fleet.state.models[M].retrain_ids[-1]].state is RetrainState.REFUSED

@@ -44,25 +44,21 @@ def test_a_candidate_waits_for_its_check_and_is_promoted_when_that_passes(daemon
     assert JUDGE.asked == []
     assert settled(daemon) == "PROMOTED"
     assert JUDGE.asked == [CandidateRef(rollout_id="ro_rt_000001", model_id="air_time", version=1, check="fairness")]
-    assert daemon.world.plane.retrain_of("air_time").checks == {
-        "fairness": (True, "fairness passed: women are refused as often as men")
-    }
+    assert daemon.world.plane.retrain_of("air_time").checks == {"fairness": (True, "women are refused as often as men")}
 
 
 def test_a_failed_check_refuses_the_candidate(daemon: Daemon) -> None:
     JUDGE.passes = False
     trained(daemon)
     assert settled(daemon) == "REFUSED"
-    assert daemon.world.plane.retrain_of("air_time").conclusion == (
-        "fairness failed: women are refused as often as men"
-    )
+    assert daemon.world.plane.retrain_of("air_time").conclusion == ("women are refused as often as men")
 
 
 def test_a_check_that_crashes_proves_nothing(daemon: Daemon) -> None:
     JUDGE.crashes = True
     trained(daemon)
     assert settled(daemon) == "REFUSED"
-    assert "fairness found nothing: its run" in daemon.world.plane.retrain_of("air_time").conclusion
+    assert "its run" in daemon.world.plane.retrain_of("air_time").conclusion
 
 
 def test_a_check_is_run_once_however_often_the_sensor_looks(daemon: Daemon) -> None:
@@ -125,4 +121,4 @@ def test_the_real_control_plane_waits_for_it_and_takes_it(
     assert [(check.name, check.passed) for check in rollout.checks] == [("fairness", passes)]
     assert real.runway.registry.get_model("air_time").aliases.get("production", 0) == production
     if not passes:
-        assert rollout.conclusion == "fairness failed: women are refused as often as men"
+        assert rollout.conclusion == "women are refused as often as men"

@@ -4,15 +4,24 @@ Whoever may set a destination could otherwise make the control plane knock at do
 network, the metadata service that hands out its credentials, itself.
 """
 
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 
 from control_plane.app.delivery import Undelivered
 
 METADATA = frozenset(
     ip_address(text)
-    for text in ("169.254.169.254", "169.254.170.2", "100.100.100.200", "168.63.129.16", "fd00:ec2::254")
+    for text in (
+        *("169.254.169.254", "169.254.170.2", "169.254.170.23", "100.100.100.200", "168.63.129.16", "192.0.0.192"),
+        *("fd00:ec2::254", "fd00:ec2::23", "fd20:ce::254"),
+    )
 )
 """Where clouds hand out credentials to whoever asks from inside; never allowed."""
+
+NOT_PUBLIC = tuple(
+    ip_network(text)
+    for text in ("192.0.0.0/24", "192.88.99.0/24", "fec0::/10", "3fff::/20", "64:ff9b:1::/48", "::ffff:0:0:0/96")
+)
+"""Which Python takes for public, or did in one of its versions: special, site-local, examples, translated."""
 
 NAT64 = IPv6Network("64:ff9b::/96")
 COMPATIBLE = IPv6Network("::/96")
@@ -53,6 +62,8 @@ def fault_of(text: str, *, allow_private: bool) -> str:
         return "is on this machine"
     if address.is_link_local:
         return "is link-local"
+    if any(one.version == network.version and one in network for one in (address, written) for network in NOT_PUBLIC):
+        return "is no public address"
     if not address.is_global or not written.is_global or address.is_reserved:
         return "is in a private network" if address.is_private else "is no public address"
     return ""

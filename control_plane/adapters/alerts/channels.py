@@ -4,11 +4,14 @@ Alertmanager and PagerDuty know an alert by what never changes of it (labels, de
 says it once. Slack knows nothing: what was told there is only what we remember.
 """
 
+import hashlib
+import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import msgspec
 
+from control_plane.adapters.alerts.saying import plain, said
 from control_plane.app.delivery import Channel, Post, Told, Undelivered
 from control_plane.core.alerts.types import Alert, Destination, DestinationKind, Severity
 
@@ -25,6 +28,10 @@ TEXT_CHARS_MAX = 2_800
 """Slack cuts a longer text in pieces."""
 SUMMARY_CHARS_MAX = 1_000
 """PagerDuty takes 1,024."""
+HEADLINE_CHARS_MAX = 600
+"""Of a message in Slack."""
+DEDUP_KEY_CHARS_MAX = 255
+"""PagerDuty takes no longer ones."""
 
 
 def labels_of(alert: Alert) -> dict[str, str]:
@@ -58,6 +65,10 @@ class PrometheusAlerts:
     def __init__(self, post: Post) -> None:
         self._post = post
 
+    def known_by(self, alert: Alert) -> tuple[str, ...]:
+        """Its labels: with another one it would be active twice."""
+        return tuple(f"{name}={value}" for name, value in sorted(labels_of(alert).items()))
+
     async def tell(
         self, destination: Destination, secret: str, active: Sequence[Told], over: Sequence[Told], wall: datetime
     ) -> str:
@@ -68,8 +79,8 @@ class PrometheusAlerts:
         url = destination.url.rstrip("/")
         if not url.endswith("/api/v2/alerts"):
             url += "/api/v2/alerts"
-        headers = JSON | ({"authorization": f"Bearer {secret}"} if secret else {})
-        return await self._post(url, body, headers, allow_private=destination.allow_private)
+        headers = JSON | ({"authorization": f"Bearer {plain(destination, secret)}"} if secret else {})
+        return await said(self._post, destination, secret, body, headers, url=url)
 
 
 def _posted(told: Told, ends_at: datetime) -> dict[str, object]:
@@ -99,6 +110,10 @@ class PagerDuty:
     def __init__(self, post: Post) -> None:
         self._post = post
 
+    def known_by(self, alert: Alert) -> tuple[str, ...]:
+        """Its key; and how loud it is, for an incident that is open stays as loud as it was."""
+        return (dedup_key(alert), alert.severity.value)
+
     async def tell(
         self, destination: Destination, secret: str, active: Sequence[Told], over: Sequence[Told], wall: datetime
     ) -> str:
@@ -114,7 +129,7 @@ class PagerDuty:
             event: dict[str, object] = {
                 "routing_key": secret,
                 "event_action": action,
-                "dedup_key": f"runway/{alert.key}"[:255],
+                "dedup_key": dedup_key(alert),
             }
             if action == "trigger":
                 event["payload"] = {
@@ -132,9 +147,17 @@ class PagerDuty:
                         "owners": list(alert.owners),
                     },
                 }
-            body = msgspec.json.encode(event)
-            came_back = await self._post(destination.url, body, JSON, allow_private=destination.allow_private)
+            came_back = await said(self._post, destination, secret, msgspec.json.encode(event), JSON)
         return came_back
+
+
+def dedup_key(alert: Alert) -> str:
+    """What PagerDuty knows an alert by; a long key ends in what tells it from others that begin alike."""
+    key = f"runway/{alert.key}"
+    if len(key) <= DEDUP_KEY_CHARS_MAX:
+        return key
+    digest = hashlib.sha256(key.encode()).hexdigest()[:32]
+    return f"{key[: DEDUP_KEY_CHARS_MAX - 33]}#{digest}"
 
 
 _PAGERDUTY = {Severity.INFO: "info", Severity.WARNING: "warning", Severity.PAGE: "critical"}
@@ -150,6 +173,10 @@ class Slack:
     def __init__(self, post: Post) -> None:
         self._post = post
 
+    def known_by(self, alert: Alert) -> tuple[str, ...]:
+        """Its key; one that grows louder is told anew."""
+        return (alert.key, alert.severity.value)
+
     async def tell(
         self, destination: Destination, secret: str, active: Sequence[Told], over: Sequence[Told], wall: datetime
     ) -> str:
@@ -158,7 +185,7 @@ class Slack:
         url = with_secret(destination, secret)
         for text in [*(_fired(one.alert) for one in active), *(_over(one.alert) for one in over)]:
             body = msgspec.json.encode({"text": text})
-            came_back = await self._post(url, body, JSON, allow_private=destination.allow_private)
+            came_back = await said(self._post, destination, secret, body, JSON, url=url)
         return came_back
 
 
@@ -171,8 +198,10 @@ def with_secret(destination: Destination, secret: str) -> str:
             f"the environment variable {destination.secret_variable or '(none is named)'} of the control plane, which "
             "holds the secret part of the address, is not set"
         )
-    return destination.url.replace(SECRET_PLACE, secret)
+    return destination.url.replace(SECRET_PLACE, plain(destination, secret))
 
+
+HALF_ESCAPED = re.compile(r"&[a-z]{0,3}$")
 
 _SIGNS = {
     Severity.INFO: ":information_source:",
@@ -182,18 +211,27 @@ _SIGNS = {
 
 
 def _fired(alert: Alert) -> str:
-    lines = [f"{_SIGNS[alert.severity]} *{escaped(alert.summary)}*", escaped(alert.detail)]
+    head = f"{_SIGNS[alert.severity]} *{cut(escaped(alert.summary), HEADLINE_CHARS_MAX)}*"
+    quiet = f"`runway alerts silence {escaped(alert.key)} --for 2h` keeps it quiet."
+    lines = [escaped(alert.detail)]
     if len(alert.model_ids) > 1:
         lines.append(f"Models: {escaped(named(alert.model_ids))}")
     if alert.owners:
         lines.append(f"Owner: {escaped(', '.join(alert.owners))}")
-    lines.append(f"`runway alerts silence {escaped(alert.key)} --for 2h` keeps it quiet.")
-    return cut("\n".join(line for line in lines if line))
+    # What to do about it is said however long the rest is.
+    rest = cut("\n".join(line for line in lines if line), TEXT_CHARS_MAX - len(head) - len(quiet) - 2)
+    return "\n".join(line for line in (head, rest, quiet) if line)
 
 
-def cut(text: str) -> str:
-    """At most what Slack shows as one message."""
-    return text if len(text) <= TEXT_CHARS_MAX else f"{text[: TEXT_CHARS_MAX - 1]}…"
+def cut(text: str, chars_max: int = TEXT_CHARS_MAX) -> str:
+    """At most what Slack shows as one message, and no half of an escaped character.
+
+    >>> cut("a &amp; b", 6), cut("a &amp; b", 9)
+    ('a …', 'a &amp; b')
+    """
+    if len(text) <= chars_max:
+        return text
+    return HALF_ESCAPED.sub("", text[: max(chars_max - 1, 0)]) + "…"
 
 
 def _over(alert: Alert) -> str:

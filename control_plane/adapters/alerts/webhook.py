@@ -16,6 +16,7 @@ from datetime import datetime
 
 import msgspec
 
+from control_plane.adapters.alerts.saying import said
 from control_plane.app.delivery import Post, Undelivered
 from control_plane.core.alerts.types import Destination
 from control_plane.core.events import Envelope, encode_event, event_kind
@@ -130,4 +131,4 @@ class Webhook:
             )
         headers = signed(secret, message_id, wall, body)
         headers["content-type"] = "application/cloudevents+json; charset=utf-8"
-        return await self._post(destination.url, body, headers, allow_private=destination.allow_private)
+        return await said(self._post, destination, secret, body, headers)

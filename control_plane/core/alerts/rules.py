@@ -21,8 +21,16 @@ SILENCE_MAX = timedelta(days=90)
 """Nobody remembers a longer one."""
 KEY_CHARS_MAX = 300
 
-FOREIGN_SECRETS = ("RUNWAY_DATABASE", "AWS_", "AZURE_", "GOOGLE_", "PG", "KUBERNETES_")
-"""Beginnings of variables that hold secrets of others: an address of anybody's choice must never be given them."""
+FOREIGN_SECRETS = (
+    *("RUNWAY_DATABASE", "RUNWAY_APPROVAL", "RUNWAY_SERVING", "RUNWAY_SCHEDULER", "RUNWAY_METRICS", "RUNWAY_KAFKA"),
+    *("RUNWAY_TABLES", "RUNWAY_CONFIG", "AWS_", "AZURE_", "GOOGLE_", "PG", "KUBERNETES_"),
+)
+"""Beginnings of variables that hold secrets of others: an address of anybody's choice must never be given them.
+Those that the configuration names for schedulers and serving systems are kept from it where they are read."""
+
+LABEL_CHARS_MAX = 63
+HOST_CHARS_MAX = 253
+"""Of a name and of its parts, by the rules of DNS; whatever is longer is no name that can be looked up."""
 
 SEVERITIES = (Severity.INFO, Severity.WARNING, Severity.PAGE)
 """From the quietest to the loudest."""
@@ -98,6 +106,11 @@ def url_fault(url: str) -> str:
         return f"{shown} is no address of the web: it begins with http:// or https://"
     if not parts.hostname or port == 0:
         return f"{shown} names no host" if not parts.hostname else f"{shown} has no port to connect to"
+    labels = parts.hostname.removesuffix(".").split(".")
+    if ":" not in parts.hostname and (
+        len(parts.hostname) > HOST_CHARS_MAX or any(not 0 < len(label) <= LABEL_CHARS_MAX for label in labels)
+    ):
+        return f"{shown} names no host that there can be: its parts have 1 to {LABEL_CHARS_MAX} characters"
     if parts.username is not None or parts.password is not None:
         return "a user or a password in the address would be shown to everybody: name a variable for the secret"
     if parts.fragment:

@@ -41,7 +41,7 @@ from control_plane.core.ids import ModelId, RolloutId
 from control_plane.core.registry.types import PREVIOUS, PRODUCTION, LoadCheck
 from control_plane.core.relations import check_not_retired
 from control_plane.core.rollout.canary import missing_approvals
-from control_plane.core.rollout.gate import checks_missing, direction_of, gate, worded
+from control_plane.core.rollout.gate import checks_missing, direction_of, failed_words, gate, worded
 from control_plane.core.rollout.plan import plan_of
 from control_plane.core.rollout.rules import check_validation, newest_of_each, silent_too_long
 from control_plane.core.rollout.types import Rollout, RolloutState, Validation
@@ -157,9 +157,9 @@ def report_check(state: State, command: ReportCheck, now: datetime) -> Decision:
     if check.passed:
         followed = _settled(state, record, known, now)
     elif rollout.state is RolloutState.VALIDATING:
-        followed = refusal(record, rollout, check.explanation)
+        followed = refusal(record, rollout, failed_words(check))
     else:
-        followed = back(state, rollout, check.explanation)
+        followed = back(state, rollout, failed_words(check))
     return Decision(events=(reported, *followed), result=_result(rollout))
 
 

@@ -350,6 +350,16 @@ def worded(check: ValidationCheck) -> ValidationCheck:
     return replace(check, explanation=f"check {check.name} {'passed' if check.passed else 'failed'}")
 
 
+def failed_words(check: ValidationCheck) -> str:
+    """A failed check as the reason of a refusal.
+
+    >>> failed_words(ValidationCheck(name="fairness", passed=False, explanation="twice as often"))
+    'check fairness failed: twice as often'
+    """
+    plain = f"check {check.name} failed"
+    return plain if check.explanation in ("", plain) else f"{plain}: {check.explanation}"
+
+
 def checks_asked(policy: ValidationPolicy) -> tuple[str, ...]:
     """Names of the checks that a candidate must pass besides the gate's own.
 

@@ -62,7 +62,7 @@ def why(session: Session, model: str) -> None:
         for line in lately:
             page.prose(line, indent="  ")
     page.heading("what you can do")
-    for line in _commands(model_id, standing, retrains, rollouts):
+    for line in _commands(found, retrains, rollouts):
         page.line(f"  {line}")
 
 
@@ -130,10 +130,7 @@ def _ended(retrain: messages.Retrain) -> str:
 
 
 def _commands(
-    model_id: str,
-    standing: messages.Staleness,
-    retrains: list[messages.Retrain],
-    rollouts: list[messages.Rollout],
+    model: messages.Model, retrains: list[messages.Retrain], rollouts: list[messages.Rollout]
 ) -> Iterator[str]:
     for rollout in rollouts:
         if rollout.state in (messages.ROLLOUT_STATE_AWAITING_APPROVAL, messages.ROLLOUT_STATE_AWAITING_DECISION):
@@ -149,8 +146,8 @@ def _commands(
         yield f"runway retrains show {retrain.retrain_id}"
         if retrain.held_by:
             yield f"runway retrains release {retrain.retrain_id}"
-    yield f"runway staleness explain {model_id}    says why, and how sure"
+    yield f"runway staleness explain {model.model_id}    says why, and how sure"
     if not live:
-        yield f"runway retrains plan --for {model_id}    shows what a retrain would come to"
-    if any(rollout.state == messages.ROLLOUT_STATE_PROMOTED for rollout in rollouts):
-        yield f"runway rollouts roll-back {model_id}    puts the version before back at once"
+        yield f"runway retrains plan --for {model.model_id}    shows what a retrain would come to"
+    if model.aliases.get("previous"):
+        yield f"runway rollouts roll-back {model.model_id}    puts the version before back at once"
