@@ -5,6 +5,7 @@ import gc
 import os
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
@@ -72,6 +73,7 @@ from control_plane.app.speed_view import SpeedPublisher
 from control_plane.app.trying import Trial
 from control_plane.app.uplift import UpliftWatch
 from control_plane.config import Config, ConfigError
+from control_plane.core.alerts.rules import FOREIGN_SECRETS
 from control_plane.core.commands import Command
 from control_plane.core.errors import RunwayError
 from control_plane.core.state import EPOCH_START, State
@@ -278,8 +280,8 @@ def _web_url(config: Config) -> str:
 
 def _secrets(config: Config) -> Callable[[str], str]:
     """Reads a secret that a destination names; empty if there is none, and if it is somebody else's."""
-    others = {system.settings.get("secret_variable", "") for system in (*config.serving, *config.schedulers)}
-    others |= {system.settings.get("secret_variable", "") for system in config.metrics}
+    systems = (*config.serving, *config.schedulers, *config.metrics)
+    others = {system.settings.get("secret_variable", "") for system in systems}
 
     def secret(variable: str) -> str:
         if not variable or variable in others or variable.startswith(FOREIGN_SECRETS):

@@ -5,11 +5,15 @@ Theory of operation. At every tick the alerts are derived from the state and com
 told is fired; what reads otherwise now is said again, as is what must be repeated to stay; what is over is taken back.
 What is silenced, or falls in quiet hours, is simply not told yet: if it still stands afterwards it is told then.
 
+A destination that does not answer is left alone for a while, longer each time. One that answers and refuses an alert
+hears of the others all the same: what it refuses waits by itself.
+
 The effect comes first, the note after it: after a crash in between something is said twice, under the same key.
 """
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -17,7 +21,7 @@ from datetime import UTC, datetime
 import msgspec
 import structlog
 
-from control_plane.app.delivery import Channel, Cursors, Told, Undelivered
+from control_plane.app.delivery import Channel, Cursors, Told, Undelivered, place_of
 from control_plane.app.node import Node
 from control_plane.app.replica import Submission
 from control_plane.core.active_alerts import active_alerts
@@ -32,6 +36,8 @@ log = structlog.get_logger("runway.alerts")
 
 RETRY_S_MIN = 1.0
 RETRY_S_MAX = 300.0
+REFUSED_IN_A_ROW_MAX = 3
+"""Alerts that a destination refuses one after the other: it seems to refuse all, and is left alone for a while."""
 CHANGES_EVERY_S = 60.0
 """Numbers in the evidence may change at every tick; nobody wants to read them all."""
 ACTOR = "runway"
@@ -44,14 +50,22 @@ class Teller:
 
     def __init__(self, channel: Channel, destination: Destination, told: dict[str, Told]) -> None:
         self.destination = destination
-        self.told = told
+        self.place = place_of(destination)
+        self.told = {key: one for key, one in told.items() if one.place in ("", self.place)}
         self.failure = ""
         self.delivered_at: datetime | None = None
         self._channel = channel
         self._said_s: dict[str, float] = {}
         """Monotonic time at which an alert was last said by this process."""
+        self._apart: dict[str, tuple[int, float]] = {}
+        """Alerts that are not taken there: how often they were refused, and until when they wait, monotonic."""
         self.tries = 0
         self.open_s = 0.0
+
+    def refused(self, one: Told, pause: Callable[[int], float]) -> None:
+        """It is not taken: it waits by itself, and holds up no other."""
+        tries = self._apart.get(one.alert.key, (0, 0.0))[0] + 1
+        self._apart[one.alert.key] = (tries, time.monotonic() + pause(tries))
 
     def due(
         self, alerts: Iterable[Alert], state: State, now: datetime, wall: datetime
@@ -59,33 +73,43 @@ class Teller:
         """What to say now: active ones, and those that are over."""
         destination = self.destination
         standing = {alert.key: alert for alert in alerts if routed(alert, destination)}
+        self._apart = {key: one for key, one in self._apart.items() if key in standing or key in self.told}
+        apart = {key for key, (_, until_s) in self._apart.items() if time.monotonic() < until_s}
         active = []
         for key, alert in standing.items():
+            if key in apart:
+                continue
             known = self.told.get(key)
             if known is None:
                 if tellable(alert, destination, state.silences, now):
-                    active.append(Told(alert=alert, at=wall))
+                    active.append(Told(alert=alert, at=wall, place=self.place))
             elif not silenced(alert, state.silences, now):
                 if self._changed(known, alert) and (alert.severity is Severity.PAGE or not quiet(destination, now)):
-                    active.append(Told(alert=alert, at=known.at))
+                    active.append(Told(alert=alert, at=known.at, place=self.place))
                 elif self._said_before(key, self._channel.repeat_s):
                     active.append(known)
         over = [
             known
             for key, known in self.told.items()
-            if key not in standing and (known.alert.severity is Severity.PAGE or not quiet(destination, now))
+            if key not in standing
+            and key not in apart
+            and (known.alert.severity is Severity.PAGE or not quiet(destination, now))
         ]
-        # Whoever knows an alert by how loud it is must hear that the quieter one is over.
+        # Whoever knows an alert by how loud it is, or by whose it is, must hear that the one before is over.
         over += [
             self.told[one.alert.key]
             for one in active
-            if one.alert.key in self.told and self.told[one.alert.key].alert.severity is not one.alert.severity
+            if one.alert.key in self.told and self._another(self.told[one.alert.key].alert, one.alert)
         ]
         return active, over
 
+    def _another(self, before: Alert, after: Alert) -> bool:
+        """Is it another alert for whoever listens there?"""
+        return self._channel.known_by(before) != self._channel.known_by(after)
+
     def _changed(self, known: Told, alert: Alert) -> bool:
         """Is it to be said anew, because it reads otherwise now?"""
-        if known.alert.severity is not alert.severity:
+        if self._another(known.alert, alert):
             return True
         return self._channel.tells_changes and known.alert != alert and self._said_before(alert.key, CHANGES_EVERY_S)
 
@@ -106,10 +130,12 @@ class Teller:
         """One call. Raises Undelivered."""
         await self._channel.tell(self.destination, secret, active, over, wall)
         said_s = time.monotonic()
-        for one in active:
-            self._said_s[one.alert.key] = said_s
         for one in over:
             self._said_s.pop(one.alert.key, None)
+            self._apart.pop(one.alert.key, None)
+        for one in active:
+            self._said_s[one.alert.key] = said_s
+            self._apart.pop(one.alert.key, None)
 
 
 class Alerts:
@@ -203,15 +229,29 @@ class Alerts:
             if channel is None or destination.disabled:
                 self._tellers.pop(name, None)
             elif known is None:
-                self._tellers[name] = Teller(channel, destination, await self._cursors.told(name))
+                self._tellers[name] = await self._teller(epoch, channel, destination)
             elif known.destination != destination and name not in self._talking:
                 if known.destination.since != destination.since:  # removed and set anew meanwhile
                     await self._cursors.forget(epoch, name)
-                self._tellers[name] = Teller(channel, destination, await self._cursors.told(name))
+                self._tellers[name] = await self._teller(epoch, channel, destination)
         for name in [name for name in self._tellers if name not in state.destinations]:
             if name not in self._talking:
                 del self._tellers[name]
                 await self._cursors.forget(epoch, name)
+
+    async def _teller(self, epoch: int, channel: Channel, destination: Destination) -> Teller:
+        """With what was told there; what was told elsewhere under its name is forgotten."""
+        told = await self._cursors.told(destination.name)
+        teller = Teller(channel, destination, told)
+        elsewhere = sorted(told.keys() - teller.told.keys())
+        if elsewhere:
+            await self._cursors.tell(epoch, destination.name, [], elsewhere)
+        return teller
+
+    def _pause_s(self, tries: int) -> float:
+        """Twice as long each time, with jitter."""
+        longest: float = min(self._retry_s * 2.0 ** min(tries - 1, 20), RETRY_S_MAX)
+        return longest * (0.5 + self._jitter() / 2)
 
     async def _disable(self, destination: Destination, why: str) -> None:
         """Tell nothing there until it is set again: the receiver is gone."""
@@ -223,24 +263,56 @@ class Alerts:
     async def _talk(self, teller: Teller, epoch: int, active: Sequence[Told], over: Sequence[Told]) -> None:
         destination = teller.destination
         try:
-            for some, ended in teller.batches(active, over):
-                await teller.say(self._secret(destination.secret_variable), some, ended, datetime.now(UTC))
-                for one in ended:
-                    teller.told.pop(one.alert.key, None)
-                teller.told.update((one.alert.key, one) for one in some)
-                await self._cursors.tell(epoch, destination.name, some, [one.alert.key for one in ended])
+            failure = await self._told_all(teller, epoch, active, over)
         except Undelivered as error:
-            if str(error) != teller.failure:
-                log.warning("alert.untold", destination=destination.name, failure=str(error))
-            teller.failure = str(error)
+            self._failed(teller, str(error))
             if error.gone:
                 await self._disable(destination, str(error))
             teller.tries += 1
-            pause_s = min(self._retry_s * 2 ** min(teller.tries - 1, 20), RETRY_S_MAX) * (0.5 + self._jitter() / 2)
-            teller.open_s = time.monotonic() + max(pause_s, error.retry_after_s)
+            teller.open_s = time.monotonic() + max(self._pause_s(teller.tries), error.retry_after_s)
         except RunwayError as error:
             log.debug("alert.unnoted", destination=destination.name, message=error.message)
         except Exception as error:
+            # A fault of ours is no reason to knock at their door at every tick.
             log.error("alert.failed", destination=destination.name, error=repr(error), exc_info=error)
+            teller.failure = f"a fault of Runway itself: {type(error).__name__}"
+            teller.tries += 1
+            teller.open_s = time.monotonic() + self._pause_s(teller.tries)
         else:
-            teller.failure, teller.tries, teller.delivered_at = "", 0, datetime.now(UTC)
+            teller.tries = 0
+            self._failed(teller, failure)
+
+    async def _told_all(self, teller: Teller, epoch: int, active: Sequence[Told], over: Sequence[Told]) -> str:
+        """Say all of it; why some was refused, if some was. Raises Undelivered where it seems that nothing is taken."""
+        waiting, refused, failure = deque(teller.batches(active, over)), 0, ""
+        while waiting:
+            some, ended = waiting.popleft()
+            try:
+                await teller.say(self._secret(teller.destination.secret_variable), some, ended, datetime.now(UTC))
+            except Undelivered as error:
+                if error.gone or not error.refused:
+                    raise
+                failure = str(error)
+                if len(some) + len(ended) > 1:  # whichever of them it is, the others are told
+                    waiting.extendleft(
+                        [([one], []) for one in reversed(some)] + [([], [one]) for one in reversed(ended)]
+                    )
+                    continue
+                teller.refused([*some, *ended][0], self._pause_s)
+                refused += 1
+                if refused >= REFUSED_IN_A_ROW_MAX:
+                    raise
+                continue
+            refused = 0
+            teller.delivered_at = datetime.now(UTC)
+            for one in ended:
+                teller.told.pop(one.alert.key, None)
+            teller.told.update((one.alert.key, one) for one in some)
+            await self._cursors.tell(epoch, teller.destination.name, some, [one.alert.key for one in ended])
+        return failure
+
+    def _failed(self, teller: Teller, failure: str) -> None:
+        """Remember why something was not told there, and say so once."""
+        if failure and failure != teller.failure:
+            log.warning("alert.untold", destination=teller.destination.name, failure=failure)
+        teller.failure = failure

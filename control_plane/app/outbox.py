@@ -17,7 +17,7 @@ Theory of operation
     | anything else, none | again later: twice as long each time, with jitter; or as Retry-After says |
     | the same for 3 days | the destination is disabled, as above                                     |
 
-    Where nobody answers at all, all lanes of the destination wait together.
+    Where nobody answers at all, whatever the model, all lanes of the destination wait together.
 """
 
 import asyncio
@@ -54,7 +54,8 @@ RETRY_S_MAX = 300.0
 GIVE_UP_S = 3 * 24 * 3600.0
 """An event that is not taken for three days will not be taken on the fourth; somebody has to look."""
 UNANSWERED_MIN = 3
-"""Requests in a row without an answer, after which nobody is taken to be there; one may be chance."""
+"""Requests without an answer and no answer between, after which nobody is taken to be there; one may be chance. Of as
+many lanes: what one event does to a receiver, again and again, says nothing of the events of other models."""
 SAVE_EVERY_S = 0.2
 """What is noted later is sent again after a crash; noting costs one small transaction."""
 ACTOR = "runway"
@@ -207,7 +208,8 @@ class Delivery:
         self._room = asyncio.Semaphore(SENDING_MAX)
         self._woken = asyncio.Event()
         self._disabled = False
-        self._unanswered = 0
+        self._unanswered: dict[str, int] = {}
+        """Requests of each lane since the last answer to any."""
         self._open_s = 0.0
         """Monotonic time before which nothing is tried, because nobody answers there."""
         self._task = asyncio.create_task(self._run(), name=f"delivery to {destination.name}")
@@ -316,14 +318,18 @@ class Delivery:
             if str(error) != self._failure:
                 log.warning("delivery.failed", destination=destination.name, seq=envelope.seq, failure=str(error))
             self._failure = str(error)
-            answered = error.refused or error.gone
-            self._unanswered = 0 if answered else self._unanswered + 1
-            silent = self._unanswered - UNANSWERED_MIN
-            if silent >= 0:
+            if error.refused or error.gone:
+                self._unanswered.clear()
+            else:
+                lane = event_model(envelope.event) or ""
+                self._unanswered[lane] = self._unanswered.get(lane, 0) + 1
+            if len(self._unanswered) >= UNANSWERED_MIN:
+                silent = sum(self._unanswered.values()) - UNANSWERED_MIN
                 pause_s = min(tools.retry_s * 2 ** min(silent, 20), RETRY_S_MAX)
                 self._open_s = time.monotonic() + pause_s * (0.5 + tools.jitter() / 2)
             return error
-        self._unanswered, self._failure, self._delivered_at = 0, "", datetime.now(UTC)
+        self._unanswered.clear()
+        self._failure, self._delivered_at = "", datetime.now(UTC)
         return None
 
     async def _closed(self) -> None:
