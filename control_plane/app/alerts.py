@@ -62,6 +62,11 @@ class Teller:
         self.tries = 0
         self.open_s = 0.0
 
+    @property
+    def refuses(self) -> bool:
+        """Are there alerts that it was told and did not take?"""
+        return bool(self._apart)
+
     def refused(self, one: Told, pause: Callable[[int], float]) -> None:
         """It is not taken: it waits by itself, and holds up no other."""
         tries = self._apart.get(one.alert.key, (0, 0.0))[0] + 1
@@ -280,7 +285,8 @@ class Alerts:
             teller.open_s = time.monotonic() + self._pause_s(teller.tries)
         else:
             teller.tries = 0
-            self._failed(teller, failure)
+            if failure or not teller.refuses:
+                self._failed(teller, failure)
 
     async def _told_all(self, teller: Teller, epoch: int, active: Sequence[Told], over: Sequence[Told]) -> str:
         """Say all of it; why some was refused, if some was. Raises Undelivered where it seems that nothing is taken."""

@@ -132,6 +132,33 @@ async def test_a_model_whose_event_is_not_taken_holds_up_nobody_else() -> None:
         await until(lambda: (s := plane.outbox.status("hook")) is not None and s.low == plane.node.revision)
 
 
+@pytest.mark.parametrize(("models", "shut"), [(1, False), (2, False), (4, True)])
+async def test_only_silence_about_several_models_lets_all_of_them_wait(models: int, shut: bool) -> None:
+    """One event that makes a receiver fall over, again and again, says nothing of the events of other models."""
+    async with receiving(lambda _: Reply(status=500)) as receiver, leading(MemoryWorld()) as plane:
+        await plane.hook(receiver.url)
+        for number in range(models):
+            await plane.model(f"m{number}")
+        await until(lambda: len(receiver.requests) >= 4 * models)
+        assert (plane.outbox._deliveries["hook"]._open_s > 0) is shut
+
+
+async def test_a_receiver_that_repeats_what_it_was_sent_gives_no_secret_away() -> None:
+    """Failures are shown to everybody who may list destinations."""
+
+    def echo(received: Received) -> Reply:
+        return Reply(status=400, body=" ".join(received.headers.values()).encode() + SECRET.encode())
+
+    async with receiving(echo) as receiver, leading(MemoryWorld()) as plane:
+        await plane.hook(receiver.url)
+        await plane.model("eta")
+        await until(lambda: bool((s := plane.outbox.status("hook")) and s.last_failure))
+        status = plane.outbox.status("hook")
+        assert status is not None
+        assert status.last_failure.startswith("it answered 400")
+        assert SECRET[:10] not in status.last_failure
+
+
 async def test_a_receiver_that_is_gone_is_disabled_and_goes_on_where_it_was_when_set_anew() -> None:
     gone = True
     async with (
@@ -218,6 +245,10 @@ async def test_all_that_is_wrong_with_a_destination_is_said_at_once() -> None:
         "http://ex\u00e4mple.com/",
         "http://x/#f",
         "http://[::1/",
+        "http://x..y/",
+        "http://.x/",
+        f"http://{'a' * 64}.example/",
+        f"http://{'a.' * 130}example/",
         "http://x/" + "a" * 3000,
     ],
 )
@@ -228,7 +259,11 @@ async def test_no_such_address_is_taken(url: str) -> None:
         assert [violation.field for violation in error.value.violations] == ["destination.url"]
 
 
-async def test_a_secret_of_something_else_is_never_given_away() -> None:
+@pytest.mark.parametrize(
+    "variable",
+    ["RUNWAY_DATABASE_URL", "RUNWAY_APPROVAL_KEY", "RUNWAY_SERVING_SECRET", "AWS_SECRET_ACCESS_KEY", "PGPASSWORD"],
+)
+async def test_a_secret_of_something_else_is_never_given_away(variable: str) -> None:
     async with leading(MemoryWorld()) as plane:
         with pytest.raises(Invalid, match="a secret of something else"):
             await plane.do(
@@ -237,7 +272,7 @@ async def test_a_secret_of_something_else_is_never_given_away() -> None:
                         name="pager",
                         kind=DestinationKind.PAGERDUTY,
                         url="https://x.example/",
-                        secret_variable="RUNWAY_DATABASE_URL",
+                        secret_variable=variable,
                     )
                 )
             )

@@ -47,6 +47,12 @@ FORBIDDEN = [
     "2002:7f00:0001::1",
     "2001:0:4136:e378:8000:63bf:f5ff:fffe",
     "2001:db8::1",
+    "3fff::1",
+    "fec0::1",
+    "192.0.0.192",
+    "192.88.99.1",
+    "::ffff:0:127.0.0.1",
+    "64:ff9b:1::7f00:1",
 ]
 
 
@@ -65,7 +71,13 @@ def test_private_addresses_are_taken_where_that_is_allowed(address: str) -> None
     assert fault_of(address, allow_private=True) == ""
 
 
-@pytest.mark.parametrize("address", ["169.254.169.254", "::ffff:169.254.169.254", "fd00:ec2::254", "224.0.0.1"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("169.254.169.254", "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "2002:a9fe:a9fe::1", "224.0.0.1"),
+        *("169.254.170.2", "169.254.170.23", "192.0.0.192", "fd00:ec2::254", "fd00:ec2::23", "fd20:ce::254"),
+    ],
+)
 def test_what_hands_out_credentials_is_never_taken(address: str) -> None:
     assert fault_of(address, allow_private=True)
 
