@@ -31,7 +31,7 @@ from control_plane.core.alerts.types import Alert, Severity
 from control_plane.core.alerts_of_fleet import fleet_alerts, owners_of, teams_of
 from control_plane.core.alerts_of_releases import release_alerts
 from control_plane.core.ids import ModelId, model_node
-from control_plane.core.retraining.types import BreakerState, FailureClass, Retrain, RetrainState
+from control_plane.core.retraining.types import Attempt, AttemptState, BreakerState, FailureClass, Retrain, RetrainState
 from control_plane.core.rules.types import RuleAction
 from control_plane.core.staleness.verdict import Action, Level
 from control_plane.core.state import ModelRecord, State
@@ -168,7 +168,8 @@ def _blocked(state: State, record: ModelRecord, now: datetime) -> Iterator[Troub
     """Tier 1 that wanted to retrain `BLOCKED_AFTER` ago and still could not, whatever the reason."""
     if record.live_retrain is not None:
         retrain = state.retrains[record.live_retrain]
-        since = wanted_since(retrain)
+        attempt = retrain.running_attempt
+        since = wanted_since(retrain, started=attempt is None or not unstarted(state, attempt))
         if since is None or now - since < BLOCKED_AFTER:
             return
         cause, why = _blocker(state, record, retrain)
@@ -201,21 +202,37 @@ def _blocked(state: State, record: ModelRecord, now: datetime) -> Iterator[Troub
     )
 
 
-def wanted_since(retrain: Retrain) -> datetime | None:
+def wanted_since(retrain: Retrain, *, started: bool = True) -> datetime | None:
     """Since when a retrain could have run and did not; None if it runs, is validated, or may not run yet.
 
-    One that was tried counts from its first try, and running once more does not clear it: an attempt that fails over
-    and over would otherwise take the alert back each time. A wait that was planned (off-peak) does not count.
+    One that ran counts from its first try, and running once more does not clear it: an attempt that fails over and over
+    would otherwise take the alert back each time. What its scheduler never began is no try: a scheduler that is tried
+    out with it once in a while would otherwise take the alert back too. A wait that was planned (off-peak) does not
+    count. `started`: has the attempt that holds the lease now begun?
     """
-    match retrain.state:
-        case RetrainState.WAITING if not retrain.attempts:
-            return max(retrain.requested_at, retrain.not_before)
-        case RetrainState.WAITING:
-            return retrain.attempts[0].leased_at
-        case RetrainState.RUNNING if len(retrain.attempts) > 1:
-            return retrain.attempts[0].leased_at
-        case _:
-            return None
+    ran = [attempt for attempt in retrain.attempts if _began(attempt)]
+    running = retrain.state is RetrainState.RUNNING
+    if running and not started:
+        ran = ran[:-1]
+    if retrain.state is not RetrainState.WAITING and not (running and (len(ran) > 1 or not started)):
+        return None
+    if ran:
+        return ran[0].leased_at
+    return max(retrain.requested_at, retrain.wanted_at or retrain.not_before)
+
+
+def _began(attempt: Attempt) -> bool:
+    """Did its scheduler do anything with it? One of which nobody ever heard did not begin."""
+    if attempt.failure_class is FailureClass.SCHEDULER:
+        return False
+    return attempt.state is not AttemptState.LEASE_EXPIRED or bool(attempt.run)
+
+
+def unstarted(state: State, attempt: Attempt) -> bool:
+    """Is an attempt leased that nobody knows a run of, while its scheduler is in trouble?"""
+    breaker = state.breakers.get(attempt.scheduler)
+    shut = breaker is not None and breaker.state is not BreakerState.CLOSED and not breaker.bypassed_by
+    return shut and not attempt.run
 
 
 def _blocker(state: State, record: ModelRecord, retrain: Retrain) -> tuple[str, str]:

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from control_plane.core.alerts.grouping import alert_key
 from control_plane.core.alerts.types import Alert, Severity
 from control_plane.core.ids import ModelId, TeamId
-from control_plane.core.retraining.types import BreakerState, RetrainState
+from control_plane.core.retraining.types import BreakerState, Retrain, RetrainState
 from control_plane.core.state import ModelRecord, State
 
 HOLD_AFTER = timedelta(days=1)
@@ -32,12 +32,7 @@ def _breakers(state: State) -> list[Alert]:
     for name, breaker in sorted(state.breakers.items()):
         if breaker.state is BreakerState.CLOSED:
             continue
-        waiting = [
-            state.models[retrain.model_id]
-            for retrain in state.living()
-            if retrain.state is RetrainState.WAITING
-            and state.models[retrain.model_id].retraining_policy.scheduler in ("", name)
-        ]
+        waiting = [state.models[retrain.model_id] for retrain in state.living() if _waits_for(state, retrain, name)]
         critical = any(record.facts.tier == 1 for record in waiting)
         until = f"It is tried again at {breaker.open_until:%H:%M:%S}." if breaker.open_until else ""
         bypass = f" {breaker.bypassed_by} lets retrains go there in spite of it." if breaker.bypassed_by else ""
@@ -58,6 +53,16 @@ def _breakers(state: State) -> list[Alert]:
             )
         )
     return found
+
+
+def _waits_for(state: State, retrain: Retrain, scheduler: str) -> bool:
+    """Does a retrain depend on a scheduler whose breaker is open? One that tries it out, or was given to it and never
+    began, waits as it did before: else the alert would be another one with each try."""
+    attempt = retrain.running_attempt
+    if attempt is not None:
+        return attempt.scheduler == scheduler and (attempt.probe or not attempt.run)
+    only = state.models[retrain.model_id].retraining_policy.scheduler
+    return retrain.state is RetrainState.WAITING and only in ("", scheduler)
 
 
 def _budgets(state: State, now: datetime) -> list[Alert]:

@@ -52,6 +52,7 @@ def retrain_changed(state: State, envelope: Envelope, event: RetrainEvent) -> No
             ignore_cooldown=event.ignore_cooldown,
             group=event.group,
             expires_at=event.expires_at,
+            wanted_at=event.not_before,
         )
         state.live_retrains[event.retrain_id] = None
         record.live_retrain = event.retrain_id
@@ -99,6 +100,7 @@ def _next(
                 causes=merged_causes(retrain.causes, event.cause),
                 not_before=event.not_before,
                 ignore_cooldown=event.ignore_cooldown,
+                wanted_at=retrain.wanted_at if retrain.attempts else event.not_before,
             )
         case RetrainLeased():
             attempt = Attempt(

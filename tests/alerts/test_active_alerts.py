@@ -18,6 +18,7 @@ from control_plane.core.commands import (
     RecordEvaluation,
     ReleaseRetraining,
     ReleaseRollout,
+    RenewLease,
     ReportFailure,
     RollBack,
     SetLimits,
@@ -361,6 +362,60 @@ def test_an_open_breaker_is_told_and_tier_1_that_waits_four_hours_for_it_pages_o
     assert set(alerts(fleet)) == {"tier1_blocked/model:one", "tier1_blocked/model:two"}
     fleet.lease()
     assert alerts(fleet) == {}
+
+
+def test_tries_of_a_scheduler_that_fail_take_no_page_back() -> None:
+    """Each try leases the retrain of tier 1 and gives it back; whoever is on call hears of it once."""
+    fleet = Fleet()
+    fleet.model("one", tier=1, policy=RetrainingPolicy(automatic=False, attempts_max=5))
+    breaker(fleet, BreakerState.OPEN)
+    fleet.request("one")
+    before = {"breaker_open/scheduler:dagster", "tier1_blocked/scheduler:dagster"}
+    fleet.now += 4 * HOUR
+    assert set(alerts(fleet)) == before
+    for failure_class in (FailureClass.SCHEDULER, None, FailureClass.SCHEDULER):
+        fleet.now += 2 * HOUR  # past any backoff
+        breaker(fleet, BreakerState.HALF_OPEN)
+        [attempt_id] = fleet.lease()
+        told = alerts(fleet)
+        assert set(told) == before
+        assert {alert.severity for alert in told.values()} == {Severity.PAGE}
+        assert (
+            told["tier1_blocked/scheduler:dagster"].since
+            == fleet.state.retrains[fleet.state.models[ModelId("one")].retrain_ids[-1]].requested_at + 4 * HOUR
+        )
+        if failure_class is None:  # nobody ever hears of it
+            assert "AttemptEnded" in fleet.pass_time(timedelta(hours=2))
+        else:
+            token = fleet.token(attempt_id)
+            fleet.do(
+                ReportFailure(attempt_id=attempt_id, lease_token=token, failure="503", failure_class=failure_class)
+            )
+        assert set(alerts(fleet)) == before
+    breaker(fleet, BreakerState.HALF_OPEN)
+    [attempt_id] = fleet.lease()
+    token = fleet.token(attempt_id)
+    fleet.do(RenewLease(attempt_id=attempt_id, lease_token=token, run="run-1"))
+    assert set(alerts(fleet)) == {"breaker_open/scheduler:dagster"}  # it trains
+
+
+def test_a_planned_wait_of_tier_1_is_none_also_after_a_try_that_came_to_nothing() -> None:
+    fleet = Fleet()
+    serving(fleet, "one", tier=1)
+    fleet.request("one")
+    retrain_id = fleet.state.models[ModelId("one")].retrain_ids[-1]
+    planned = fleet.now + 10 * HOUR
+    retrain = fleet.state.retrains[retrain_id]
+    fleet.state.retrains[retrain_id] = msgspec.structs.replace(retrain, not_before=planned, wanted_at=planned)
+    fleet.now = planned
+    [attempt_id] = fleet.lease()
+    token = fleet.token(attempt_id)
+    fleet.do(
+        ReportFailure(attempt_id=attempt_id, lease_token=token, failure="503", failure_class=FailureClass.SCHEDULER)
+    )
+    assert alerts(fleet) == {}
+    fleet.now += 4 * HOUR
+    assert set(alerts(fleet)) == {"tier1_blocked/model:one"}
 
 
 def test_tier_1_that_is_held_pages_too_and_other_tiers_do_not() -> None:

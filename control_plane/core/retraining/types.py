@@ -126,6 +126,8 @@ class Retrain(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The cascade or applied plan that it belongs to; empty for one of its own."""
     expires_at: datetime | None = None
     superseded_by: RetrainId | None = None
+    wanted_at: datetime | None = None
+    """From when on it was to run when it was asked for; tries that came to nothing do not change it."""
 
     @property
     def live(self) -> bool:
