@@ -51,7 +51,7 @@ def test_a_failed_check_refuses_the_candidate(daemon: Daemon) -> None:
     JUDGE.passes = False
     trained(daemon)
     assert settled(daemon) == "REFUSED"
-    assert daemon.world.plane.retrain_of("air_time").conclusion == ("women are refused as often as men")
+    assert daemon.world.plane.retrain_of("air_time").conclusion == "women are refused as often as men"
 
 
 def test_a_check_that_crashes_proves_nothing(daemon: Daemon) -> None:
@@ -121,4 +121,4 @@ def test_the_real_control_plane_waits_for_it_and_takes_it(
     assert [(check.name, check.passed) for check in rollout.checks] == [("fairness", passes)]
     assert real.runway.registry.get_model("air_time").aliases.get("production", 0) == production
     if not passes:
-        assert rollout.conclusion == "women are refused as often as men"
+        assert rollout.conclusion == "check fairness failed: women are refused as often as men"
