@@ -302,6 +302,24 @@ def test_a_group_steps_together_and_is_promoted_upstream_first() -> None:
     assert rollout(fleet, first).story[-1].sentence == "rolled back: rolled back to version 1 (tester: because)"
 
 
+def test_a_group_whose_member_fails_its_validation_goes_nowhere() -> None:
+    """A version set of which one is refused is no set: none of it may go on alone."""
+    fleet = Fleet()
+    ids = []
+    for name in ("embedding", "consumer"):
+        model_id = fleet.model(name, overrides=SERVED)
+        fleet.promote(model_id)
+        fleet.request(name)
+        fleet.train(fleet.lease()[0])
+        ids.append(fleet.state.models[model_id].rollout_ids[-1])
+    fleet.do(GroupRollouts(group_id="g", rollout_ids=tuple(ids)))
+    fleet.validate("consumer", 2)
+    fleet.validate("embedding", 2, passed=False)
+    assert [rollout(fleet, one).state for one in ids] == [RolloutState.REFUSED, RolloutState.ABORTED]
+    assert rollout(fleet, ids[1]).conclusion.startswith("moves with embedding version 2: ")
+    assert all(record.aliases["production"] == 1 for record in fleet.state.models.values())
+
+
 def test_a_group_falls_together_downstream_first() -> None:
     fleet, first, second = grouped()
     confirm(fleet, first)

@@ -25,7 +25,6 @@ from control_plane.core.decide.rollout_ends import (
     live_rollout,
     promotion,
     ready,
-    refusal,
 )
 from control_plane.core.errors import Invalid, Reason, Refused, Violation
 from control_plane.core.events import (
@@ -120,13 +119,13 @@ def _settled(state: State, record: ModelRecord, rollout: Rollout, now: datetime)
         return ()
     validation = rollout.validation
     if validation is not None and not validation.passed:
-        return refusal(record, rollout, validation.explanation or "worse than production")
+        return back(state, rollout, validation.explanation or "worse than production")
     if validation is None and not record.validation_policy.skip:
         return ()
     version = record.versions[rollout.version - 1]
     if record.rollout_policy.require_load_check and version.loads is False:
         detail = version.load_checks[-1].detail
-        return refusal(record, rollout, "it does not load" + (f": {detail}" if detail else ""))
+        return back(state, rollout, "it does not load" + (f": {detail}" if detail else ""))
     if not ready(record, version) or checks_missing(record.validation_policy, rollout):
         return ()
     return cleared(state, rollout, now, why_validated(rollout))
@@ -154,12 +153,7 @@ def report_check(state: State, command: ReportCheck, now: datetime) -> Decision:
         rollout_id=rollout.rollout_id, model_id=command.model_id, version=command.version, check=check
     )
     known = replace(rollout, checks=newest_of_each(rollout.checks, check))
-    if check.passed:
-        followed = _settled(state, record, known, now)
-    elif rollout.state is RolloutState.VALIDATING:
-        followed = refusal(record, rollout, failed_words(check))
-    else:
-        followed = back(state, rollout, failed_words(check))
+    followed = _settled(state, record, known, now) if check.passed else back(state, rollout, failed_words(check))
     return Decision(events=(reported, *followed), result=_result(rollout))
 
 
@@ -212,7 +206,7 @@ def expire_validation(state: State, command: ExpireValidation, now: datetime) ->
         return Decision(result=_result(rollout))
     missing = _missing(record, rollout)
     why = f"no {missing} was reported within {spelled(record.validation_policy.timeout)}"
-    return Decision(events=refusal(record, rollout, why), result=_result(rollout))
+    return Decision(events=back(state, rollout, why), result=_result(rollout))
 
 
 def _missing(record: ModelRecord, rollout: Rollout) -> str:

@@ -71,21 +71,6 @@ def promotion(state: State, record: ModelRecord, rollout: Rollout, why: str, now
     return tuple(events)
 
 
-def refusal(record: ModelRecord, rollout: Rollout, why: str) -> tuple[Event, ...]:
-    ended = RolloutEnded(
-        rollout_id=rollout.rollout_id,
-        model_id=rollout.model_id,
-        version=rollout.version,
-        state=RolloutState.REFUSED,
-        conclusion=why,
-    )
-    return (
-        *drop_candidate(record, rollout),
-        ended,
-        *end_of_retrain(rollout, RetrainState.REFUSED, f"version {rollout.version} refused: {why}"),
-    )
-
-
 def drop_candidate(record: ModelRecord, rollout: Rollout) -> tuple[Event, ...]:
     if record.aliases.get(CANDIDATE) != rollout.version:
         return ()
