@@ -30,8 +30,10 @@ from tests.simulation.world import Faults, World
 
 SEEDS = range(12)
 STEPS = 400
-BUG_SEEDS = 30
+BUG_SEEDS = 60
 """Histories within which a planted bug must show; most show in the first."""
+LATE = Faults(late_tick=0.85, late_report=0.6)
+"""Nothing that is due is done in time: what only that shows."""
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -187,7 +189,8 @@ def test_planted_bugs_are_found(monkeypatch: pytest.MonkeyPatch, wrong: str) -> 
     monkeypatch.setattr(place, name, bug(getattr(place, name)))
     with pytest.raises((Violated, Overrun, Released, Overtaken)):
         for seed in range(BUG_SEEDS):
-            World(seed).run(STEPS)
+            for faults in (Faults(), LATE):
+                World(seed, faults=faults).run(STEPS)
 
 
 FAULTS = {one.name for one in fields(Faults)} | {
